@@ -1,0 +1,304 @@
+//! The checked sections of `gateway.toml`: what the rest of the gateway is built from.
+//!
+//! Each component takes its own section and never the whole [`Config`]. The keys' meaning for people is documented in
+//! the shipped `gateway.toml`; here stand the types.
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use http::Method;
+use http::uri::Authority;
+use ipnet::IpNet;
+
+use crate::ids::{AppId, Secret};
+
+/// Everything that `gateway.toml` says, checked.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The file that this came from; absolute.
+    pub source: PathBuf,
+    /// `[server]`: the public listener.
+    pub server: Server,
+    /// `[admin]`: the operators' listener.
+    pub admin: Admin,
+    /// `[internal]`: the services' listener; `None` when the table is missing.
+    pub internal: Option<Internal>,
+    /// `[token]`.
+    pub token: Token,
+    /// `[store]`.
+    pub store: Store,
+    /// `[wechat]`.
+    pub wechat: WeChat,
+    /// `[[app]]`, at least one, each `appid` once.
+    pub apps: Vec<App>,
+    /// `[[upstream]]`, each `name` once.
+    pub upstreams: Vec<Upstream>,
+    /// `[[route]]`; no two can match the same request with equal rank.
+    pub routes: Vec<Route>,
+    /// `[[static]]`, each `path` once.
+    pub statics: Vec<Static>,
+}
+
+/// `[server]`.
+#[derive(Debug, Clone)]
+pub struct Server {
+    /// Addresses of the public listener.
+    pub listen: Vec<SocketAddr>,
+    /// Worker threads; one per core unless said.
+    pub workers: NonZeroUsize,
+    /// Where the gateway's own endpoints stand; starts with `/`, does not end with one.
+    pub base: String,
+    /// Path of the health answer; `None` turns it off.
+    pub health_path: Option<String>,
+    /// Peers whose `X-Forwarded-*` is believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// How long a request head may take from its first byte.
+    pub head_timeout: Duration,
+    /// How long an idle connection is kept between requests.
+    pub keep_alive: Duration,
+    /// Largest request head, bytes.
+    pub max_head: usize,
+    /// Longest request target, bytes.
+    pub max_uri: usize,
+    /// Largest request body, bytes.
+    pub max_body: u64,
+    /// How long a drain may take.
+    pub drain_timeout: Duration,
+}
+
+/// `[admin]`.
+#[derive(Debug, Clone)]
+pub struct Admin {
+    /// Address; loopback unless said.
+    pub listen: SocketAddr,
+}
+
+/// `[internal]`.
+#[derive(Debug, Clone)]
+pub struct Internal {
+    /// Address of the services' listener.
+    pub listen: SocketAddr,
+}
+
+/// A signature algorithm for tokens (RFC 7518, RFC 8037).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Algorithm {
+    /// ECDSA on P-256 with SHA-256. The default.
+    Es256,
+    /// Ed25519.
+    EdDsa,
+    /// RSASSA-PKCS1-v1_5 with SHA-256, 2048 bits and more.
+    Rs256,
+    /// HMAC with SHA-256: a shared secret, so it has no place in the JWKS.
+    Hs256,
+}
+
+impl Algorithm {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Es256, Self::EdDsa, Self::Rs256, Self::Hs256];
+
+    /// The name in `alg` and in `gateway.toml`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Es256 => "ES256",
+            Self::EdDsa => "EdDSA",
+            Self::Rs256 => "RS256",
+            Self::Hs256 => "HS256",
+        }
+    }
+}
+
+/// `[token]`.
+#[derive(Debug, Clone)]
+pub struct Token {
+    /// `iss` of every token: an https (or, for tests, http) URL.
+    pub issuer: String,
+    /// `aud`; not empty.
+    pub audience: Vec<String>,
+    /// Signs new tokens; every key of the ring verifies its own.
+    pub algorithm: Algorithm,
+    /// The key directory.
+    pub keys: PathBuf,
+    /// Life of an access token.
+    pub access_ttl: Duration,
+    /// Life of a refresh token, anew at each rotation.
+    pub refresh_ttl: Duration,
+    /// How long a used refresh token still yields the same successor.
+    pub refresh_grace: Duration,
+    /// Absolute life of a session from its login.
+    pub session_ttl: Duration,
+    /// Whether `Authorization: <token>` without a scheme is read.
+    pub accept_bare: bool,
+}
+
+/// `[store]`.
+#[derive(Debug, Clone)]
+pub struct Store {
+    /// Where members are kept.
+    pub members: Database,
+    /// Where sessions are kept.
+    pub sessions: Database,
+}
+
+/// One store address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Database {
+    /// `sqlite:PATH`, embedded.
+    Sqlite(PathBuf),
+}
+
+/// `[wechat]`.
+#[derive(Debug, Clone)]
+pub struct WeChat {
+    /// Base of the server API, without a trailing slash.
+    pub api_base: String,
+    /// Base of the pages that a browser is sent to, without a trailing slash.
+    pub open_base: String,
+    /// Total deadline of one call.
+    pub timeout: Duration,
+}
+
+/// What kind of WeChat app an `[[app]]` is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AppKind {
+    /// A mini program: `wx.login`.
+    MiniProgram,
+    /// An official account (service account): web login inside WeChat.
+    OfficialAccount,
+    /// A website app of the Open Platform: QR login.
+    Website,
+}
+
+/// `[[app]]`.
+#[derive(Debug, Clone)]
+pub struct App {
+    /// The AppID.
+    pub appid: AppId,
+    /// Its kind.
+    pub kind: AppKind,
+    /// The AppSecret.
+    pub secret: Secret<String>,
+}
+
+/// How an upstream chooses a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Balance {
+    /// In turn.
+    RoundRobin,
+    /// The less loaded of two at random ("power of two choices").
+    #[default]
+    P2c,
+    /// Rendezvous hash of the caller's openid; without a caller, of the client address.
+    HashOpenid,
+    /// Rendezvous hash of the client address.
+    HashIp,
+}
+
+/// `[[upstream]]`.
+#[derive(Debug, Clone)]
+pub struct Upstream {
+    /// Its name, unique.
+    pub name: String,
+    /// Its servers, at least one, plain `http`.
+    pub servers: Vec<Backend>,
+    /// How one is chosen.
+    pub balance: Balance,
+    /// How long a connect may take.
+    pub connect_timeout: Duration,
+}
+
+/// One server of an upstream.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Backend {
+    /// Host and port as written.
+    pub authority: Authority,
+    /// Host alone (a name or an address without brackets).
+    pub host: String,
+    /// Port, 80 when none is written.
+    pub port: u16,
+}
+
+/// What a route asks of the caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Auth {
+    /// A valid token, or 401.
+    #[default]
+    Required,
+    /// No token is anonymous; a bad one is 401.
+    Optional,
+    /// Credentials are not read, no identity is sent.
+    None,
+}
+
+/// One segment of a [`PathPattern`].
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Segment {
+    /// This text, case-sensitive, percent-decoded form of unreserved characters.
+    Literal(String),
+    /// Any one non-empty segment (`{name}`).
+    Any,
+}
+
+/// A checked route path: segments, and whether a trailing `/*` takes the rest (which may be empty).
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct PathPattern {
+    /// As written.
+    pub text: String,
+    /// Its segments, without the trailing `*`.
+    pub segments: Vec<Segment>,
+    /// Ends in `/*`: matches everything below, and the path without it.
+    pub rest: bool,
+    /// Ends in `/` (and is not `/` itself or `/*`): matches only paths that end so.
+    pub slash: bool,
+}
+
+/// A checked host pattern of a route.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum HostPattern {
+    /// Exactly this host, lower case, without port.
+    Exact(String),
+    /// `*.example.com`: any one or more labels before this suffix (which starts with a dot).
+    Suffix(String),
+}
+
+/// `[[route]]`.
+#[derive(Debug, Clone)]
+pub struct Route {
+    /// What it matches.
+    pub path: PathPattern,
+    /// Hosts; empty means any.
+    pub hosts: Vec<HostPattern>,
+    /// Methods; empty means any.
+    pub methods: Vec<Method>,
+    /// Index into [`Config::upstreams`].
+    pub upstream: usize,
+    /// What it asks of the caller.
+    pub auth: Auth,
+    /// Any of these roles; empty means no condition.
+    pub roles: Vec<String>,
+    /// Any of these apps; empty means no condition.
+    pub apps: Vec<AppId>,
+    /// Removed from the front of the path before it is forwarded; whole segments.
+    pub strip_prefix: Option<String>,
+    /// Until the response head.
+    pub timeout: Duration,
+    /// Silence in either body.
+    pub idle_timeout: Duration,
+    /// From request head to the last byte of the answer; no limit unless said.
+    pub total_timeout: Option<Duration>,
+    /// Largest request body, bytes; the server's unless said.
+    pub max_body: u64,
+    /// Whether `Authorization` is passed on.
+    pub forward_token: bool,
+}
+
+/// `[[static]]`: a small fixed answer, such as WeChat's domain proof file.
+#[derive(Debug, Clone)]
+pub struct Static {
+    /// Exact path.
+    pub path: String,
+    /// The body, `text/plain; charset=utf-8`.
+    pub body: String,
+}

@@ -1,0 +1,205 @@
+//! The one HTTP error: `application/problem+json` (RFC 9457).
+//!
+//! Both halves stand here: the catalogue of codes with their status and title (contract, section 5), and the table
+//! *domain error → problem*, matched exhaustively, so that one place says what a stranger may learn. The cause of a
+//! 5xx travels beside the response for the log and never in it.
+
+use std::borrow::Cow;
+
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderValue, Response, StatusCode};
+use serde_json::json;
+
+use crate::body::Body;
+
+macro_rules! catalogue {
+    ($($variant:ident = $code:literal, $status:literal, $title:literal;)*) => {
+        /// Why a request was refused; the `code` member of a problem.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Code {
+            $(#[doc = concat!($title, " (", stringify!($status), ")")] $variant,)*
+        }
+
+        impl Code {
+            /// All codes.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// The name in `code` and `type`.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $code,)* }
+            }
+
+            /// The HTTP status.
+            pub const fn status(self) -> u16 {
+                match self { $(Self::$variant => $status,)* }
+            }
+
+            /// The short text, the same for every occurrence.
+            pub const fn title(self) -> &'static str {
+                match self { $(Self::$variant => $title,)* }
+            }
+
+            /// The code of this name.
+            pub fn from_name(name: &str) -> Option<Self> {
+                match name { $($code => Some(Self::$variant),)* _ => None }
+            }
+        }
+    };
+}
+
+catalogue! {
+    InvalidRequest = "invalid_request", 400, "The request is not valid";
+    UnknownApp = "unknown_app", 400, "This appid is not configured";
+    SignatureMismatch = "signature_mismatch", 400, "The signature does not fit the data";
+    DecryptFailed = "decrypt_failed", 400, "The data could not be decrypted";
+    AmbiguousPath = "ambiguous_path", 400, "The path can be read in more than one way";
+    AmbiguousToken = "ambiguous_token", 400, "More than one token was sent";
+    TokenMissing = "token_missing", 401, "A token is needed";
+    TokenInvalid = "token_invalid", 401, "The token is not valid";
+    TokenExpired = "token_expired", 401, "The token has expired";
+    TokenRevoked = "token_revoked", 401, "The token was revoked";
+    RefreshInvalid = "refresh_invalid", 401, "The refresh token is not valid";
+    RefreshReused = "refresh_reused", 401, "The refresh token was used before";
+    CodeInvalid = "code_invalid", 401, "The login code is not valid";
+    CodeUsed = "code_used", 401, "The login code was used before";
+    SessionKeyStale = "session_key_stale", 401, "No session_key is known: log in again";
+    Forbidden = "forbidden", 403, "Not allowed";
+    MemberBanned = "member_banned", 403, "This member is banned";
+    LoginRefused = "login_refused", 403, "The login was refused";
+    LoginBlocked = "login_blocked", 403, "WeChat blocked this login";
+    OriginForbidden = "origin_forbidden", 403, "This origin is not allowed";
+    RouteNotFound = "route_not_found", 404, "Nothing is here";
+    MethodNotAllowed = "method_not_allowed", 405, "This method is not allowed here";
+    RequestTimeout = "request_timeout", 408, "The request did not arrive in time";
+    BodyTooLarge = "body_too_large", 413, "The body is too large";
+    UriTooLong = "uri_too_long", 414, "The request target is too long";
+    RateLimited = "rate_limited", 429, "Too many requests";
+    WechatRateLimited = "wechat_rate_limited", 429, "WeChat limits the rate of logins";
+    HeadersTooLarge = "headers_too_large", 431, "The request head is too large";
+    Internal = "internal", 500, "Something went wrong";
+    NotImplemented = "not_implemented", 501, "Not implemented";
+    UpstreamFailed = "upstream_failed", 502, "The service gave no valid answer";
+    WechatFailed = "wechat_failed", 502, "WeChat gave no valid answer";
+    UpstreamUnavailable = "upstream_unavailable", 503, "The service is unavailable";
+    Overloaded = "overloaded", 503, "The gateway is overloaded";
+    Draining = "draining", 503, "The gateway is shutting down";
+    StoreUnavailable = "store_unavailable", 503, "The store is unavailable";
+    WechatUnavailable = "wechat_unavailable", 503, "WeChat is unavailable";
+    UpstreamTimeout = "upstream_timeout", 504, "The service did not answer in time";
+    WechatTimeout = "wechat_timeout", 504, "WeChat did not answer in time";
+    VersionNotSupported = "version_not_supported", 505, "This HTTP version is not supported";
+}
+
+/// Seconds that a client is asked to wait when nothing better is known.
+const DEFAULT_RETRY_AFTER_SECS: u64 = 1;
+
+/// A refusal on its way to the client.
+#[derive(Debug)]
+pub struct Problem {
+    code: Code,
+    detail: Cow<'static, str>,
+    retry_after: u64,
+    allow: Option<HeaderValue>,
+    cause: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+impl Problem {
+    /// A problem whose detail says what to do. Nothing secret and, for a 5xx, nothing of the inside belongs in `detail`.
+    pub fn new(code: Code, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self { code, detail: detail.into(), retry_after: DEFAULT_RETRY_AFTER_SECS, allow: None, cause: None }
+    }
+
+    /// Keeps the cause for the log.
+    #[must_use]
+    pub fn caused_by(mut self, cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        self.cause = Some(cause.into());
+        self
+    }
+
+    /// Sets `Retry-After`, seconds (sent with 429 and 503 only).
+    #[must_use]
+    pub fn retry_after(mut self, secs: u64) -> Self {
+        self.retry_after = secs;
+        self
+    }
+
+    /// Sets `Allow` (RFC 9110, section 15.5.6).
+    #[must_use]
+    pub fn allow(mut self, methods: HeaderValue) -> Self {
+        self.allow = Some(methods);
+        self
+    }
+
+    /// Its code.
+    pub fn code(&self) -> Code {
+        self.code
+    }
+
+    /// For the log: every cause, outermost first, joined by colons.
+    pub fn cause_chain(&self) -> Option<String> {
+        let mut next: Option<&dyn std::error::Error> = Some(self.cause.as_deref()?);
+        let mut text = String::new();
+        while let Some(error) = next {
+            if !text.is_empty() {
+                text.push_str(": ");
+            }
+            text.push_str(&error.to_string());
+            next = error.source();
+        }
+        Some(text)
+    }
+
+    /// The response; `instance` is the request id. What the log must know rides on it as an extension ([`Refused`]).
+    pub fn into_response(self, instance: &str) -> Response<Body> {
+        let status = StatusCode::from_u16(self.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let document = json!({
+            "type": format!("urn:wxgate:problem:{}", self.code.name()),
+            "title": self.code.title(),
+            "status": status.as_u16(),
+            "detail": self.detail,
+            "instance": instance,
+            "code": self.code.name(),
+        });
+        let cause = self.cause_chain();
+        let mut response = Response::new(Body::from(document.to_string()));
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        match status {
+            StatusCode::UNAUTHORIZED => {
+                headers.insert(WWW_AUTHENTICATE, self.challenge());
+            }
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
+                headers.insert(RETRY_AFTER, HeaderValue::from(self.retry_after.max(1)));
+            }
+            _ => {}
+        }
+        if let Some(allow) = self.allow {
+            headers.insert(http::header::ALLOW, allow);
+        }
+        response.extensions_mut().insert(Refused { code: self.code, cause });
+        response
+    }
+
+    /// RFC 6750, section 3: no error code when no token was sent, else `invalid_token`.
+    fn challenge(&self) -> HeaderValue {
+        match self.code {
+            Code::TokenMissing => HeaderValue::from_static("Bearer realm=\"wxgate\""),
+            code => HeaderValue::from_str(&format!(
+                "Bearer realm=\"wxgate\", error=\"invalid_token\", error_description=\"{}\"",
+                code.title()
+            ))
+            .unwrap_or(HeaderValue::from_static("Bearer")),
+        }
+    }
+}
+
+/// Response extension: why this is a refusal. Read by the log and the metrics, never sent.
+#[derive(Debug, Clone)]
+pub struct Refused {
+    /// The code.
+    pub code: Code,
+    /// What caused it, for the log.
+    pub cause: Option<String>,
+}

@@ -1,0 +1,247 @@
+//! Members and sessions, kept durably.
+//!
+//! Two traits, [`Members`] and [`Sessions`], with one contract each; [`sqlite`] implements both in one embedded file.
+//! A call that changes something returns only when the change is on disk (contract, promise 7). [`vault`] seals
+//! `session_key` before it gets here: a store never sees it in clear. HTTP, JSON of WeChat and tokens are unknown here.
+
+pub mod sqlite;
+pub mod vault;
+
+use std::fmt::Debug;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::clock::Timestamp;
+use crate::ids::{AppId, MemberId, OpenId, SessionId, UnionId};
+
+/// Why a store could not do it.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It cannot be reached, is full, or did not answer in time. The caller may try again later.
+    #[error("the store is unavailable")]
+    Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// What it holds cannot be right: it is damaged, or was changed from outside.
+    #[error("the store holds a damaged record: {0}")]
+    Damaged(&'static str),
+}
+
+/// A person who logged in with one app.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// Our id of the member.
+    pub member_id: MemberId,
+    /// The app.
+    pub appid: AppId,
+    /// The person within the app.
+    pub openid: OpenId,
+    /// The person across apps, once WeChat told it; never overwritten by absence.
+    pub unionid: Option<UnionId>,
+    /// Empty until set.
+    pub nickname: String,
+    /// Empty until set.
+    pub avatar_url: String,
+    /// Full number with country code; empty until known. Masked wherever it is shown.
+    pub phone: String,
+    /// Roles, sorted.
+    pub roles: Vec<String>,
+    /// Whether a ban is in force.
+    pub banned: bool,
+    /// First login.
+    pub created_at: Timestamp,
+    /// Newest login.
+    pub last_login_at: Timestamp,
+}
+
+/// What a login knows of a person.
+#[derive(Debug, Clone)]
+pub struct SignIn {
+    /// The app.
+    pub appid: AppId,
+    /// The person within it.
+    pub openid: OpenId,
+    /// When WeChat told it.
+    pub unionid: Option<UnionId>,
+    /// Now.
+    pub at: Timestamp,
+}
+
+/// Members, by id and by (appid, openid).
+#[async_trait]
+pub trait Members: Send + Sync + Debug {
+    /// Registers the person at the first login, else notes the login and a unionid not known before. Returns the
+    /// member and whether it is new. Of concurrent first logins of one person exactly one is new, and all get the same
+    /// member id.
+    async fn sign_in(&self, who: SignIn) -> Result<(Member, bool), Error>;
+
+    /// The member of this id.
+    async fn find(&self, id: &MemberId) -> Result<Option<Member>, Error>;
+
+    /// Sets nickname and avatar where given. `None` when there is no such member.
+    async fn set_profile(
+        &self,
+        id: &MemberId,
+        nickname: Option<&str>,
+        avatar_url: Option<&str>,
+    ) -> Result<Option<Member>, Error>;
+
+    /// Erases the member's record (and, where the same store holds them, nothing else). True when there was one.
+    async fn erase(&self, id: &MemberId) -> Result<bool, Error>;
+
+    /// Whether the store answers.
+    async fn ping(&self) -> Result<(), Error>;
+}
+
+/// SHA-256 of a refresh token: what is stored of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct RefreshHash(pub [u8; 32]);
+
+/// SHA-256 of appid and login code: what is stored of a code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct CodeHash(pub [u8; 32]);
+
+/// One login on one device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Session {
+    /// Its id, `sid` of its tokens.
+    pub session_id: SessionId,
+    /// Whose.
+    pub member_id: MemberId,
+    /// The app.
+    pub appid: AppId,
+    /// The person within it.
+    pub openid: OpenId,
+    /// The login, `auth_time`.
+    pub created_at: Timestamp,
+    /// Absolute end: login plus `session_ttl`.
+    pub expires_at: Timestamp,
+}
+
+/// A new session and all that is written with it, in one transaction.
+#[derive(Debug, Clone)]
+pub struct NewSession {
+    /// The session.
+    pub session: Session,
+    /// Hash of its first refresh token.
+    pub refresh: RefreshHash,
+    /// When that token ends.
+    pub refresh_expires_at: Timestamp,
+    /// The login code that made it, remembered until `code_expires_at`.
+    pub code: CodeHash,
+    /// When the code may be forgotten (it is dead at WeChat by then).
+    pub code_expires_at: Timestamp,
+    /// Whether this was the member's first login.
+    pub is_new: bool,
+    /// The sealed session_key of (appid, openid).
+    pub session_key: SealedKey,
+}
+
+/// A sealed session_key and when its exchange began. Of two, the one whose exchange began later is the newer, whichever
+/// arrives first; the newest and the one before it are kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SealedKey {
+    /// As [`vault`] made it.
+    pub sealed: Vec<u8>,
+    /// When the exchange with WeChat began.
+    pub exchanged_at: Timestamp,
+}
+
+/// What a login code led to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UsedCode {
+    /// The session that it opened.
+    pub session_id: SessionId,
+    /// When.
+    pub used_at: Timestamp,
+    /// Whether that was the member's first login.
+    pub is_new: bool,
+}
+
+/// What became of a refresh token that was shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Rotation {
+    /// It was the current one and is now used: the successor stands. Or it was used less than the grace ago and its
+    /// successor is still unused: the same successor.
+    Rotated {
+        /// The session.
+        session: Session,
+        /// End of the successor.
+        refresh_expires_at: Timestamp,
+    },
+    /// It was used before, and the grace is over or the successor is used: the session has just been ended.
+    Reused(Session),
+    /// Its session was ended (logout, ban, reuse).
+    Ended,
+    /// Nothing known of it, or it expired.
+    Unknown,
+}
+
+/// A revoked session: its tokens are refused until the last of them has expired.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Revoked {
+    /// The session.
+    pub session_id: SessionId,
+    /// When its last access token expires; the entry may be forgotten then.
+    pub until: Timestamp,
+}
+
+/// Sessions, refresh tokens, used login codes, sealed session keys, revocations.
+#[async_trait]
+pub trait Sessions: Send + Sync + Debug {
+    /// Writes a new session with everything that belongs to it, at once.
+    async fn open(&self, new: NewSession) -> Result<(), Error>;
+
+    /// The session of this id, unless it was ended or has expired at `now`.
+    async fn find(&self, id: &SessionId, now: Timestamp) -> Result<Option<Session>, Error>;
+
+    /// What this code led to, if it was used and is remembered.
+    async fn used_code(&self, code: &CodeHash, now: Timestamp) -> Result<Option<UsedCode>, Error>;
+
+    /// Uses `shown`: writes consumption and `successor` together, or finds that this was done before.
+    /// `refresh_expires_at` is the end that a new successor gets (never past the session's own end);
+    /// `revoked_until` is how long the session is remembered as revoked if this turns out to be reuse.
+    async fn rotate(&self, shown: RefreshHash, successor: RefreshHash, use_: RefreshUse) -> Result<Rotation, Error>;
+
+    /// The session that this refresh token belongs to (current or used), without using it.
+    async fn find_by_refresh(&self, shown: RefreshHash, now: Timestamp) -> Result<Option<Session>, Error>;
+
+    /// Ends one session and writes its revocation. True when it was live.
+    async fn end(&self, id: &SessionId, now: Timestamp, revoked_until: Timestamp) -> Result<bool, Error>;
+
+    /// Ends all live sessions of a member in one app; returns them.
+    async fn end_all(
+        &self,
+        member: &MemberId,
+        appid: &AppId,
+        now: Timestamp,
+        revoked_until: Timestamp,
+    ) -> Result<Vec<SessionId>, Error>;
+
+    /// Live revocations, for loading at start.
+    async fn revoked(&self, now: Timestamp) -> Result<Vec<Revoked>, Error>;
+
+    /// The sealed session_keys of a person: newest first, at most two.
+    async fn session_keys(&self, appid: &AppId, openid: &OpenId) -> Result<Vec<SealedKey>, Error>;
+
+    /// Forgets the sealed session_keys of a person.
+    async fn erase_keys(&self, appid: &AppId, openid: &OpenId) -> Result<(), Error>;
+
+    /// Deletes what has expired at `now`: sessions, refresh tokens, codes, revocations. Returns how many rows went.
+    async fn sweep(&self, now: Timestamp) -> Result<u64, Error>;
+
+    /// Whether the store answers.
+    async fn ping(&self) -> Result<(), Error>;
+}
+
+/// The times of one refresh.
+#[derive(Debug, Clone, Copy)]
+pub struct RefreshUse {
+    /// Now.
+    pub now: Timestamp,
+    /// How long a used token still yields its successor.
+    pub grace: Duration,
+    /// End of a new successor, before it is cut at the session's end.
+    pub refresh_expires_at: Timestamp,
+    /// Until when a session that ends by reuse stays in the revocation list.
+    pub revoked_until: Timestamp,
+}

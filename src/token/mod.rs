@@ -1,0 +1,70 @@
+//! Tokens: what is in them, how they are signed, how they are checked.
+//!
+//! *Access token*: a JWT (RFC 9068 profile, `typ: at+jwt`), minted by [`mint`] with the active key of [`keys`], checked by
+//! [`verify`] without a store, published by [`jwks`]. *Refresh token*: opaque, [`refresh`]. What was revoked before its
+//! time is in [`revocation`]. HTTP is unknown here: where a token stands in a request is the pipeline's business.
+
+pub mod jwks;
+pub mod keys;
+pub mod mint;
+pub mod refresh;
+pub mod revocation;
+pub mod verify;
+
+use crate::clock::Timestamp;
+use crate::ids::{AppId, MemberId, OpenId, SessionId, UnionId};
+
+/// `typ` of an access token (RFC 9068, section 2.1).
+pub const ACCESS_TYP: &str = "at+jwt";
+
+/// How far `iat` and `nbf` may lie in the future, seconds. `exp` has no leeway.
+pub const LEEWAY_SECS: i64 = 60;
+
+/// Longest access token that is looked at, bytes.
+pub const MAX_TOKEN: usize = 8 * 1024;
+
+/// What a verified access token says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claims {
+    /// `sub`.
+    pub member_id: MemberId,
+    /// `sid`.
+    pub session_id: SessionId,
+    /// `appid`.
+    pub appid: AppId,
+    /// `openid`.
+    pub openid: OpenId,
+    /// `unionid`, when known.
+    pub unionid: Option<UnionId>,
+    /// `roles`, when any.
+    pub roles: Vec<String>,
+    /// `jti`; absent in tokens that others minted without one.
+    pub jti: Option<String>,
+    /// `auth_time`; absent in tokens that others minted without one.
+    pub auth_time: Option<Timestamp>,
+    /// `iat`.
+    pub issued_at: Timestamp,
+    /// `exp`.
+    pub expires_at: Timestamp,
+}
+
+/// What a new access token shall say; `iat`, `exp` and `jti` are the mint's.
+#[derive(Debug, Clone)]
+pub struct Grant {
+    /// `sub`.
+    pub member_id: MemberId,
+    /// `sid`.
+    pub session_id: SessionId,
+    /// `appid` and `client_id`.
+    pub appid: AppId,
+    /// `openid`.
+    pub openid: OpenId,
+    /// `unionid`, when known.
+    pub unionid: Option<UnionId>,
+    /// `roles`; left out when empty.
+    pub roles: Vec<String>,
+    /// `auth_time`: the login that opened the session.
+    pub auth_time: Timestamp,
+    /// Absolute end of the session; `exp` is never later.
+    pub session_expires_at: Timestamp,
+}

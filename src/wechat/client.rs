@@ -1,0 +1,4 @@
+//! To be written.
+/// client
+#[derive(Debug)]
+pub struct Client;
