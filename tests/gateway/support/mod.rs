@@ -1,0 +1,15 @@
+//! What the tests stand on. Everything listens on port 0, waits for events and never for time, and ends with its test.
+//!
+//! [`raw`] is a client that sends bytes and reads answers strictly; [`upstream`] is a service behind the gateway;
+//! [`process`] runs the real binary; [`source`] reads Rust text for the architecture test.
+
+pub(crate) mod http1;
+pub(crate) mod process;
+pub(crate) mod raw;
+pub(crate) mod source;
+pub(crate) mod upstream;
+
+use std::time::Duration;
+
+/// How long anything may take before a test fails. Generous: it is never waited for when all is well.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
