@@ -42,7 +42,7 @@ pub fn write(path: &Path, content: &[u8]) -> io::Result<()> {
     fs::File::open(dir)?.sync_all()
 }
 
-/// As [`write`], but an existing file wins: of several processes that start at once, all get the same content.
+/// As [`write()`], but an existing file wins: of several processes that start at once, all get the same content.
 /// Returns what stands in the file afterwards.
 ///
 /// # Errors
