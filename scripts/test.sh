@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Every check that a change must pass. Run it from anywhere: scripts/test.sh
 #
-# Needs Rust (the version in Cargo.toml), a C compiler, and the network once for the crates. Where apt-get can be used, a missing
-# compiler is installed. cargo-deny is run when it is there.
+# Needs Rust (the version in Cargo.toml), a C compiler, and the network once for the crates. Where apt-get can be used,
+# a missing compiler is installed. cargo-deny is run when it is there.
 #
 # Every phase runs, also after one has failed. The last line is "N passed, N failed": all tests of the run, and one
 # failure for each other phase that failed. Exit code 1 when anything failed.
@@ -72,7 +72,7 @@ need_cc() {
     if command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
         apt-get update -qq && apt-get install -y -qq --no-install-recommends gcc libc6-dev
     else
-        missing "a C compiler named cc. Install gcc or clang with the C library's headers (Debian, Ubuntu: gcc libc6-dev)."
+        missing "a C compiler named cc. Install gcc or clang, and the C library's headers."
     fi
 }
 
