@@ -5,12 +5,14 @@
 //! 5xx travels beside the response for the log and never in it.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, Response, StatusCode};
 use serde_json::json;
 
 use crate::body::Body;
+use crate::{credential, proxy, store, token, wechat};
 
 macro_rules! catalogue {
     ($($variant:ident = $code:literal, $status:literal, $title:literal;)*) => {
@@ -93,14 +95,14 @@ catalogue! {
 /// Seconds that a client is asked to wait when nothing better is known.
 const DEFAULT_RETRY_AFTER_SECS: u64 = 1;
 
-/// A refusal on its way to the client.
-#[derive(Debug)]
+/// A refusal on its way to the client. Cheap to clone: all who wait for one login get the same.
+#[derive(Debug, Clone)]
 pub struct Problem {
     code: Code,
     detail: Cow<'static, str>,
     retry_after: u64,
     allow: Option<HeaderValue>,
-    cause: Option<Box<dyn std::error::Error + Send + Sync>>,
+    cause: Option<Arc<dyn std::error::Error + Send + Sync>>,
 }
 
 impl Problem {
@@ -112,7 +114,7 @@ impl Problem {
     /// Keeps the cause for the log.
     #[must_use]
     pub fn caused_by(mut self, cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
-        self.cause = Some(cause.into());
+        self.cause = Some(Arc::from(cause.into()));
         self
     }
 
@@ -202,4 +204,123 @@ pub struct Refused {
     pub code: Code,
     /// What caused it, for the log.
     pub cause: Option<String>,
+}
+
+/// Refusals of the pipeline and the endpoints that several places make.
+impl Problem {
+    /// No credentials on something that needs them.
+    pub fn token_missing() -> Self {
+        Self::new(Code::TokenMissing, "Send `Authorization: Bearer <access_token>`; POST /auth/login gives one.")
+    }
+
+    /// The token, or its session, was ended before its time.
+    pub fn token_revoked() -> Self {
+        Self::new(Code::TokenRevoked, "This session has ended: log in again.")
+    }
+
+    /// Something that must not happen did; the text is for the log alone.
+    pub fn internal(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::new(Code::Internal, "").caused_by(cause)
+    }
+}
+
+impl From<credential::Ambiguous> for Problem {
+    fn from(_: credential::Ambiguous) -> Self {
+        Self::new(Code::AmbiguousToken, "Send one Authorization header with one token.")
+    }
+}
+
+impl From<token::verify::Error> for Problem {
+    fn from(error: token::verify::Error) -> Self {
+        use token::verify::Error as E;
+        match error {
+            E::Expired => Self::new(Code::TokenExpired, "Refresh the token with POST /auth/refresh."),
+            E::Malformed | E::UnknownKey | E::Algorithm | E::Type | E::Signature | E::Claim(_) => {
+                Self::new(Code::TokenInvalid, "This is not a valid access token of this gateway: log in again.")
+                    .caused_by(error)
+            }
+        }
+    }
+}
+
+impl From<token::mint::Error> for Problem {
+    fn from(error: token::mint::Error) -> Self {
+        use token::mint::Error as E;
+        match error {
+            E::SessionOver => Self::token_revoked(),
+            E::Role | E::TooLong | E::NoKey | E::Signing => Self::internal(error),
+        }
+    }
+}
+
+impl From<token::refresh::Malformed> for Problem {
+    fn from(_: token::refresh::Malformed) -> Self {
+        Self::new(Code::RefreshInvalid, "This is not a refresh token of this gateway: log in again.")
+    }
+}
+
+/// Seconds after which a client may ask again when the store is away.
+const STORE_RETRY_SECS: u64 = 5;
+
+impl From<store::Error> for Problem {
+    fn from(error: store::Error) -> Self {
+        match error {
+            store::Error::Unavailable(_) => {
+                Self::new(Code::StoreUnavailable, "Try again later.").retry_after(STORE_RETRY_SECS).caused_by(error)
+            }
+            store::Error::Damaged(_) => Self::internal(error),
+        }
+    }
+}
+
+impl From<store::vault::Error> for Problem {
+    fn from(error: store::vault::Error) -> Self {
+        Self::internal(error)
+    }
+}
+
+/// Seconds to the next minute at most: WeChat counts logins per minute.
+const WECHAT_MINUTE_SECS: u64 = 60;
+
+impl From<wechat::Error> for Problem {
+    fn from(error: wechat::Error) -> Self {
+        use wechat::{Error as E, Meaning as M};
+        let (code, detail, retry) = match &error {
+            E::Errcode(errcode) => match errcode.meaning {
+                M::BadCode => (Code::CodeInvalid, "Call wx.login again and send its new code.", 0),
+                M::UsedCode => (Code::CodeUsed, "Call wx.login again: a code is good for one login.", 0),
+                M::Blocked => (Code::LoginBlocked, "WeChat classes this user as high risk. Trying again will not help.", 0),
+                M::Restricted => (Code::LoginBlocked, "WeChat has restricted this user or account.", 0),
+                M::RateLimited => (Code::WechatRateLimited, "Wait a minute before the next login.", WECHAT_MINUTE_SECS),
+                M::Busy => (Code::WechatUnavailable, "WeChat is busy: call wx.login again in a moment.", 1),
+                M::QuotaExceeded => (Code::WechatUnavailable, "Logins are not possible at the moment.", WECHAT_MINUTE_SECS),
+                M::Configuration(_) | M::OurFault | M::AccessToken | M::SignatureInvalid | M::Other => {
+                    (Code::WechatFailed, "The login could not be completed.", 0)
+                }
+            },
+            E::Connect(_) => (Code::WechatUnavailable, "WeChat cannot be reached: try again in a moment.", 1),
+            E::Timeout => (Code::WechatTimeout, "WeChat did not answer in time: call wx.login again.", 0),
+            E::Transport(_) | E::Answer(_) => (Code::WechatFailed, "WeChat gave no usable answer: call wx.login again.", 0),
+        };
+        Self::new(code, detail).retry_after(retry).caused_by(error)
+    }
+}
+
+impl From<proxy::Error> for Problem {
+    fn from(error: proxy::Error) -> Self {
+        use proxy::Error as E;
+        let (code, detail) = match &error {
+            E::Resolve(_) | E::Connect(_) | E::ConnectTimeout => {
+                (Code::UpstreamUnavailable, "The service cannot be reached: try again in a moment.")
+            }
+            E::ResponseHeadTimeout | E::TotalTimeout => (Code::UpstreamTimeout, "The service took too long."),
+            E::Closed(_) | E::Protocol(_) | E::ResponseBodyBroken(_) | E::ResponseBodyIdle => {
+                (Code::UpstreamFailed, "The service gave no valid answer.")
+            }
+            E::RequestBodyAborted(_) => (Code::InvalidRequest, "The request body broke off."),
+            E::RequestBodyTooLarge => (Code::BodyTooLarge, "The request body is over the limit of this route."),
+            E::RequestBodyIdle => (Code::RequestTimeout, "The request body did not arrive in time."),
+        };
+        Self::new(code, detail).caused_by(error)
+    }
 }

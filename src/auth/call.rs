@@ -1,0 +1,121 @@
+//! One call of an endpoint: headers, body, who calls, and how to answer.
+
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::extract::FromRequest;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, Response};
+use serde::de::DeserializeOwned;
+
+use crate::body::Body;
+use crate::credential;
+use crate::problem::{Code, Problem};
+use crate::token::Claims;
+
+use super::Auth;
+
+/// What the pipeline knows of a call. Request extension, set by the gateway before the router.
+#[derive(Debug, Clone)]
+pub struct CallInfo {
+    /// `instance` of problems.
+    pub request_id: HeaderValue,
+    /// The client's address.
+    pub client: IpAddr,
+}
+
+/// One call. The body was read, and its size checked, before the router was asked.
+#[derive(Debug)]
+pub struct Call {
+    info: CallInfo,
+    method: Method,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+impl<S: Sync> FromRequest<S> for Call {
+    type Rejection = Infallible;
+
+    async fn from_request(request: axum::extract::Request, state: &S) -> Result<Self, Infallible> {
+        let (parts, body) = request.into_parts();
+        let info = parts.extensions.get::<CallInfo>().cloned().unwrap_or(CallInfo {
+            request_id: HeaderValue::from_static(""),
+            client: IpAddr::from([0, 0, 0, 0]),
+        });
+        let request = axum::extract::Request::from_parts(http::Request::new(()).into_parts().0, body);
+        // In memory already, so this cannot fail for want of a client.
+        let body = Bytes::from_request(request, state).await.unwrap_or_default();
+        Ok(Self { info, method: parts.method, headers: parts.headers, body })
+    }
+}
+
+impl Call {
+    /// The client's address.
+    pub fn client(&self) -> IpAddr {
+        self.info.client
+    }
+
+    /// The request's headers.
+    pub fn headers(&self) -> &HeaderMap {
+        &self.headers
+    }
+
+    /// The method.
+    pub fn method(&self) -> &Method {
+        &self.method
+    }
+
+    /// The raw body.
+    pub fn body(&self) -> &Bytes {
+        &self.body
+    }
+
+    /// The JSON body; unknown members are ignored.
+    ///
+    /// # Errors
+    /// `invalid_request`, when it is not JSON of this shape.
+    pub fn json<T: DeserializeOwned>(&self) -> Result<T, Problem> {
+        serde_json::from_slice(&self.body).map_err(|error| {
+            // Of serde's messages only the place is passed on: the rest could quote what the client sent.
+            let detail = format!(
+                "The body must be a JSON object with the members of this endpoint, as text; see line {}, column {}.",
+                error.line(),
+                error.column()
+            );
+            Problem::new(Code::InvalidRequest, detail)
+        })
+    }
+
+    /// As [`Call::json`], where an empty body means an empty object.
+    ///
+    /// # Errors
+    /// As [`Call::json`].
+    pub fn json_or_empty<T: DeserializeOwned + Default>(&self) -> Result<T, Problem> {
+        if self.body.trim_ascii().is_empty() { Ok(T::default()) } else { self.json() }
+    }
+
+    /// The claims of the caller's access token, which must be good.
+    ///
+    /// # Errors
+    /// `token_*`, `ambiguous_token`.
+    pub fn caller(&self, auth: &Auth) -> Result<Claims, Problem> {
+        let token = credential::bearer(&self.headers, auth.section.accept_bare)?.ok_or_else(Problem::token_missing)?;
+        let claims = auth.verifier.verify(token)?;
+        if auth.revocations.is_revoked(&claims) {
+            return Err(Problem::token_revoked());
+        }
+        Ok(claims)
+    }
+
+    /// The answer: what the handler made, or its problem with this call's id.
+    pub fn answer(&self, made: Result<Response<Body>, Problem>) -> Response<axum::body::Body> {
+        let response = made.unwrap_or_else(|problem| {
+            problem.into_response(self.info.request_id.to_str().unwrap_or_default())
+        });
+        response.map(axum::body::Body::new)
+    }
+}
+
+/// Handlers share the state by `Arc`.
+pub type State = axum::extract::State<Arc<Auth>>;

@@ -1,0 +1,52 @@
+//! `/.well-known/jwks.json` (RFC 7517) and `/.well-known/oauth-authorization-server` (RFC 8414).
+
+use std::sync::Arc;
+
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
+use http::{HeaderValue, Response, StatusCode};
+use serde_json::json;
+
+use crate::body::Body;
+use crate::problem::Problem;
+use crate::token::jwks;
+
+use super::Auth;
+use super::answer;
+use super::call::{Call, State};
+
+/// The public keys, with cache headers.
+pub async fn jwks(State(auth): State, call: Call) -> Response<axum::body::Body> {
+    let document = jwks::document(&auth.ring);
+    let etag = jwks::etag(&document);
+    let known = call.headers().get(IF_NONE_MATCH).is_some_and(|v| v.as_bytes() == etag.as_bytes());
+    let mut response = if known {
+        answer::empty(StatusCode::NOT_MODIFIED)
+    } else {
+        Response::new(Body::from(document))
+    };
+    let headers = response.headers_mut();
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static(jwks::CACHE_CONTROL));
+    if !known {
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/jwk-set+json"));
+    }
+    if let Ok(etag) = HeaderValue::from_str(&etag) {
+        headers.insert(ETAG, etag);
+    }
+    call.answer(Ok(response))
+}
+
+/// Who issues tokens, where the keys are, where to revoke.
+pub async fn metadata(State(auth): State, call: Call) -> Response<axum::body::Body> {
+    let made = describe(&auth);
+    call.answer(made)
+}
+
+fn describe(auth: &Auth) -> Result<Response<Body>, Problem> {
+    let issuer = auth.section.issuer.trim_end_matches('/');
+    answer::json(&json!({
+        "issuer": auth.section.issuer,
+        "jwks_uri": format!("{issuer}/.well-known/jwks.json"),
+        "revocation_endpoint": format!("{issuer}{}/revoke", auth.base),
+        "response_types_supported": [],
+    }))
+}

@@ -1,0 +1,202 @@
+//! `POST /auth/login`: the code of `wx.login` → a session, a member, a token pair.
+//!
+//! One exchange with WeChat per (appid, code), however many requests race: a code is single-use, so a second exchange could
+//! only hide the first one's outcome behind `40163`. A client that lost the answer and sends the same code again within
+//! [`REPEAT`] gets the same session and refresh token; later it is `code_used`, and WeChat is not asked again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_lc_rs::digest;
+use http::Response;
+use serde::Deserialize;
+
+use crate::body::Body;
+use crate::clock::Timestamp;
+use crate::config;
+use crate::ids::{AppId, Secret, SessionId};
+use crate::problem::{Code, Problem};
+use crate::store::{CodeHash, Member, NewSession, RefreshHash, SealedKey, Session, SignIn, UsedCode};
+
+use super::Auth;
+use super::answer;
+use super::call::{Call, State};
+use super::single_flight::SingleFlight;
+
+/// How long the same code yields the same session.
+pub const REPEAT: Duration = Duration::from_secs(60);
+
+/// How long a used code is remembered: longer than any code lives at WeChat (5 minutes; 10 for websites).
+const CODE_MEMORY: Duration = Duration::from_secs(600);
+
+/// Longest login code that is looked at, bytes. WeChat's have 32.
+const MAX_CODE: usize = 512;
+
+/// Logins under way.
+pub type Logins = SingleFlight<[u8; 32], Result<LoggedIn, Problem>>;
+
+/// What a login led to.
+#[derive(Debug, Clone)]
+pub struct LoggedIn {
+    session: Session,
+    member: Member,
+    is_new: bool,
+    refresh_expires_at: Timestamp,
+}
+
+#[derive(Deserialize)]
+struct Request {
+    #[serde(default)]
+    code: String,
+    appid: Option<String>,
+}
+
+/// The handler.
+pub async fn login(State(auth): State, call: Call) -> Response<axum::body::Body> {
+    let made = handle(auth, &call).await;
+    call.answer(made)
+}
+
+async fn handle(auth: Arc<Auth>, call: &Call) -> Result<Response<Body>, Problem> {
+    let request: Request = call.json()?;
+    let code = checked_code(request.code)?;
+    let app = find_app(&auth.apps, request.appid.as_deref())?.clone();
+    let hash = code_hash(&app.appid, code.expose());
+    let logins = Arc::clone(&auth.logins);
+    let (outcome, started) = logins
+        .run(hash.0, || {
+            let auth = Arc::clone(&auth);
+            async move { once(&auth, &app, &code, hash).await }
+        })
+        .await;
+    let outcome = outcome.ok_or_else(|| Problem::internal("the login panicked"))??;
+    if !started {
+        auth.metrics.login_repeats.inc();
+    }
+    let refresh = auth.refresh.first(&outcome.session.session_id);
+    answer::tokens(&auth, &outcome.session, &outcome.member, &refresh, outcome.refresh_expires_at, outcome.is_new)
+}
+
+fn checked_code(code: String) -> Result<Secret<String>, Problem> {
+    if code.is_empty() || code.len() > MAX_CODE {
+        return Err(Problem::new(Code::InvalidRequest, "`code` must be the code that wx.login gave."));
+    }
+    Ok(Secret::new(code))
+}
+
+/// The app that is meant: the one that is named, or the only one there is.
+fn find_app<'a>(apps: &'a [config::App], appid: Option<&str>) -> Result<&'a config::App, Problem> {
+    match (appid, apps) {
+        (None, [only]) => Ok(only),
+        (None, _) => Err(Problem::new(Code::InvalidRequest, "This gateway serves several apps: send `appid` too.")),
+        (Some(appid), apps) => apps
+            .iter()
+            .find(|app| app.appid.as_str() == appid)
+            .ok_or_else(|| Problem::new(Code::UnknownApp, "This gateway does not serve an app of this appid.")),
+    }
+}
+
+/// What the store knows a code by: the code itself is not kept.
+fn code_hash(appid: &AppId, code: &str) -> CodeHash {
+    let mut context = digest::Context::new(&digest::SHA256);
+    context.update(appid.as_str().as_bytes());
+    context.update(b"\0");
+    context.update(code.as_bytes());
+    let mut hash = [0; 32];
+    hash.copy_from_slice(context.finish().as_ref());
+    CodeHash(hash)
+}
+
+/// The login itself; runs once per code at a time.
+async fn once(auth: &Auth, app: &config::App, code: &Secret<String>, hash: CodeHash) -> Result<LoggedIn, Problem> {
+    let now = auth.clock.now();
+    if let Some(used) = auth.sessions.used_code(&hash, now).await? {
+        return repeat(auth, &used, now).await;
+    }
+    auth.metrics.wechat_calls.inc();
+    let exchanged = auth.wechat.code2session(&app.appid, &app.secret, code.expose()).await;
+    let identity = exchanged.inspect_err(|_| auth.metrics.wechat_failures.inc())?;
+    let person = SignIn {
+        appid: app.appid.clone(),
+        openid: identity.openid.clone(),
+        unionid: identity.unionid,
+        at: auth.clock.now(),
+    };
+    let (member, is_new) = auth.members.sign_in(person).await?;
+    if member.banned {
+        return Err(Problem::new(Code::MemberBanned, "This member may not log in."));
+    }
+    let sealed = auth.vault.seal(identity.session_key.text().as_bytes(), &app.appid, &identity.openid);
+    let session = new_session(auth, &member, auth.clock.now());
+    let refresh_expires_at = session.created_at.plus(auth.section.refresh_ttl).min(session.expires_at);
+    auth.sessions
+        .open(NewSession {
+            session: session.clone(),
+            refresh: RefreshHash(auth.refresh.first(&session.session_id).hash()),
+            refresh_expires_at,
+            code: hash,
+            code_expires_at: session.created_at.plus(CODE_MEMORY),
+            is_new,
+            // Ordered by when the exchange began, so that one that WeChat answered late does not replace a newer key.
+            session_key: SealedKey { sealed, exchanged_at: now },
+        })
+        .await?;
+    auth.metrics.logins.inc();
+    Ok(LoggedIn { session, member, is_new, refresh_expires_at })
+}
+
+fn new_session(auth: &Auth, member: &Member, at: Timestamp) -> Session {
+    Session {
+        session_id: SessionId::new_v7(),
+        member_id: member.member_id.clone(),
+        appid: member.appid.clone(),
+        openid: member.openid.clone(),
+        created_at: at,
+        expires_at: at.plus(auth.section.session_ttl),
+    }
+}
+
+/// The code was used here before: the same session again, while that can only mean a lost answer.
+async fn repeat(auth: &Auth, used: &UsedCode, now: Timestamp) -> Result<LoggedIn, Problem> {
+    let used_up = || Problem::new(Code::CodeUsed, "Call wx.login again: a code is good for one login.");
+    if now.since(used.used_at) >= REPEAT {
+        return Err(used_up());
+    }
+    let session = auth.sessions.find(&used.session_id, now).await?.ok_or_else(used_up)?;
+    let member = auth.members.find(&session.member_id).await?.ok_or_else(used_up)?;
+    if member.banned {
+        return Err(Problem::new(Code::MemberBanned, "This member may not log in."));
+    }
+    auth.metrics.login_repeats.inc();
+    let refresh_expires_at = session.created_at.plus(auth.section.refresh_ttl).min(session.expires_at);
+    Ok(LoggedIn { session, member, is_new: used.is_new, refresh_expires_at })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn app(appid: &str) -> config::App {
+        config::App {
+            appid: AppId::parse(appid).unwrap(),
+            kind: config::AppKind::MiniProgram,
+            secret: Secret::new("s".to_owned()),
+        }
+    }
+
+    #[test]
+    fn the_only_app_need_not_be_named() {
+        let (one, two) = (vec![app("wxa")], vec![app("wxa"), app("wxb")]);
+        assert_eq!(find_app(&one, None).unwrap().appid.as_str(), "wxa");
+        assert_eq!(find_app(&two, Some("wxb")).unwrap().appid.as_str(), "wxb");
+        assert_eq!(find_app(&two, None).unwrap_err().code(), Code::InvalidRequest);
+        assert_eq!(find_app(&one, Some("wxb")).unwrap_err().code(), Code::UnknownApp);
+    }
+
+    #[test]
+    fn a_code_of_one_app_is_not_that_of_another() {
+        let (a, b) = (AppId::parse("wxa").unwrap(), AppId::parse("wxab").unwrap());
+        assert_ne!(code_hash(&a, "bcode"), code_hash(&b, "code"));
+        assert_eq!(code_hash(&a, "c"), code_hash(&a, "c"));
+    }
+}

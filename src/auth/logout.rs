@@ -1,0 +1,123 @@
+//! `POST /auth/logout` and `POST /auth/revoke` (RFC 7009): a session ends.
+//!
+//! The end is on disk before the answer leaves, and in force on this instance at once: the next request with the session's
+//! access token is refused.
+
+use std::sync::Arc;
+
+use http::{Response, StatusCode};
+
+use crate::body::Body;
+use crate::credential;
+use crate::ids::{AppId, MemberId, SessionId};
+use crate::problem::{Code, Problem};
+use crate::store::RefreshHash;
+use crate::token::refresh::RefreshToken;
+use crate::token::verify;
+
+use super::Auth;
+use super::answer;
+use super::call::{Call, State};
+use super::refresh::Request;
+
+/// Whose session is to end.
+struct Target {
+    session: SessionId,
+    member: MemberId,
+    appid: AppId,
+}
+
+/// The handler of `/auth/logout`.
+pub async fn logout(State(auth): State, call: Call) -> Response<axum::body::Body> {
+    let made = handle_logout(&auth, &call).await;
+    call.answer(made)
+}
+
+async fn handle_logout(auth: &Auth, call: &Call) -> Result<Response<Body>, Problem> {
+    let request: Request = call.json_or_empty()?;
+    let refresh = request.token()?;
+    let target = match (credential::bearer(call.headers(), auth.section.accept_bare)?, refresh) {
+        (None, None) => {
+            return Err(Problem::new(
+                Code::TokenMissing,
+                "Send the access token as `Authorization: Bearer`, or `refresh_token` in the body.",
+            ));
+        }
+        (Some(token), _) => by_access_token(auth, token)?,
+        (None, Some(token)) => by_refresh_token(auth, &token).await?,
+    };
+    if let Some(target) = target {
+        end(auth, &target, request.all).await?;
+    }
+    Ok(answer::empty(StatusCode::NO_CONTENT))
+}
+
+/// The session of an access token. An expired one has nothing left to end: logging out twice, or late, is no fault.
+fn by_access_token(auth: &Auth, token: &[u8]) -> Result<Option<Target>, Problem> {
+    match auth.verifier.verify(token) {
+        Ok(claims) => Ok(Some(Target { session: claims.session_id, member: claims.member_id, appid: claims.appid })),
+        Err(verify::Error::Expired) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The session of a refresh token; `None` when it ended, or never was.
+async fn by_refresh_token(auth: &Auth, token: &RefreshToken) -> Result<Option<Target>, Problem> {
+    let session = auth.sessions.find_by_refresh(RefreshHash(token.hash()), auth.clock.now()).await?;
+    Ok(session.map(|s| Target { session: s.session_id, member: s.member_id, appid: s.appid }))
+}
+
+async fn end(auth: &Auth, target: &Target, all: bool) -> Result<(), Problem> {
+    let now = auth.clock.now();
+    let until = auth.revoked_until(now);
+    let mut ended = Vec::new();
+    if auth.sessions.end(&target.session, now, until).await? {
+        ended.push(target.session.clone());
+    }
+    if all {
+        ended.extend(auth.sessions.end_all(&target.member, &target.appid, now, until).await?);
+    }
+    auth.revocations.revoke_session(&target.session, until);
+    for session in &ended {
+        auth.revocations.revoke_session(session, until);
+    }
+    auth.metrics.logouts.add(ended.len() as u64);
+    Ok(())
+}
+
+/// The handler of `/auth/revoke`: 200 for every well-formed request, whatever the token is (RFC 7009, section 2.2).
+pub async fn revoke(State(auth): State, call: Call) -> Response<axum::body::Body> {
+    let made = handle_revoke(&auth, &call).await;
+    call.answer(made)
+}
+
+async fn handle_revoke(auth: &Auth, call: &Call) -> Result<Response<Body>, Problem> {
+    let form: Vec<(String, String)> = form_pairs(call.body());
+    let mut tokens = form.iter().filter(|(name, _)| name == "token");
+    let (Some((_, token)), None) = (tokens.next(), tokens.next()) else {
+        return Err(Problem::new(Code::InvalidRequest, "Send a form with one `token`, an access or refresh token."));
+    };
+    let target = match RefreshToken::parse(token) {
+        Ok(token) => by_refresh_token(auth, &token).await?,
+        Err(_) => by_access_token(auth, token.as_bytes()).unwrap_or_default(),
+    };
+    if let Some(target) = target {
+        end(auth, &target, false).await?;
+    }
+    Ok(answer::empty(StatusCode::OK))
+}
+
+/// The pairs of an `application/x-www-form-urlencoded` body.
+fn form_pairs(body: &[u8]) -> Vec<(String, String)> {
+    let decode = |part: &[u8]| {
+        let spaced: Vec<u8> = part.iter().map(|b| if *b == b'+' { b' ' } else { *b }).collect();
+        percent_encoding::percent_decode(&spaced).decode_utf8_lossy().into_owned()
+    };
+    body.split(|b| *b == b'&')
+        .filter(|pair| !pair.is_empty())
+        .map(|pair| match pair.iter().position(|b| *b == b'=') {
+            Some(at) => (decode(&pair[..at]), decode(&pair[at + 1..])),
+            None => (decode(pair), String::new()),
+        })
+        .collect()
+}

@@ -1,0 +1,85 @@
+//! The gateway's own endpoints: login, refresh, logout, the member, keys.
+//!
+//! They run on the control runtime, never on a worker: a slow store or a slow WeChat does not hold proxied traffic. Each
+//! file is one endpoint; a handler names its collaborators and knows nothing of their insides: no SQL, no JSON of WeChat,
+//! no signing.
+
+pub mod answer;
+pub mod call;
+pub mod keys;
+pub mod login;
+pub mod logout;
+pub mod member;
+pub mod refresh;
+pub mod single_flight;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::routing::{get, post};
+
+use crate::clock::Clock;
+use crate::config;
+use crate::metrics::Metrics;
+use crate::store::vault::Vault;
+use crate::store::{Members, Sessions};
+use crate::token::keys::KeyRing;
+use crate::token::mint::Minter;
+use crate::token::refresh::RefreshSecret;
+use crate::token::revocation::Revocations;
+use crate::token::verify::Verifier;
+use crate::wechat;
+
+pub use call::CallInfo;
+
+/// What the endpoints work with.
+#[derive(Debug)]
+pub struct Auth {
+    /// `[token]`.
+    pub section: config::Token,
+    /// `[[app]]`.
+    pub apps: Vec<config::App>,
+    /// `[server] base`: where the endpoints stand.
+    pub base: String,
+    /// Time.
+    pub clock: Clock,
+    /// Who is a member.
+    pub members: Arc<dyn Members>,
+    /// Who is logged in.
+    pub sessions: Arc<dyn Sessions>,
+    /// Seals session_key.
+    pub vault: Arc<Vault>,
+    /// WeChat.
+    pub wechat: wechat::Client,
+    /// The keys, for the JWKS.
+    pub ring: Arc<KeyRing>,
+    /// Makes access tokens.
+    pub minter: Minter,
+    /// Checks them.
+    pub verifier: Arc<Verifier>,
+    /// Makes refresh tokens.
+    pub refresh: RefreshSecret,
+    /// Tokens that ended before their time.
+    pub revocations: Arc<Revocations>,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// Logins under way, by code. Outlives a reload: a race does not end because a file was saved.
+    pub logins: Arc<login::Logins>,
+}
+
+/// The endpoints under `base`, and the well-known ones.
+pub fn router(auth: Arc<Auth>, base: &str) -> Router {
+    let endpoints = Router::new()
+        .route("/login", post(login::login))
+        .route("/refresh", post(refresh::refresh))
+        .route("/logout", post(logout::logout))
+        .route("/revoke", post(logout::revoke))
+        .route("/me", get(member::me).put(member::update).delete(member::erase));
+    let endpoints = if base.is_empty() { endpoints } else { Router::new().nest(base, endpoints) };
+    endpoints
+        .route("/.well-known/jwks.json", get(keys::jwks))
+        .route("/.well-known/oauth-authorization-server", get(keys::metadata))
+        .fallback(answer::not_found)
+        .method_not_allowed_fallback(answer::method_not_allowed)
+        .with_state(auth)
+}

@@ -1,0 +1,107 @@
+//! `POST /auth/refresh`: a refresh token → a new pair. Every use rotates it.
+//!
+//! The successor is derived from the token that is shown, so a client that lost the answer gets the same one again, byte
+//! for byte, within the grace. Later that is reuse: somebody else may hold a copy, and the session ends
+//! (RFC 9700, section 4.14.2).
+
+use std::sync::Arc;
+
+use http::Response;
+use serde::Deserialize;
+
+use crate::body::Body;
+use crate::clock::Timestamp;
+use crate::ids::Secret;
+use crate::problem::{Code, Problem};
+use crate::store::{RefreshHash, RefreshUse, Rotation};
+use crate::token::refresh::RefreshToken;
+
+use super::Auth;
+use super::answer;
+use super::call::{Call, State};
+
+#[derive(Deserialize, Default)]
+pub(super) struct Request {
+    #[serde(default)]
+    pub(super) refresh_token: String,
+    #[serde(default)]
+    pub(super) all: bool,
+}
+
+impl Request {
+    /// The token, if one was sent.
+    pub(super) fn token(&self) -> Result<Option<RefreshToken>, Problem> {
+        if self.refresh_token.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(RefreshToken::parse(&self.refresh_token)?))
+    }
+}
+
+impl Drop for Request {
+    fn drop(&mut self) {
+        drop(Secret::new(std::mem::take(&mut self.refresh_token)));
+    }
+}
+
+/// The handler.
+pub async fn refresh(State(auth): State, call: Call) -> Response<axum::body::Body> {
+    let made = handle(&auth, &call).await;
+    call.answer(made)
+}
+
+async fn handle(auth: &Auth, call: &Call) -> Result<Response<Body>, Problem> {
+    let request: Request = call.json()?;
+    let shown = request
+        .token()?
+        .ok_or_else(|| Problem::new(Code::InvalidRequest, "`refresh_token` must be the one of the last token answer."))?;
+    let successor = auth.refresh.successor(&shown);
+    let now = auth.clock.now();
+    let rotation = auth
+        .sessions
+        .rotate(
+            RefreshHash(shown.hash()),
+            RefreshHash(successor.hash()),
+            RefreshUse {
+                now,
+                grace: auth.section.refresh_grace,
+                refresh_expires_at: now.plus(auth.section.refresh_ttl),
+                revoked_until: auth.revoked_until(now),
+            },
+        )
+        .await?;
+    let (session, refresh_expires_at) = match rotation {
+        Rotation::Rotated { session, refresh_expires_at } => (session, refresh_expires_at),
+        Rotation::Reused(session) => {
+            auth.revocations.revoke_session(&session.session_id, auth.revoked_until(now));
+            auth.metrics.refresh_reuses.inc();
+            tracing::warn!(
+                session = session.session_id.as_str(),
+                member = session.member_id.as_str(),
+                "a used refresh token was shown again: the session has been ended"
+            );
+            return Err(Problem::new(
+                Code::RefreshReused,
+                "This refresh token was used before, so the session has been ended: log in again.",
+            ));
+        }
+        Rotation::Ended => return Err(Problem::token_revoked()),
+        Rotation::Unknown => {
+            return Err(Problem::new(Code::RefreshInvalid, "This refresh token is unknown or has expired: log in again."));
+        }
+    };
+    let member = auth.members.find(&session.member_id).await?.ok_or_else(Problem::token_revoked)?;
+    if member.banned {
+        return Err(Problem::new(Code::MemberBanned, "This member may not log in."));
+    }
+    auth.metrics.refreshes.inc();
+    answer::tokens(auth, &session, &member, &successor, refresh_expires_at, false)
+}
+
+impl Auth {
+    /// Until when a session that ends now must be remembered as revoked: its last access token was minted now at the
+    /// latest. A minute more covers clocks that differ.
+    pub(super) fn revoked_until(&self, now: Timestamp) -> Timestamp {
+        now.plus(self.section.access_ttl).plus(std::time::Duration::from_secs(60))
+    }
+}

@@ -1,0 +1,271 @@
+//! One line per request: formatted here, gathered per worker, written by the log thread.
+//!
+//! A line costs no lock that anybody else holds and no system call: it is appended to the worker's own buffer, which goes
+//! to the [`LogWriter`] when it is large or when the worker's tick comes. No query, no token, no openid stands in it.
+
+use std::io::Write as _;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::clock::{Clock, Timestamp};
+use crate::metrics::Shard;
+use crate::telemetry::{Format, LogWriter};
+
+/// A buffer of this size is handed over at once, bytes.
+const BLOCK: usize = 16 * 1024;
+/// Longest text field in a line, bytes; the rest is cut.
+const MAX_FIELD: usize = 512;
+
+/// What is said about one request.
+#[derive(Debug)]
+pub struct Entry<'a> {
+    /// Request id.
+    pub id: &'a str,
+    /// The client's address.
+    pub client: IpAddr,
+    /// As sent.
+    pub method: &'a str,
+    /// As sent, without query.
+    pub path: &'a str,
+    /// The route's pattern, or what else answered.
+    pub route: &'a str,
+    /// Upstream, when one was asked.
+    pub upstream: Option<&'a str>,
+    /// Status sent.
+    pub status: u16,
+    /// Problem code, for refusals.
+    pub code: Option<&'a str>,
+    /// What caused it, when that is not for the client.
+    pub cause: Option<&'a str>,
+    /// Bytes of the answer's body that were sent.
+    pub bytes: u64,
+    /// From head to end of the answer.
+    pub took: Duration,
+    /// Member id.
+    pub member: Option<&'a str>,
+    /// The person's pseudonym.
+    pub person: Option<&'a str>,
+    /// Whether the answer was sent to its end.
+    pub complete: bool,
+}
+
+/// One worker's lines.
+#[derive(Debug)]
+pub struct AccessLog {
+    out: LogWriter,
+    clock: Clock,
+    shard: Arc<Shard>,
+    buffer: Mutex<Buffer>,
+}
+
+#[derive(Debug, Default)]
+struct Buffer {
+    lines: Vec<u8>,
+    count: u64,
+    /// The text of the second of the newest line: formatting a date costs more than the rest of the line.
+    second: i64,
+    second_text: String,
+}
+
+impl AccessLog {
+    /// Lines go to `out`; dropped ones are counted in `shard`.
+    pub fn new(out: LogWriter, clock: Clock, shard: Arc<Shard>) -> Self {
+        Self { out, clock, shard, buffer: Mutex::default() }
+    }
+
+    /// Adds a line.
+    pub fn add(&self, entry: &Entry<'_>) {
+        let now = self.clock.now();
+        let mut buffer = self.buffer.lock().unwrap_or_else(PoisonError::into_inner);
+        let Buffer { lines, count, second, second_text } = &mut *buffer;
+        if *second != now.secs() || second_text.is_empty() {
+            *second = now.secs();
+            *second_text = Timestamp::from_secs(*second).to_string();
+            second_text.pop();
+        }
+        let ms = now.millis().rem_euclid(1000);
+        *count += 1;
+        let _ = match self.out.format() {
+            Format::Json => json(lines, second_text, ms, entry),
+            Format::Text => text(lines, second_text, ms, entry),
+        };
+        if lines.len() >= BLOCK {
+            self.hand_over(&mut buffer);
+        }
+    }
+
+    /// Hands over what has gathered. The worker calls it on its tick and at its end.
+    pub fn flush(&self) {
+        let mut buffer = self.buffer.lock().unwrap_or_else(PoisonError::into_inner);
+        if !buffer.lines.is_empty() {
+            self.hand_over(&mut buffer);
+        }
+    }
+
+    fn hand_over(&self, buffer: &mut Buffer) {
+        let capacity = buffer.lines.capacity().min(2 * BLOCK);
+        let lines = std::mem::replace(&mut buffer.lines, Vec::with_capacity(capacity));
+        let count = std::mem::take(&mut buffer.count);
+        if !self.out.write(lines) {
+            self.shard.log_dropped.add(count);
+        }
+    }
+}
+
+fn json(line: &mut Vec<u8>, second: &str, ms: i64, e: &Entry<'_>) -> std::io::Result<()> {
+    write!(line, "{{\"timestamp\":\"{second}.{ms:03}Z\",\"level\":\"INFO\",\"message\":\"request\",\"id\":\"")?;
+    escape(line, e.id);
+    write!(line, "\",\"client\":\"{}\",\"method\":\"", e.client)?;
+    escape(line, e.method);
+    line.extend_from_slice(b"\",\"path\":\"");
+    escape(line, e.path);
+    line.extend_from_slice(b"\",\"route\":\"");
+    escape(line, e.route);
+    line.extend_from_slice(b"\",\"status\":");
+    line.extend_from_slice(itoa::Buffer::new().format(e.status).as_bytes());
+    line.extend_from_slice(b",\"bytes\":");
+    line.extend_from_slice(itoa::Buffer::new().format(e.bytes).as_bytes());
+    line.extend_from_slice(b",\"duration_us\":");
+    line.extend_from_slice(itoa::Buffer::new().format(e.took.as_micros()).as_bytes());
+    for (name, value) in optional(e) {
+        if let Some(value) = value {
+            write!(line, ",\"{name}\":\"")?;
+            escape(line, value);
+            line.push(b'"');
+        }
+    }
+    if !e.complete {
+        line.extend_from_slice(b",\"complete\":false");
+    }
+    line.extend_from_slice(b"}\n");
+    Ok(())
+}
+
+fn text(line: &mut Vec<u8>, second: &str, ms: i64, e: &Entry<'_>) -> std::io::Result<()> {
+    write!(line, "{second}.{ms:03}Z {} ", e.status)?;
+    escape(line, e.method);
+    line.push(b' ');
+    escape(line, e.path);
+    write!(line, " duration_us={} bytes={} client={} route=", e.took.as_micros(), e.bytes, e.client)?;
+    escape(line, e.route);
+    line.extend_from_slice(b" id=");
+    escape(line, e.id);
+    for (name, value) in optional(e) {
+        if let Some(value) = value {
+            write!(line, " {name}=\"")?;
+            escape(line, value);
+            line.push(b'"');
+        }
+    }
+    if !e.complete {
+        line.extend_from_slice(b" complete=false");
+    }
+    line.push(b'\n');
+    Ok(())
+}
+
+fn optional<'a>(e: &Entry<'a>) -> [(&'static str, Option<&'a str>); 5] {
+    [("upstream", e.upstream), ("member", e.member), ("person", e.person), ("code", e.code), ("cause", e.cause)]
+}
+
+/// Writes text so that it cannot end a line, a string or a terminal's good mood: control bytes, quotes, backslashes and
+/// everything outside ASCII are escaped (log injection).
+fn escape(line: &mut Vec<u8>, text: &str) {
+    let bytes = text.as_bytes();
+    if bytes.len() <= MAX_FIELD && bytes.iter().all(|b| matches!(b, b' '..=b'~') && !matches!(b, b'"' | b'\\')) {
+        line.extend_from_slice(bytes);
+        return;
+    }
+    for c in text.chars().take(MAX_FIELD) {
+        match c {
+            '"' => line.extend_from_slice(b"\\\""),
+            '\\' => line.extend_from_slice(b"\\\\"),
+            ' '..='~' => line.push(c as u8),
+            c => {
+                let mut units = [0; 2];
+                for unit in c.encode_utf16(&mut units) {
+                    let _ = write!(line, "\\u{unit:04x}");
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc::{Receiver, Sender, channel};
+
+    struct Out(Sender<Vec<u8>>);
+
+    impl std::io::Write for Out {
+        fn write(&mut self, data: &[u8]) -> std::io::Result<usize> {
+            let _ = self.0.send(data.to_vec());
+            Ok(data.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn log(format: Format) -> (AccessLog, Receiver<Vec<u8>>) {
+        let (out, lines) = channel();
+        let clock = Clock::manual(Timestamp::from_millis(1_763_688_000_042));
+        (AccessLog::new(LogWriter::to(format, Box::new(Out(out))), clock, Arc::default()), lines)
+    }
+
+    fn entry<'a>(path: &'a str, cause: Option<&'a str>) -> Entry<'a> {
+        Entry {
+            id: "abc",
+            client: "1.2.3.4".parse().unwrap(),
+            method: "GET",
+            path,
+            route: "/api/*",
+            upstream: Some("orders"),
+            status: 502,
+            code: Some("upstream_failed"),
+            cause,
+            bytes: 17,
+            took: Duration::from_micros(1234),
+            member: None,
+            person: None,
+            complete: true,
+        }
+    }
+
+    #[test]
+    fn a_json_line_is_one_object_whatever_stands_in_it() {
+        let (log, lines) = log(Format::Json);
+        let nasty = "/a\"},{\"x\":\"\r\n\u{1b}[31m\u{2028}\u{1f600}";
+        log.add(&entry(nasty, Some("line\nbreak")));
+        log.flush();
+        let line = String::from_utf8(lines.recv().unwrap()).unwrap();
+        assert_eq!(line.matches('\n').count(), 1);
+        assert!(line.is_ascii());
+        let value: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(value["path"], nasty);
+        assert_eq!(value["cause"], "line\nbreak");
+        assert_eq!(value["timestamp"], "2025-11-21T01:20:00.042Z");
+        assert_eq!(value["status"], 502);
+    }
+
+    #[test]
+    fn a_text_line_cannot_be_broken_out_of() {
+        let (log, lines) = log(Format::Text);
+        log.add(&entry("/a\r\nINFO forged \u{1b}[2J", None));
+        log.flush();
+        let line = String::from_utf8(lines.recv().unwrap()).unwrap();
+        assert_eq!(line.matches('\n').count(), 1);
+        assert!(!line.contains('\u{1b}') && !line.contains('\r'), "{line:?}");
+    }
+
+    #[test]
+    fn a_long_field_is_cut() {
+        let (log, lines) = log(Format::Json);
+        log.add(&entry(&"/a".repeat(5000), None));
+        log.flush();
+        assert!(lines.recv().unwrap().len() < 2 * MAX_FIELD);
+    }
+}

@@ -1,0 +1,156 @@
+//! The request's token → who asks, or 401.
+//!
+//! Stateless: signature and claims are checked locally, revocations are in memory, and a token that was verified before is
+//! found in the cache. Expiry and revocation are checked on every request all the same. Any fault is a refusal, on a route
+//! where a token is optional too: a bad token is never anonymous.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http::HeaderMap;
+use tower::{Layer, Service};
+
+use crate::clock::{Clock, Timestamp};
+use crate::config::Auth;
+use crate::credential;
+use crate::metrics::Shard;
+use crate::problem::{Code, Problem};
+use crate::telemetry::Pseudonyms;
+use crate::token::cache::{Expires, VerifiedCache};
+use crate::token::revocation::Revocations;
+use crate::token::verify::Verifier;
+
+use super::principal::Principal;
+use super::route::Matched;
+use super::{Decided, Exchange, Request, Response, refuse};
+
+impl Expires for Principal {
+    fn expires_at(&self) -> Timestamp {
+        self.claims.expires_at
+    }
+}
+
+/// What tokens are checked with.
+#[derive(Debug, Clone)]
+pub struct Authenticator {
+    /// Signature and claims.
+    pub verifier: Arc<Verifier>,
+    /// Tokens that were verified before, by this ring and policy.
+    pub cache: Arc<VerifiedCache<Principal>>,
+    /// Tokens that ended before their time.
+    pub revocations: Arc<Revocations>,
+    /// Names of people in logs.
+    pub pseudonyms: Pseudonyms,
+    /// For expiry.
+    pub clock: Clock,
+    /// The worker's counters.
+    pub shard: Arc<Shard>,
+    /// Whether a token may stand in `Authorization` without a scheme.
+    pub accept_bare: bool,
+}
+
+impl Authenticator {
+    /// Who sent these headers; `None` when there is no token.
+    ///
+    /// # Errors
+    /// The problem to answer when a token is there and not good, or when there are two.
+    pub fn authenticate(&self, headers: &HeaderMap) -> Result<Option<Arc<Principal>>, Problem> {
+        match credential::bearer(headers, self.accept_bare)? {
+            Some(token) => self.check(token).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn check(&self, token: &[u8]) -> Result<Arc<Principal>, Problem> {
+        let principal = match self.cache.get(token, self.clock.now()) {
+            Some(known) => {
+                self.shard.token_hits.inc();
+                known
+            }
+            None => {
+                self.shard.token_misses.inc();
+                let claims = self.verifier.verify(token)?;
+                let principal = Principal::new(claims, &self.pseudonyms)
+                    .map_err(|_| Problem::new(Code::TokenInvalid, "A claim of the token cannot be used."))?;
+                let principal = Arc::new(principal);
+                self.cache.insert(token, Arc::clone(&principal));
+                principal
+            }
+        };
+        if self.revocations.is_revoked(&principal.claims) {
+            return Err(Problem::token_revoked());
+        }
+        Ok(principal)
+    }
+}
+
+/// Makes [`Authenticate`].
+#[derive(Debug, Clone)]
+pub struct AuthenticateLayer {
+    authenticator: Arc<Authenticator>,
+}
+
+impl AuthenticateLayer {
+    /// With this worker's authenticator.
+    pub fn new(authenticator: Authenticator) -> Self {
+        Self { authenticator: Arc::new(authenticator) }
+    }
+}
+
+impl<S> Layer<S> for AuthenticateLayer {
+    type Service = Authenticate<S>;
+
+    fn layer(&self, inner: S) -> Authenticate<S> {
+        Authenticate { inner, authenticator: Arc::clone(&self.authenticator) }
+    }
+}
+
+/// The service.
+#[derive(Debug, Clone)]
+pub struct Authenticate<S> {
+    inner: S,
+    authenticator: Arc<Authenticator>,
+}
+
+impl<S> Authenticate<S> {
+    /// The caller into the exchange, if the route asks and there is one. The endpoints read their credentials themselves.
+    fn decide(&self, request: &Request) -> Result<(), Problem> {
+        let exchange = Exchange::of(request)?;
+        let auth = match exchange.matched()? {
+            Matched::Route(route) => route.policy.auth,
+            Matched::Endpoint | Matched::Health | Matched::Static(_) => return Ok(()),
+        };
+        if auth == Auth::None {
+            return Ok(());
+        }
+        match self.authenticator.authenticate(request.headers())? {
+            Some(principal) => {
+                let _ = exchange.principal.set(principal);
+                Ok(())
+            }
+            None if auth == Auth::Optional => Ok(()),
+            None => Err(Problem::token_missing()),
+        }
+    }
+}
+
+impl<S> Service<Request> for Authenticate<S>
+where
+    S: Service<Request, Response = Response, Error = Infallible>,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Decided<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        match self.decide(&request) {
+            Ok(()) => Decided::Right(self.inner.call(request)),
+            Err(problem) => refuse(&request, problem),
+        }
+    }
+}

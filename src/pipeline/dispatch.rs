@@ -1,0 +1,107 @@
+//! The innermost step: to the endpoints, to a fixed answer, or to the proxy.
+//!
+//! The endpoints and the proxy are services that arrive as arguments; what they await is boxed here, once, so that an idle
+//! connection does not carry the room for it.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+
+use futures_util::future::Either;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderValue, Method, StatusCode};
+use tower::Service;
+
+use crate::body::Body;
+use crate::problem::{Code, Problem};
+
+use super::route::{Matched, Route};
+use super::{Decided, Exchange, Request, Response, answer, refuse, via};
+
+/// An answer that is awaited.
+pub type Awaited = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+
+/// A request for an upstream, prepared.
+#[derive(Debug)]
+pub struct ToUpstream {
+    /// Canonical, clean, with identity and forwarding headers.
+    pub request: Request,
+    /// By which route.
+    pub route: Arc<Route>,
+    /// What is known of it.
+    pub exchange: Arc<Exchange>,
+}
+
+/// Whether the gateway still takes work; the health answer says so.
+pub type Draining = Arc<AtomicBool>;
+
+/// The service: `endpoints` answers the gateway's own paths, `proxy` everything that has a route.
+#[derive(Debug, Clone)]
+pub struct Dispatch<E, P> {
+    endpoints: E,
+    proxy: P,
+    draining: Draining,
+}
+
+impl<E, P> Dispatch<E, P> {
+    /// Of these two.
+    pub fn new(endpoints: E, proxy: P, draining: Draining) -> Self {
+        Self { endpoints, proxy, draining }
+    }
+
+    fn health(&self, request: &Request) -> Decided<Awaited> {
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            let problem = Problem::new(Code::MethodNotAllowed, "Use GET or HEAD.");
+            return refuse(request, problem.allow(HeaderValue::from_static("GET, HEAD")));
+        }
+        if self.draining.load(Ordering::Acquire) {
+            return refuse(request, Problem::new(Code::Draining, "This instance is shutting down; ask another."));
+        }
+        answer(fixed("ok\n", HeaderValue::from_static("no-store")))
+    }
+}
+
+fn fixed(body: impl Into<Body>, cache: HeaderValue) -> Response {
+    let mut response = http::Response::new(body.into());
+    *response.status_mut() = StatusCode::OK;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response.headers_mut().insert(CACHE_CONTROL, cache);
+    response
+}
+
+impl<E, P> Service<Request> for Dispatch<E, P>
+where
+    E: Service<Request, Response = Response, Error = Infallible, Future = Awaited>,
+    P: Service<ToUpstream, Response = Response, Error = Infallible, Future = Awaited>,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Decided<Awaited>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, mut request: Request) -> Self::Future {
+        let exchange = match Exchange::of(&request) {
+            Ok(exchange) => Arc::clone(exchange),
+            Err(missing) => return refuse(&request, missing),
+        };
+        match exchange.matched() {
+            Ok(Matched::Route(route)) => {
+                let route = Arc::clone(route);
+                via::announce(request.headers_mut(), &exchange);
+                Either::Right(self.proxy.call(ToUpstream { request, route, exchange }))
+            }
+            Ok(Matched::Endpoint) => Either::Right(self.endpoints.call(request)),
+            Ok(Matched::Health) => self.health(&request),
+            Ok(Matched::Static(item)) => {
+                answer(fixed(item.body.clone(), HeaderValue::from_static("public, max-age=300")))
+            }
+            Err(missing) => refuse(&request, missing),
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! What the steps learn about one request, in one place.
+//!
+//! One request extension instead of one per step: it is allocated once, and the outermost layer keeps a second handle, so
+//! that the log can say what the inner ones found. Each field is set once, by the one layer that its doc names. A step
+//! that finds a field empty which an outer layer should have set answers `internal`: a request is never let through
+//! because a step is missing.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use http::{HeaderValue, Request, Response};
+
+use crate::body::Body;
+use crate::problem::{Code, Problem};
+
+use super::client_addr::Forwarded;
+use super::principal::Principal;
+use super::route::Matched;
+
+/// One request and its answer (RFC 9110, section 3.4), as far as they are known.
+#[derive(Debug)]
+pub struct Exchange {
+    /// Who is connected: a client, or a proxy in front of us. Set by `trace`, as are the next two.
+    pub peer: SocketAddr,
+    /// When the head was read.
+    pub started: Instant,
+    /// Our id of the request, until `client_addr` finds one of a trusted proxy.
+    pub own_id: HeaderValue,
+    /// What a trusted proxy says about the client, or what we see ourselves. Set by `client_addr`.
+    pub forwarded: OnceLock<Forwarded>,
+    /// Where the request goes. Set by `route`.
+    pub matched: OnceLock<Matched>,
+    /// Who asks. Set by `authenticate`, when somebody showed a valid token.
+    pub principal: OnceLock<Arc<Principal>>,
+    /// Which server answered. Set by the proxy's caller.
+    pub upstream: OnceLock<Arc<str>>,
+}
+
+impl Exchange {
+    /// Nothing known but the connection.
+    pub fn new(peer: SocketAddr, own_id: HeaderValue, started: Instant) -> Self {
+        Self {
+            peer,
+            started,
+            own_id,
+            forwarded: OnceLock::new(),
+            matched: OnceLock::new(),
+            principal: OnceLock::new(),
+            upstream: OnceLock::new(),
+        }
+    }
+
+    /// The exchange of this request.
+    ///
+    /// # Errors
+    /// `internal`, when no layer inserted it.
+    pub fn of<B>(request: &Request<B>) -> Result<&Arc<Self>, Problem> {
+        request.extensions().get::<Arc<Self>>().ok_or_else(|| missing("exchange"))
+    }
+
+    /// The request id that everybody shall use.
+    pub fn id(&self) -> &HeaderValue {
+        self.forwarded.get().and_then(|f| f.request_id.as_ref()).unwrap_or(&self.own_id)
+    }
+
+    /// The client's address: behind trusted proxies the one they name.
+    pub fn client(&self) -> IpAddr {
+        self.forwarded.get().map_or(self.peer.ip(), |f| f.client)
+    }
+
+    /// Where the request goes.
+    ///
+    /// # Errors
+    /// `internal`, when it was not routed.
+    pub fn matched(&self) -> Result<&Matched, Problem> {
+        self.matched.get().ok_or_else(|| missing("route"))
+    }
+
+    /// Answers with a problem.
+    pub fn refuse(&self, problem: Problem) -> Response<Body> {
+        problem.into_response(self.id().to_str().unwrap_or_default())
+    }
+}
+
+/// A step that should have run has not.
+fn missing(step: &'static str) -> Problem {
+    Problem::new(Code::Internal, "").caused_by(format!("the step `{step}` has not run"))
+}

@@ -1,0 +1,280 @@
+//! Removes what a client may not say: identity, hop-by-hop and forwarding headers, in every spelling.
+//!
+//! Runs before anything else looks at the request, on every route of every kind (contract, promise 1). Services behind
+//! CGI, WSGI, PHP or nginx fold `_`, `.` and other characters of a header name to one, so names are compared folded: what
+//! could arrive there as `X-WX-OPENID` is removed. Request hop-by-hop headers (RFC 9110, section 7.6.1) go here too, so
+//! that a client cannot have a header of ours removed by naming it in `Connection`.
+//!
+//! `Authorization` and `Cookie` stay: `authenticate` decides about them.
+
+use std::convert::Infallible;
+use std::task::{Context, Poll};
+
+use http::header::{CONNECTION, HeaderName};
+use http::{HeaderMap, HeaderValue};
+use smallvec::SmallVec;
+use tower::{Layer, Service};
+
+use super::{Request, Response};
+
+/// Longest name of a protected header; longer names are compared by their first bytes.
+const LONGEST: usize = 40;
+
+/// Removes every header that a client may not send.
+pub fn clean(headers: &mut HeaderMap) {
+    let mut doomed: SmallVec<[HeaderName; 8]> = SmallVec::new();
+    for name in headers.keys() {
+        if is_forbidden(name.as_str().as_bytes()) {
+            doomed.push(name.clone());
+        }
+    }
+    if headers.contains_key(CONNECTION) {
+        for value in headers.get_all(CONNECTION) {
+            nominated(value, &mut doomed);
+        }
+        doomed.push(CONNECTION);
+    }
+    for name in doomed {
+        headers.remove(name);
+    }
+}
+
+/// Headers that `Connection` names are hop-by-hop; those that routing, framing and authentication rest on are not removed
+/// on a client's word (threat: `Connection: Authorization`, `Connection: Host`).
+fn nominated(value: &HeaderValue, doomed: &mut SmallVec<[HeaderName; 8]>) {
+    let bytes = value.as_bytes();
+    if bytes.eq_ignore_ascii_case(b"keep-alive") || bytes.eq_ignore_ascii_case(b"close") {
+        return;
+    }
+    for option in bytes.split(|b| *b == b',').map(<[u8]>::trim_ascii).filter(|o| !o.is_empty()) {
+        let Ok(name) = HeaderName::from_bytes(option) else { continue };
+        if !matches!(
+            name.as_str(),
+            "host" | "authorization" | "cookie" | "content-length" | "content-type" | "content-encoding" | "close"
+        ) {
+            doomed.push(name);
+        }
+    }
+}
+
+/// Whether a client may not send a header of this name (lower case, as `HeaderName` has it).
+fn is_forbidden(name: &[u8]) -> bool {
+    // The first letter decides for nearly all ordinary headers. A folding character cannot stand first in a name that
+    // folds to a protected one.
+    if !matches!(name.first(), Some(b'x' | b'f' | b'k' | b'p' | b'r' | b't' | b'u' | b'v' | b'e' | b'c' | b's' | b'h')) {
+        return false;
+    }
+    let mut folded = [0u8; LONGEST];
+    let len = name.len().min(LONGEST);
+    for (to, from) in folded.iter_mut().zip(name) {
+        *to = if from.is_ascii_alphanumeric() { *from } else { b'-' };
+    }
+    let folded = &folded[..len];
+    match folded[0] {
+        b'x' => is_forbidden_x(folded),
+        _ => matches!(
+            folded,
+            // Hop-by-hop (RFC 9110, section 7.6.1; RFC 9112, appendix). `Transfer-Encoding` goes because the body is
+            // framed anew; its length, known or not, travels with the body itself.
+            b"keep-alive"
+                | b"te"
+                | b"trailer"
+                | b"transfer-encoding"
+                | b"upgrade"
+                | b"proxy-connection"
+                | b"proxy-authorization"
+                | b"proxy-authenticate"
+                | b"proxy-authentication-info"
+                | b"proxy"
+                | b"http2-settings"
+                // Answered by us when the body is read.
+                | b"expect"
+                // Forwarding and tracing: rebuilt.
+                | b"forwarded"
+                | b"via"
+                | b"traceparent"
+                | b"tracestate"
+                | b"true-client-ip"
+                | b"cf-connecting-ip"
+                | b"cf-connecting-ipv6"
+                | b"client-ip"
+                | b"fastly-client-ip"
+                | b"cluster-client-ip"
+                // Identities that other gateways inject.
+                | b"remote-user"
+                | b"remote-groups"
+                | b"remote-email"
+                | b"remote-name"
+                | b"remote-addr"
+                | b"ssl-client-verify"
+                | b"ssl-client-s-dn"
+                | b"ssl-client-cert"
+                | b"tailscale-user-login"
+        ),
+    }
+}
+
+fn is_forbidden_x(folded: &[u8]) -> bool {
+    let prefixes: [&[u8]; 9] = [
+        b"x-wx-",
+        b"x-wxgate-",
+        b"x-forwarded-",
+        b"x-auth-request-",
+        b"x-original-",
+        b"x-authenticated-",
+        b"x-remote-",
+        b"x-ssl-client-",
+        b"x-envoy-",
+    ];
+    if prefixes.iter().any(|p| folded.starts_with(p)) {
+        return true;
+    }
+    matches!(
+        folded,
+        b"x-wx"
+            | b"x-wxgate"
+            | b"x-forwarded"
+            | b"x-real-ip"
+            | b"x-client-ip"
+            | b"x-cluster-client-ip"
+            | b"x-rewrite-url"
+            | b"x-http-method-override"
+            | b"x-http-method"
+            | b"x-method-override"
+            | b"x-request-id"
+            | b"x-webauth-user"
+            | b"x-auth-user"
+            | b"x-goog-authenticated-user-email"
+            | b"x-ms-client-principal"
+            | b"x-accel-redirect"
+    )
+}
+
+/// Makes [`Hygiene`].
+#[derive(Debug, Clone, Copy)]
+pub struct HygieneLayer;
+
+impl<S> Layer<S> for HygieneLayer {
+    type Service = Hygiene<S>;
+
+    fn layer(&self, inner: S) -> Hygiene<S> {
+        Hygiene { inner }
+    }
+}
+
+/// The service.
+#[derive(Debug, Clone)]
+pub struct Hygiene<S> {
+    inner: S,
+}
+
+impl<S> Service<Request> for Hygiene<S>
+where
+    S: Service<Request, Response = Response, Error = Infallible>,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request) -> Self::Future {
+        clean(request.headers_mut());
+        self.inner.call(request)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn after(pairs: &[(&str, &str)]) -> Vec<String> {
+        let mut map = HeaderMap::new();
+        for (name, value) in pairs {
+            map.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), HeaderValue::from_str(value).unwrap());
+        }
+        clean(&mut map);
+        let mut names: Vec<String> = map.keys().map(|n| n.as_str().to_owned()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn ordinary_headers_pass() {
+        let ordinary = [
+            "accept", "authorization", "cache-control", "content-length", "content-type", "cookie", "host", "referer",
+            "user-agent", "x-custom", "x-requested-with", "x-api-key", "range", "if-none-match", "x-wechat-thing",
+        ];
+        let pairs: Vec<_> = ordinary.iter().map(|n| (*n, "v")).collect();
+        let mut expected: Vec<_> = ordinary.iter().map(|n| (*n).to_owned()).collect();
+        expected.sort();
+        assert_eq!(after(&pairs), expected);
+    }
+
+    #[test]
+    fn identity_is_removed_in_every_spelling() {
+        for name in [
+            "X-WX-OPENID", "x-wx-openid", "X_WX_OPENID", "X-WX_OPENID", "x.wx.openid", "X~WX~OPENID", "x!wx#openid",
+            "X-WX-SOURCE", "X-WX-FROM-OPENID", "X-Wxgate-Member", "x_wxgate_roles", "X-WX-", "x-wx",
+            "X-WX-AN-OPENID-WITH-A-VERY-LONG-NAME-INDEED-LONGER-THAN-FORTY",
+        ] {
+            assert_eq!(after(&[(name, "evil"), (name, "worse")]), Vec::<String>::new(), "{name}");
+        }
+    }
+
+    #[test]
+    fn look_alikes_and_forwarding_headers_are_removed() {
+        for name in [
+            "Remote-User", "REMOTE_USER", "X-Forwarded-User", "X-Auth-Request-Email", "X-Forwarded-For", "X_Forwarded_Host",
+            "X-Forwarded-Proto", "X-Forwarded-Prefix", "Forwarded", "X-Real-IP", "X-Original-URL", "X-Rewrite-URL",
+            "X-HTTP-Method-Override", "Via", "X-Request-Id", "traceparent", "True-Client-IP", "Proxy", "Expect",
+            "X-Original-Forwarded-For",
+        ] {
+            assert_eq!(after(&[(name, "evil")]), Vec::<String>::new(), "{name}");
+        }
+    }
+
+    #[test]
+    fn hop_by_hop_headers_and_those_named_in_connection_are_removed() {
+        assert_eq!(
+            after(&[
+                ("connection", "keep-alive, X-Private, te"),
+                ("x-private", "1"),
+                ("te", "trailers"),
+                ("keep-alive", "timeout=5"),
+                ("upgrade", "h2c"),
+                ("http2-settings", "AAMAAABkAAQAAP__"),
+                ("proxy-authorization", "Basic x"),
+                ("transfer-encoding", "chunked"),
+                ("x-kept", "1"),
+            ]),
+            ["x-kept"]
+        );
+    }
+
+    #[test]
+    fn connection_cannot_remove_what_decisions_rest_on() {
+        let pairs = [
+            ("connection", "authorization, host, content-length, cookie, x-wx-openid"),
+            ("authorization", "Bearer x"),
+            ("host", "h"),
+            ("content-length", "0"),
+            ("cookie", "a=b"),
+        ];
+        assert_eq!(after(&pairs), ["authorization", "content-length", "cookie", "host"]);
+    }
+
+    proptest! {
+        /// Promise 1: whatever a CGI-like service would see as `X-WX-…` or `X-Wxgate-…` is gone.
+        #[test]
+        fn no_name_that_folds_into_our_namespaces_survives(
+            name in "[xX][-_.~!#$%&'*+^`|][wW][xX]([gG][aA][tT][eE])?[-_.~!#$%&'*+^`|][a-zA-Z0-9_.-]{0,50}"
+        ) {
+            prop_assert_eq!(after(&[(&name, "evil"), ("x-kept", "1")]), ["x-kept"]);
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! Tells the upstream who the caller is: the header names of WeChat CloudRun, and our own.
+//!
+//! `hygiene` has removed whatever a client sent under these names; what stands here is the only value. The only file that
+//! knows the names.
+
+use std::convert::Infallible;
+use std::task::{Context, Poll};
+
+use http::header::{AUTHORIZATION, HeaderName};
+use http::{HeaderMap, HeaderValue};
+use tower::{Layer, Service};
+
+use super::principal::Principal;
+use super::route::Matched;
+use super::{Exchange, Request, Response};
+
+const OPENID: HeaderName = HeaderName::from_static("x-wx-openid");
+const APPID: HeaderName = HeaderName::from_static("x-wx-appid");
+const UNIONID: HeaderName = HeaderName::from_static("x-wx-unionid");
+const SOURCE: HeaderName = HeaderName::from_static("x-wx-source");
+const MEMBER: HeaderName = HeaderName::from_static("x-wxgate-member");
+const ROLES: HeaderName = HeaderName::from_static("x-wxgate-roles");
+const SESSION: HeaderName = HeaderName::from_static("x-wxgate-session");
+
+/// What CloudRun sends for calls of a mini program; its presence is the documented proof that the gateway carried the call.
+const WX_CLIENT: HeaderValue = HeaderValue::from_static("wx_client");
+
+/// Sets the caller's headers.
+pub fn inject(headers: &mut HeaderMap, caller: &Principal) {
+    headers.insert(OPENID, caller.openid.clone());
+    headers.insert(APPID, caller.appid.clone());
+    headers.insert(SOURCE, WX_CLIENT);
+    headers.insert(MEMBER, caller.member.clone());
+    headers.insert(SESSION, caller.session.clone());
+    if let Some(unionid) = &caller.unionid {
+        headers.insert(UNIONID, unionid.clone());
+    }
+    if let Some(roles) = &caller.roles {
+        headers.insert(ROLES, roles.clone());
+    }
+}
+
+/// Makes [`InjectIdentity`].
+#[derive(Debug, Clone, Copy)]
+pub struct IdentityLayer;
+
+impl<S> Layer<S> for IdentityLayer {
+    type Service = InjectIdentity<S>;
+
+    fn layer(&self, inner: S) -> InjectIdentity<S> {
+        InjectIdentity { inner }
+    }
+}
+
+/// The service.
+#[derive(Debug, Clone)]
+pub struct InjectIdentity<S> {
+    inner: S,
+}
+
+impl<S> Service<Request> for InjectIdentity<S>
+where
+    S: Service<Request, Response = Response, Error = Infallible>,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request) -> Self::Future {
+        if let Ok(exchange) = Exchange::of(&request)
+            && let Some(Matched::Route(route)) = exchange.matched.get()
+        {
+            let (exchange, route) = (exchange.clone(), route.clone());
+            let headers = request.headers_mut();
+            if !route.policy.forward_token {
+                headers.remove(AUTHORIZATION);
+            }
+            if let Some(caller) = exchange.principal.get() {
+                headers.reserve(8);
+                inject(headers, caller);
+            }
+        }
+        self.inner.call(request)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::ids::{AppId, MemberId, OpenId, SessionId, UnionId};
+    use crate::telemetry::Pseudonyms;
+    use crate::token::Claims;
+
+    fn claims() -> Claims {
+        Claims {
+            member_id: MemberId::parse("m1").unwrap(),
+            session_id: SessionId::parse("s1").unwrap(),
+            appid: AppId::parse("wxapp").unwrap(),
+            openid: OpenId::parse("oPerson").unwrap(),
+            unionid: None,
+            roles: Vec::new(),
+            jti: None,
+            auth_time: None,
+            issued_at: Timestamp::from_secs(1),
+            expires_at: Timestamp::from_secs(2),
+        }
+    }
+
+    fn injected(claims: Claims) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        inject(&mut headers, &Principal::new(claims, &Pseudonyms::new(&[0; 32])).unwrap());
+        headers
+    }
+
+    #[test]
+    fn an_unknown_unionid_and_no_roles_are_no_headers() {
+        let headers = injected(claims());
+        assert_eq!(headers["x-wx-openid"], "oPerson");
+        assert_eq!(headers["x-wx-source"], "wx_client");
+        assert_eq!(headers.len(), 5);
+    }
+
+    #[test]
+    fn each_header_has_its_own_value() {
+        let mut claims = claims();
+        claims.unionid = Some(UnionId::parse("uPerson").unwrap());
+        claims.roles = vec!["admin".to_owned(), "ops".to_owned()];
+        let headers = injected(claims);
+        for (name, value) in [
+            ("x-wx-openid", "oPerson"),
+            ("x-wx-appid", "wxapp"),
+            ("x-wx-unionid", "uPerson"),
+            ("x-wxgate-member", "m1"),
+            ("x-wxgate-session", "s1"),
+            ("x-wxgate-roles", "admin,ops"),
+        ] {
+            assert_eq!(headers[name], value, "{name}");
+        }
+    }
+}

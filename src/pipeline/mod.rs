@@ -1,0 +1,116 @@
+//! **The stack**: what every request on the public listener passes, outermost first.
+//!
+//! | layer | reads | sets | may answer |
+//! | --- | --- | --- | --- |
+//! | [`trace`] | connection | [`Exchange`] | `internal` (a panic below) |
+//! | [`refused`] | stand-in target | – | what the guard refused |
+//! | [`client_addr`] | forwarding headers of trusted proxies | `forwarded` | – |
+//! | [`hygiene`] | every header name | – (removes) | – |
+//! | [`route`] | target, host, method | `matched`, canonical path | `ambiguous_path`, `route_not_found`, `method_not_allowed` |
+//! | [`authenticate`] | credentials | `principal` | `token_*`, `ambiguous_token` |
+//! | [`authorize`] | policy, principal | – | `forbidden` |
+//! | [`identity`] | principal | `X-WX-*`, `X-Wxgate-*` | – |
+//! | [`dispatch`] | matched | forwarding headers | what the endpoint or the proxy answers |
+//!
+//! A layer answers or passes on; it never errors. Its decision is a pure function in the same file, tested with tables.
+//! The inner services (the endpoints, the proxy) arrive as arguments: nothing here knows WeChat, stores or sockets.
+
+pub mod access_log;
+pub mod authenticate;
+pub mod authorize;
+pub mod client_addr;
+pub mod dispatch;
+pub mod exchange;
+pub mod hygiene;
+pub mod identity;
+pub mod matcher;
+pub mod path;
+pub mod principal;
+pub mod refused;
+pub mod route;
+pub mod trace;
+pub mod via;
+
+use std::convert::Infallible;
+use std::future::{Ready, ready};
+
+use futures_util::future::Either;
+use tower::{Layer, Service};
+
+use crate::body::Body;
+use crate::problem::Problem;
+
+pub use exchange::Exchange;
+pub use principal::Principal;
+
+/// A request on its way through the stack.
+pub type Request = http::Request<Body>;
+/// An answer on its way back.
+pub type Response = http::Response<Body>;
+/// What a layer that decides at once returns: its own answer, or the inner service's future, and no box.
+pub type Decided<F> = Either<Ready<Result<Response, Infallible>>, F>;
+
+/// The layer's own answer.
+fn answer<F>(response: Response) -> Decided<F> {
+    Either::Left(ready(Ok(response)))
+}
+
+/// Refuses: with the request's id where there is one.
+fn refuse<F>(request: &Request, problem: Problem) -> Decided<F> {
+    answer(match Exchange::of(request) {
+        Ok(exchange) => exchange.refuse(problem),
+        Err(missing) => missing.into_response(""),
+    })
+}
+
+/// The layers of [`stack`], each built from its own section.
+#[derive(Debug, Clone)]
+pub struct Layers {
+    /// Log, metrics, panics.
+    pub trace: trace::TraceLayer,
+    /// Trusted proxies.
+    pub client_addr: client_addr::ClientAddrLayer,
+    /// The route table.
+    pub route: route::RouteLayer,
+    /// Tokens.
+    pub authenticate: authenticate::AuthenticateLayer,
+}
+
+/// Puts the layers around `inner` in their order. `tower::ServiceBuilder` would say the same; nested calls keep the
+/// types readable in errors.
+pub fn stack<S>(layers: &Layers, inner: S) -> Stack<S>
+where
+    S: Service<Request, Response = Response, Error = Infallible>,
+{
+    layers.trace.layer(
+        // What the guard refused needs an id and a log line, and nothing else of the stack.
+        refused::RefusedLayer.layer(
+            // Reads forwarding headers before `hygiene` removes them.
+            layers.client_addr.layer(
+                // Before anything looks at the request: no step below sees a header that a client may not send.
+                hygiene::HygieneLayer.layer(
+                    layers.route.layer(
+                        // Needs the route's policy.
+                        layers.authenticate.layer(
+                            authorize::AuthorizeLayer.layer(
+                                // Last before forwarding, so that nothing removes what it adds.
+                                identity::IdentityLayer.layer(inner),
+                            ),
+                        ),
+                    ),
+                ),
+            ),
+        ),
+    )
+}
+
+/// What [`stack`] makes.
+pub type Stack<S> = trace::Trace<
+    refused::Refused<
+        client_addr::ReadClientAddr<
+            hygiene::Hygiene<
+                route::MatchRoute<authenticate::Authenticate<authorize::Authorize<identity::InjectIdentity<S>>>>,
+            >,
+        >,
+    >,
+>;

@@ -1,0 +1,228 @@
+//! Host, path and method → where the request goes and what is asked of it; 400, 404 or 405.
+//!
+//! The path is brought into its canonical form first ([`super::path`]), and the request carries that form from here on:
+//! what was matched is what is forwarded. The gateway's own endpoints are reserved and come before the routes.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http::uri::PathAndQuery;
+use http::{HeaderValue, Method, Uri};
+use tower::{Layer, Service};
+
+use crate::config;
+use crate::problem::{Code, Problem};
+
+use super::matcher::{Found, Matcher};
+use super::path::{self, canonical_target};
+use super::{Decided, Exchange, Request, Response, refuse};
+
+/// Where a request goes.
+#[derive(Debug, Clone)]
+pub enum Matched {
+    /// To an upstream, by this route.
+    Route(Arc<Route>),
+    /// To the gateway's own endpoints.
+    Endpoint,
+    /// To the health answer.
+    Health,
+    /// To a fixed body.
+    Static(Arc<config::Static>),
+}
+
+/// A route in force.
+#[derive(Debug)]
+pub struct Route {
+    /// As checked.
+    pub policy: config::Route,
+    /// Name of its upstream, for the log.
+    pub upstream_name: Arc<str>,
+}
+
+/// The table.
+#[derive(Debug)]
+pub struct Routes {
+    matcher: Matcher<Matched>,
+    base: String,
+    health: Option<String>,
+}
+
+impl Routes {
+    /// From the checked configuration.
+    pub fn new(config: &config::Config) -> Self {
+        let mut matcher = Matcher::default();
+        for route in &config.routes {
+            let upstream_name = config.upstreams.get(route.upstream).map_or("", |u| u.name.as_str()).into();
+            let matched = Matched::Route(Arc::new(Route { policy: route.clone(), upstream_name }));
+            matcher.insert(&route.hosts, &route.path, &route.methods, &matched);
+        }
+        for item in &config.statics {
+            let segments = item.path.split('/').filter(|s| !s.is_empty());
+            let pattern = config::PathPattern {
+                text: item.path.clone(),
+                segments: segments.map(|s| config::Segment::Literal(s.to_owned())).collect(),
+                rest: false,
+                slash: item.path.len() > 1 && item.path.ends_with('/'),
+            };
+            let matched = Matched::Static(Arc::new(item.clone()));
+            matcher.insert(&[], &pattern, &[Method::GET, Method::HEAD], &matched);
+        }
+        Self { matcher, base: config.server.base.clone(), health: config.server.health_path.clone() }
+    }
+
+    /// Where a request of this host, canonical path and method goes.
+    ///
+    /// # Errors
+    /// `route_not_found`, `method_not_allowed`.
+    pub fn find(&self, host: &str, path: &str, method: &Method) -> Result<Matched, Problem> {
+        if self.is_endpoint(path) {
+            return Ok(Matched::Endpoint);
+        }
+        if self.health.as_deref() == Some(path) {
+            return Ok(Matched::Health);
+        }
+        match self.matcher.find(host, path, method) {
+            Found::Match(matched) => Ok(matched.clone()),
+            Found::Nothing => Err(Problem::new(Code::RouteNotFound, "No route matches this host and path.")),
+            Found::Method(methods) => {
+                let list = methods.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
+                let problem = Problem::new(Code::MethodNotAllowed, "No route here takes this method; see Allow.");
+                Err(match HeaderValue::from_str(&list) {
+                    Ok(list) => problem.allow(list),
+                    Err(_) => problem,
+                })
+            }
+        }
+    }
+
+    fn is_endpoint(&self, path: &str) -> bool {
+        let below = |base: &str| path.strip_prefix(base).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        below(&self.base) || below("/.well-known") || path == "/openapi.json"
+    }
+}
+
+/// The path to forward: the canonical one without the route's prefix.
+///
+/// # Errors
+/// When what is left is not a valid path (it cannot be: checked, not assumed).
+fn stripped(target: &PathAndQuery, prefix: &str) -> Result<Option<PathAndQuery>, path::Ambiguous> {
+    match target.path().strip_prefix(prefix) {
+        Some("") => path::with_path("/", target.query()).map(Some),
+        Some(rest) if rest.starts_with('/') => path::with_path(rest, target.query()).map(Some),
+        _ => Ok(None),
+    }
+}
+
+/// Makes [`MatchRoute`].
+#[derive(Debug, Clone)]
+pub struct RouteLayer {
+    routes: Arc<Routes>,
+}
+
+impl RouteLayer {
+    /// With this table.
+    pub fn new(routes: Arc<Routes>) -> Self {
+        Self { routes }
+    }
+}
+
+impl<S> Layer<S> for RouteLayer {
+    type Service = MatchRoute<S>;
+
+    fn layer(&self, inner: S) -> MatchRoute<S> {
+        MatchRoute { inner, routes: Arc::clone(&self.routes) }
+    }
+}
+
+/// The service.
+#[derive(Debug, Clone)]
+pub struct MatchRoute<S> {
+    inner: S,
+    routes: Arc<Routes>,
+}
+
+impl<S> MatchRoute<S> {
+    /// Canonical target into the request, [`Matched`] into the exchange.
+    fn decide(&self, request: &mut Request) -> Result<(), Problem> {
+        let ambiguous = |a: path::Ambiguous| Problem::new(Code::AmbiguousPath, format!("The path {}.", a.0));
+        let target = request.uri().path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
+        let mut target = match canonical_target(&target).map_err(ambiguous)? {
+            Some(canonical) => canonical,
+            None => target,
+        };
+        let matched = self.routes.find(&host(request), target.path(), request.method())?;
+        if let Matched::Route(route) = &matched
+            && let Some(prefix) = &route.policy.strip_prefix
+            && let Some(rest) = stripped(&target, prefix).map_err(ambiguous)?
+        {
+            target = rest;
+        }
+        if request.uri().authority().is_some() || request.uri().path_and_query() != Some(&target) {
+            *request.uri_mut() = Uri::from(target);
+        }
+        let exchange = Exchange::of(request)?;
+        let _ = exchange.matched.set(matched);
+        Ok(())
+    }
+}
+
+/// The host asked for: lower case, without port; borrowed when it is so already.
+fn host(request: &Request) -> std::borrow::Cow<'_, str> {
+    let host = request.headers().get(http::header::HOST).and_then(|h| h.to_str().ok()).unwrap_or_default();
+    let host = match host.rfind(':') {
+        Some(at) if !host.ends_with(']') => &host[..at],
+        _ => host,
+    };
+    if host.bytes().any(|b| b.is_ascii_uppercase()) { host.to_ascii_lowercase().into() } else { host.into() }
+}
+
+impl<S> Service<Request> for MatchRoute<S>
+where
+    S: Service<Request, Response = Response, Error = Infallible>,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Decided<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request) -> Self::Future {
+        match self.decide(&mut request) {
+            Ok(()) => Decided::Right(self.inner.call(request)),
+            Err(problem) => refuse(&request, problem),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_is_stripped_by_whole_segments() {
+        let target = |t: &str| t.parse::<PathAndQuery>().unwrap();
+        for (path, prefix, expected) in [
+            ("/api/orders?x=1", "/api", Some("/orders?x=1")),
+            ("/api", "/api", Some("/")),
+            ("/api?x", "/api", Some("/?x")),
+            ("/api/", "/api", Some("/")),
+            ("/apiary", "/api", None),
+        ] {
+            let found = stripped(&target(path), prefix).unwrap();
+            assert_eq!(found.as_ref().map(PathAndQuery::as_str), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn the_host_is_lower_case_without_port() {
+        for (value, expected) in
+            [("A.Example.com:8080", "a.example.com"), ("[::1]:80", "[::1]"), ("[::1]", "[::1]"), ("x", "x")]
+        {
+            let request = http::Request::builder().header("host", value).body(crate::body::Body::empty()).unwrap();
+            assert_eq!(host(&request), expected);
+        }
+    }
+}

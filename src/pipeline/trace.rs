@@ -1,0 +1,316 @@
+//! The outermost layer: request id, metrics, access log, and panics → one 500.
+//!
+//! Takes the request as hyper gives it and the connection it came on; hands back a body that tells when the answer has
+//! been sent, which is when the request is counted and logged.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::{HeaderValue, Method};
+use http_body::{Body as _, Frame, SizeHint};
+use hyper::body::Incoming;
+use pin_project_lite::pin_project;
+use tower::{Layer, Service};
+
+use crate::body::{self, Body};
+use crate::metrics::{Metrics, Shard};
+use crate::problem::{Code, Problem, Refused};
+
+use super::access_log::{AccessLog, Entry};
+use super::exchange::Exchange;
+use super::route::Matched;
+use super::{Request, Response};
+
+/// What a request's connection is known by; one per connection.
+#[derive(Debug)]
+pub struct Connection {
+    /// Who is connected.
+    pub peer: std::net::SocketAddr,
+    /// Whether an answer is under way. The guard reads it: silence of a client that waits is not idleness.
+    pub busy: AtomicBool,
+}
+
+/// A request as it comes from the server.
+#[derive(Debug)]
+pub struct Inbound {
+    /// As hyper read it.
+    pub request: http::Request<Incoming>,
+    /// Its connection.
+    pub connection: Arc<Connection>,
+}
+
+/// What one worker observes with.
+#[derive(Debug)]
+pub struct Observer {
+    /// All metrics, for what is rare.
+    pub metrics: Arc<Metrics>,
+    /// The worker's own counters.
+    pub shard: Arc<Shard>,
+    /// The worker's log.
+    pub log: AccessLog,
+    /// Request ids.
+    pub ids: RequestIds,
+}
+
+/// Makes request ids: 32 hex digits, unique and without meaning. Also valid as a W3C trace id.
+#[derive(Debug)]
+pub struct RequestIds {
+    high: u64,
+    next: AtomicU64,
+}
+
+impl RequestIds {
+    /// With a random start, so that two workers, or two runs, do not meet.
+    pub fn new() -> Self {
+        let (high, low) = uuid::Uuid::now_v7().as_u64_pair();
+        Self { high: mix(high ^ low.rotate_left(32)), next: AtomicU64::new(low) }
+    }
+
+    /// The next one.
+    pub fn next(&self) -> HeaderValue {
+        let low = mix(self.next.fetch_add(1, Ordering::Relaxed));
+        let mut text = [0; 32];
+        for (n, byte) in self.high.to_be_bytes().into_iter().chain(low.to_be_bytes()).enumerate() {
+            text[2 * n] = b"0123456789abcdef"[usize::from(byte >> 4)];
+            text[2 * n + 1] = b"0123456789abcdef"[usize::from(byte & 15)];
+        }
+        HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static("0"))
+    }
+}
+
+impl Default for RequestIds {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A bijection (the finalizer of splitmix64), so that ids in a row do not look like ids in a row.
+fn mix(mut z: u64) -> u64 {
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// Makes [`Trace`].
+#[derive(Debug, Clone)]
+pub struct TraceLayer {
+    observer: Arc<Observer>,
+}
+
+impl TraceLayer {
+    /// Observes with `observer`.
+    pub fn new(observer: Arc<Observer>) -> Self {
+        Self { observer }
+    }
+}
+
+impl<S> Layer<S> for TraceLayer {
+    type Service = Trace<S>;
+
+    fn layer(&self, inner: S) -> Trace<S> {
+        Trace { inner, observer: Arc::clone(&self.observer) }
+    }
+}
+
+/// The service.
+#[derive(Debug, Clone)]
+pub struct Trace<S> {
+    inner: S,
+    observer: Arc<Observer>,
+}
+
+impl<S> Service<Inbound> for Trace<S>
+where
+    S: Service<Request, Response = Response, Error = Infallible>,
+{
+    type Response = http::Response<Traced>;
+    type Error = Infallible;
+    type Future = TraceFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, inbound: Inbound) -> Self::Future {
+        let Inbound { request, connection } = inbound;
+        connection.busy.store(true, Ordering::Relaxed);
+        self.observer.shard.in_flight.add(1);
+        let mut request = request.map(Body::from);
+        let exchange = Arc::new(Exchange::new(connection.peer, self.observer.ids.next(), Instant::now()));
+        let record = Record {
+            observer: Arc::clone(&self.observer),
+            connection,
+            method: request.method().clone(),
+            uri: request.uri().clone(),
+            exchange: Arc::clone(&exchange),
+            status: 0,
+            refused: None,
+            bytes: 0,
+            complete: false,
+        };
+        request.extensions_mut().insert(exchange);
+        // The synchronous half of the stack runs here; a panic in it is caught like one in the future.
+        match catch_unwind(AssertUnwindSafe(|| self.inner.call(request))) {
+            Ok(inner) => TraceFuture { inner: Some(inner), record: Some(record) },
+            Err(_) => TraceFuture { inner: None, record: Some(record) },
+        }
+    }
+}
+
+pin_project! {
+    /// The answer to come. Without `inner`, what was to make it panicked.
+    #[derive(Debug)]
+    pub struct TraceFuture<F> {
+        #[pin]
+        inner: Option<F>,
+        record: Option<Record>,
+    }
+}
+
+impl<F> Future for TraceFuture<F>
+where
+    F: Future<Output = Result<Response, Infallible>>,
+{
+    type Output = Result<http::Response<Traced>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        let response = match this.inner.as_mut().as_pin_mut() {
+            None => None,
+            Some(inner) => match catch_unwind(AssertUnwindSafe(|| inner.poll(cx))) {
+                Ok(polled) => {
+                    let Ok(response) = ready!(polled);
+                    Some(response)
+                }
+                Err(_) => None,
+            },
+        };
+        let Some(mut record) = this.record.take() else {
+            // Polled after it was ready, which the contract of futures forbids.
+            return Poll::Pending;
+        };
+        let mut response = response.unwrap_or_else(|| {
+            record.observer.metrics.panics.inc();
+            record.exchange.refuse(Problem::new(Code::Internal, "").caused_by("a handler panicked"))
+        });
+        record.status = response.status().as_u16();
+        record.refused = response.extensions_mut().remove::<Refused>();
+        if let Some(refused) = &record.refused {
+            record.observer.metrics.problem(refused.code.name());
+        }
+        Poll::Ready(Ok(response.map(|body| Traced { body, record })))
+    }
+}
+
+/// What will be counted and logged when the answer is over.
+#[derive(Debug)]
+struct Record {
+    observer: Arc<Observer>,
+    connection: Arc<Connection>,
+    method: Method,
+    uri: http::Uri,
+    exchange: Arc<Exchange>,
+    status: u16,
+    refused: Option<Refused>,
+    bytes: u64,
+    complete: bool,
+}
+
+/// Counts and logs, however the answer ended: sent, broken off, or never made because the client went away.
+impl Drop for Record {
+    fn drop(&mut self) {
+        let took = self.exchange.started.elapsed();
+        self.observer.shard.in_flight.add(-1);
+        self.connection.busy.store(false, Ordering::Relaxed);
+        // Without a status the client went away before there was an answer (nginx's 499).
+        let status = if self.status == 0 { 499 } else { self.status };
+        self.observer.shard.request(status, took, self.bytes);
+        let caller = self.exchange.principal.get();
+        let (route, upstream) = match self.exchange.matched.get() {
+            Some(Matched::Route(route)) => (route.policy.path.text.as_str(), Some(&*route.upstream_name)),
+            Some(Matched::Endpoint) => ("endpoint", None),
+            Some(Matched::Health) => ("health", None),
+            Some(Matched::Static(item)) => (item.path.as_str(), None),
+            None => ("-", None),
+        };
+        self.observer.log.add(&Entry {
+            id: self.exchange.id().to_str().unwrap_or_default(),
+            client: self.exchange.client(),
+            method: self.method.as_str(),
+            path: self.uri.path(),
+            route,
+            upstream: self.exchange.upstream.get().map(|u| &**u).or(upstream.filter(|_| self.refused.is_none())),
+            status,
+            code: self.refused.as_ref().map(|r| r.code.name()),
+            cause: self.refused.as_ref().and_then(|r| r.cause.as_deref()),
+            bytes: self.bytes,
+            took,
+            member: caller.map(|c| c.claims.member_id.as_str()),
+            person: caller.map(|c| c.pseudonym.as_str()),
+            complete: self.complete,
+        });
+    }
+}
+
+/// An answer's body that counts what passes.
+#[derive(Debug)]
+pub struct Traced {
+    body: Body,
+    record: Record,
+}
+
+impl http_body::Body for Traced {
+    type Data = Bytes;
+    type Error = body::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, body::Error>>> {
+        let this = self.get_mut();
+        // A body that panics breaks the answer off, which is all that can be done after its head was sent.
+        let Ok(polled) = catch_unwind(AssertUnwindSafe(|| Pin::new(&mut this.body).poll_frame(cx))) else {
+            this.record.observer.metrics.panics.inc();
+            return Poll::Ready(Some(Err("the body panicked".into())));
+        };
+        let frame = ready!(polled);
+        match &frame {
+            Some(Ok(frame)) => {
+                this.record.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+                this.record.complete = this.body.is_end_stream();
+            }
+            Some(Err(_)) => {}
+            None => this.record.complete = true,
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn request_ids_are_unique_hex_and_never_zero() {
+        let ids = RequestIds::new();
+        let mut seen = std::collections::HashSet::new();
+        for _ in 0..10_000 {
+            let id = ids.next();
+            let text = id.to_str().unwrap().to_owned();
+            assert!(text.len() == 32 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')));
+            assert!(seen.insert(text));
+        }
+    }
+}

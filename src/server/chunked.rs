@@ -1,0 +1,179 @@
+//! A chunked body, byte for byte (RFC 9112, section 7.1): where does it end, and can it be read in only one way?
+//!
+//! The scanner changes nothing; hyper decodes. It exists so that whatever hyper might read more leniently (bare LF, odd
+//! sizes, long extensions) never reaches it.
+
+use super::head::{is_token, is_value};
+
+/// Most bytes of chunk extensions in one body.
+const MAX_EXTENSIONS: usize = 16 * 1024;
+/// Most bytes of trailers in one body.
+const MAX_TRAILERS: usize = 8 * 1024;
+
+/// Not the grammar, or over a limit: the connection must end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Broken;
+
+/// Where in a chunked body the stream stands.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Scanner {
+    at: At,
+    size: u64,
+    digits: u8,
+    extensions: usize,
+    trailers: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum At {
+    Size,
+    Extension,
+    SizeLf,
+    Data,
+    DataCr,
+    DataLf,
+    /// Start of a trailer line or of the last empty line.
+    Line,
+    Name,
+    Value,
+    ValueLf,
+    EndLf,
+}
+
+impl Scanner {
+    pub(crate) const fn new() -> Self {
+        Self { at: At::Size, size: 0, digits: 0, extensions: 0, trailers: 0 }
+    }
+
+    /// Reads on. Returns how many bytes of `data` belong to this body, and whether it ended with them.
+    pub(crate) fn feed(&mut self, data: &[u8]) -> Result<(usize, bool), Broken> {
+        let mut p = 0;
+        while p < data.len() {
+            if self.at == At::Data {
+                let left = data.len() - p;
+                let take = usize::try_from(self.size).map_or(left, |size| size.min(left));
+                self.size -= take as u64;
+                p += take;
+                if self.size == 0 {
+                    self.at = At::DataCr;
+                }
+                continue;
+            }
+            let b = data[p];
+            p += 1;
+            if self.step(b)? {
+                return Ok((p, true));
+            }
+        }
+        Ok((p, false))
+    }
+
+    /// One byte outside chunk data; true when it was the last of the body.
+    fn step(&mut self, b: u8) -> Result<bool, Broken> {
+        self.at = match (self.at, b) {
+            (At::Size, b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') => {
+                self.digits += 1;
+                if self.digits > 15 {
+                    return Err(Broken);
+                }
+                self.size = self.size * 16 + u64::from((b as char).to_digit(16).ok_or(Broken)?);
+                At::Size
+            }
+            (At::Size, b';') if self.digits > 0 => At::Extension,
+            (At::Size | At::Extension, b'\r') if self.digits > 0 => At::SizeLf,
+            (At::Extension, b) if is_value(b) => {
+                self.extensions += 1;
+                if self.extensions > MAX_EXTENSIONS {
+                    return Err(Broken);
+                }
+                At::Extension
+            }
+            (At::SizeLf, b'\n') => {
+                self.digits = 0;
+                if self.size == 0 { At::Line } else { At::Data }
+            }
+            (At::DataCr, b'\r') => At::DataLf,
+            (At::DataLf, b'\n') => At::Size,
+            (At::Line, b'\r') => At::EndLf,
+            (At::Line | At::Name, b) if is_token(b) => self.trailer(At::Name)?,
+            (At::Name, b':') => self.trailer(At::Value)?,
+            (At::Value, b'\r') => At::ValueLf,
+            (At::Value, b) if is_value(b) => self.trailer(At::Value)?,
+            (At::ValueLf, b'\n') => At::Line,
+            (At::EndLf, b'\n') => return Ok(true),
+            _ => return Err(Broken),
+        };
+        Ok(false)
+    }
+
+    fn trailer(&mut self, next: At) -> Result<At, Broken> {
+        self.trailers += 1;
+        if self.trailers > MAX_TRAILERS { Err(Broken) } else { Ok(next) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scan(data: &[u8]) -> Result<(usize, bool), Broken> {
+        Scanner::new().feed(data)
+    }
+
+    #[test]
+    fn a_body_ends_with_its_last_chunk_and_not_a_byte_later() {
+        let body = b"5\r\nhello\r\n0\r\n\r\nGET / HTTP/1.1";
+        assert_eq!(scan(body), Ok((15, true)));
+        let body = b"a;x=y\r\n0123456789\r\n000\r\nX-T: v\r\nY: \r\n\r\n";
+        assert_eq!(scan(body), Ok((body.len(), true)));
+    }
+
+    #[test]
+    fn it_may_arrive_byte_by_byte() {
+        let body = b"5\r\nhello\r\n1;e\r\n!\r\n0\r\na: b\r\n\r\n";
+        let mut scanner = Scanner::new();
+        for (n, byte) in body.iter().enumerate() {
+            assert_eq!(scanner.feed(&[*byte]), Ok((1, n == body.len() - 1)), "byte {n}");
+        }
+    }
+
+    #[test]
+    fn what_parsers_read_differently_is_broken() {
+        for bad in [
+            &b"0x5\r\nhello\r\n"[..],
+            b"+5\r\n",
+            b" 5\r\n",
+            b"5 \r\n",
+            b"\r\n",
+            b"g\r\n",
+            b"5\nhello",
+            b"5\rhello",
+            b"5\r\nhello\n",
+            b"5\r\nhelloo\r\n",
+            b"5\r\nhell\r\n0",
+            b"0000000000000005\r\n",
+            b"10000000000000000\r\n",
+            b"5;a\nb\r\n",
+            b"5;a\0\r\n",
+            b";a\r\n",
+            b"0\r\n\n",
+            b"0\r\n : x\r\n",
+            b"0\r\nx y: z\r\n",
+            b"0\r\nx: a\nb: c\r\n\r\n",
+            b"0\r\n folded\r\n",
+            b"0\r\nnocolon\r\n",
+        ] {
+            assert_eq!(scan(bad), Err(Broken), "{:?}", String::from_utf8_lossy(bad));
+        }
+    }
+
+    #[test]
+    fn extensions_and_trailers_are_bounded() {
+        let mut scanner = Scanner::new();
+        let chunk = [b"1;".as_slice(), &[b'e'; 1000], b"\r\nx\r\n"].concat();
+        let fed = (0..17).map(|_| scanner.feed(&chunk)).find(Result::is_err);
+        assert_eq!(fed, Some(Err(Broken)));
+        let trailers = [b"0\r\nx: ".as_slice(), &[b'e'; 9000], b"\r\n\r\n"].concat();
+        assert_eq!(scan(&trailers), Err(Broken));
+    }
+}

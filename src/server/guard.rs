@@ -1,0 +1,346 @@
+//! The stream between a client's socket and hyper: passes only bytes that can be read in one way, and keeps time.
+//!
+//! Each request head is withheld until it is complete and [`head::check`] has accepted it; bodies are followed to their
+//! end ([`chunked::Scanner`]), so that the next head is found where every parser finds it. In the common case, a head
+//! that arrives in one read, nothing is copied. On a refusal hyper gets a stand-in head ([`Refusal::stand_in`]) and then
+//! the end of the stream.
+//!
+//! Time: a head must be complete `head_timeout` after its first byte (after the accept, for the first); an idle
+//! connection ends after `keep_alive`; a client that does not read its answer for [`WRITE_STALL`] is cut off. Silence in
+//! a body is judged where the body is read.
+
+use std::future::Future as _;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::chunked;
+use super::head::{self, Framing, Refusal};
+
+/// How long a client may leave its answer unread. Long enough for a phone in a lift, short enough that slow readers
+/// cannot hold memory for ever.
+pub(crate) const WRITE_STALL: Duration = Duration::from_secs(60);
+
+/// What a guard allows.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    pub(crate) max_head: usize,
+    pub(crate) max_uri: usize,
+    pub(crate) head_timeout: Duration,
+    pub(crate) keep_alive: Duration,
+}
+
+/// Whether an answer is under way on this connection; then silence from the client is patience, not idleness.
+pub(crate) trait Busy {
+    /// An answer is under way.
+    fn is_busy(&self) -> bool;
+    /// A head has passed: an answer will be.
+    fn set_busy(&self);
+}
+
+/// The guarded stream.
+#[derive(Debug)]
+pub(crate) struct Guard<S, B> {
+    stream: S,
+    limits: Limits,
+    busy: B,
+    at: At,
+    /// A head that is not complete yet; hyper has seen none of it.
+    held: Vec<u8>,
+    /// How far `held` was looked through for line ends.
+    scanned: usize,
+    /// Bytes for hyper that did not come straight from the socket, and how many it has taken.
+    ready: Vec<u8>,
+    taken: usize,
+    /// When the client must have sent something: the end of the head, or the next head.
+    due: Option<Instant>,
+    /// Whether `due` was set for an incomplete head.
+    in_head: bool,
+    read_timer: Option<Pin<Box<Sleep>>>,
+    write_timer: Option<Pin<Box<Sleep>>>,
+}
+
+#[derive(Debug)]
+enum At {
+    Head,
+    Body(u64),
+    Chunked(chunked::Scanner),
+    /// Nothing more is read: after a refusal or broken framing.
+    Over,
+}
+
+/// What [`Guard::examine`] made of some bytes.
+struct Examined {
+    /// So many of them may pass.
+    pass: usize,
+    /// The rest is: an incomplete head to hold (`None`), or refused.
+    refusal: Option<Refusal>,
+    /// A body broke its framing after `pass`.
+    broken: bool,
+}
+
+impl<S, B: Busy> Guard<S, B> {
+    /// Guards `stream`, accepted just now.
+    pub(crate) fn new(stream: S, limits: Limits, busy: B) -> Self {
+        Self {
+            stream,
+            limits,
+            busy,
+            at: At::Head,
+            held: Vec::new(),
+            scanned: 0,
+            ready: Vec::new(),
+            taken: 0,
+            due: Some(Instant::now() + limits.head_timeout),
+            in_head: true,
+            read_timer: None,
+            write_timer: None,
+        }
+    }
+
+    /// The socket, for a last read after hyper is done.
+    pub(crate) fn stream_mut(&mut self) -> &mut S {
+        &mut self.stream
+    }
+
+    /// Whether the client may still be sending what nobody will read: then closing at once would reset the connection
+    /// under the answer.
+    pub(crate) fn has_unread(&self) -> bool {
+        !matches!(self.at, At::Head) || !self.held.is_empty()
+    }
+
+    fn examine(&mut self, data: &[u8]) -> Examined {
+        let mut pass = 0;
+        while pass < data.len() {
+            let rest = &data[pass..];
+            match &mut self.at {
+                At::Head => match self.next_head(rest) {
+                    Ok(Some(len)) => pass += len,
+                    Ok(None) => break,
+                    Err(refusal) => return Examined { pass, refusal: Some(refusal), broken: false },
+                },
+                At::Body(left) => {
+                    let take = usize::try_from(*left).map_or(rest.len(), |left| left.min(rest.len()));
+                    pass += take;
+                    *left -= take as u64;
+                    if *left == 0 {
+                        self.at = At::Head;
+                    }
+                }
+                At::Chunked(scanner) => match scanner.feed(rest) {
+                    Ok((len, over)) => {
+                        pass += len;
+                        if over {
+                            self.at = At::Head;
+                        }
+                    }
+                    Err(chunked::Broken) => return Examined { pass, refusal: None, broken: true },
+                },
+                At::Over => break,
+            }
+        }
+        Examined { pass, refusal: None, broken: false }
+    }
+
+    /// A complete head at the start of `data`, checked: its length. `None` when it is incomplete.
+    fn next_head(&mut self, data: &[u8]) -> Result<Option<usize>, Refusal> {
+        // RFC 9112, section 2.2: one empty line before the request line is to be ignored; some old clients send it after
+        // a body. It passes with the head; hyper skips it too.
+        let skip = if data.starts_with(b"\r\n") { 2 } else { 0 };
+        if data == b"\r" {
+            return Ok(None);
+        }
+        let data = &data[skip..];
+        let Some(len) = head::end(data, &mut self.scanned)? else {
+            return if data.len() > self.limits.max_head { Err(self.too_large(data)) } else { Ok(None) };
+        };
+        self.scanned = 0;
+        if len > self.limits.max_head {
+            return Err(self.too_large(data));
+        }
+        self.at = match head::check(&data[..len], self.limits.max_uri)? {
+            Framing::Length(0) => At::Head,
+            Framing::Length(n) => At::Body(n),
+            Framing::Chunked => At::Chunked(chunked::Scanner::new()),
+        };
+        self.due = None;
+        self.in_head = false;
+        self.busy.set_busy();
+        Ok(Some(skip + len))
+    }
+
+    /// A head over the limit whose first line does not end is a target over its limit.
+    fn too_large(&self, data: &[u8]) -> Refusal {
+        match memchr::memchr(b'\n', data) {
+            Some(at) if at <= self.limits.max_uri + 64 => Refusal::HeadersTooLarge,
+            _ => Refusal::UriTooLong,
+        }
+    }
+
+    fn refuse(&mut self, refusal: Refusal) {
+        self.at = At::Over;
+        self.held = Vec::new();
+        self.due = None;
+        self.busy.set_busy();
+        self.ready.extend_from_slice(refusal.stand_in());
+    }
+
+    /// Takes what was read into `buf` after `before`, and leaves there what may pass.
+    fn admit(&mut self, buf: &mut ReadBuf<'_>, before: usize) {
+        if self.held.is_empty() {
+            let examined = self.examine(&buf.filled()[before..]);
+            let pass = before + examined.pass;
+            if examined.refusal.is_none() && !examined.broken && pass < buf.filled().len() {
+                self.held.extend_from_slice(&buf.filled()[pass..]);
+            }
+            buf.set_filled(pass);
+            self.settle(&examined);
+        } else {
+            let mut data = std::mem::take(&mut self.held);
+            data.extend_from_slice(&buf.filled()[before..]);
+            buf.set_filled(before);
+            let examined = self.examine(&data);
+            if examined.refusal.is_none() && !examined.broken {
+                self.held.extend_from_slice(&data[examined.pass..]);
+            }
+            data.truncate(examined.pass);
+            self.ready.extend_from_slice(&data);
+            self.settle(&examined);
+        }
+    }
+
+    fn settle(&mut self, examined: &Examined) {
+        if let Some(refusal) = examined.refusal {
+            self.refuse(refusal);
+        } else if examined.broken {
+            self.at = At::Over;
+        } else if self.held.is_empty() {
+            self.scanned = 0;
+        } else if !self.in_head {
+            self.in_head = true;
+            self.due = Some(Instant::now() + self.limits.head_timeout);
+        }
+    }
+
+    /// Hands over what is ready; false when there is nothing.
+    fn hand_over(&mut self, buf: &mut ReadBuf<'_>) -> bool {
+        if self.taken == self.ready.len() {
+            return false;
+        }
+        let take = buf.remaining().min(self.ready.len() - self.taken);
+        buf.put_slice(&self.ready[self.taken..self.taken + take]);
+        self.taken += take;
+        if self.taken == self.ready.len() {
+            self.ready = Vec::new();
+            self.taken = 0;
+        }
+        true
+    }
+
+    /// The socket has nothing: is the client late? The timer is not moved at every request; it is let fire and then set
+    /// to what is due by then.
+    fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !matches!(self.at, At::Head) || (self.busy.is_busy() && !self.in_head) {
+            return Poll::Pending;
+        }
+        let due = *self.due.get_or_insert_with(|| Instant::now() + self.limits.keep_alive);
+        let timer = self.read_timer.get_or_insert_with(|| Box::pin(sleep_until(due)));
+        if timer.deadline() > due {
+            timer.as_mut().reset(due);
+        }
+        loop {
+            ready!(timer.as_mut().poll(cx));
+            if Instant::now() >= due {
+                return Poll::Ready(());
+            }
+            timer.as_mut().reset(due);
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin, B: Busy + Unpin> AsyncRead for Guard<S, B> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        loop {
+            if this.hand_over(buf) {
+                return Poll::Ready(Ok(()));
+            }
+            if matches!(this.at, At::Over) {
+                // Unexpected inside a body, which hyper then reports as broken off; the end of the stream otherwise.
+                return Poll::Ready(Ok(()));
+            }
+            let before = buf.filled().len();
+            match Pin::new(&mut this.stream).poll_read(cx, buf) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {
+                    ready!(this.poll_late(cx));
+                    if this.in_head && !this.held.is_empty() {
+                        this.refuse(Refusal::RequestTimeout);
+                        continue;
+                    }
+                    // Nothing was asked: the connection just ends.
+                    this.at = At::Over;
+                    return Poll::Ready(Ok(()));
+                }
+            }
+            if buf.filled().len() == before {
+                return Poll::Ready(Ok(()));
+            }
+            this.admit(buf, before);
+            if buf.filled().len() > before {
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
+}
+
+impl<S: AsyncWrite + Unpin, B> Guard<S, B> {
+    /// Applies [`WRITE_STALL`] to the outcome of a write.
+    fn stalled<T>(&mut self, cx: &mut Context<'_>, outcome: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if outcome.is_ready() {
+            self.write_timer = None;
+            return outcome;
+        }
+        let timer = self.write_timer.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + WRITE_STALL)));
+        ready!(timer.as_mut().poll(cx));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin, B: Unpin> AsyncWrite for Guard<S, B> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let outcome = Pin::new(&mut this.stream).poll_write(cx, data);
+        this.stalled(cx, outcome)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let outcome = Pin::new(&mut this.stream).poll_write_vectored(cx, data);
+        this.stalled(cx, outcome)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,319 @@
+//! One request head, byte for byte: may it be read in only one way?
+//!
+//! hyper quietly repairs heads that RFC 9112 calls errors (it drops `Content-Length` beside `Transfer-Encoding`, accepts
+//! bare LF, and more). A gateway may not: where a strict parser and a lenient one disagree on a message's end, one of
+//! them can be made to see a request that the other did not (request smuggling). So [`check`] refuses, before hyper sees
+//! a byte, whatever is not exactly the grammar. What it accepts, every parser reads alike. The stream that uses it is
+//! `guard.rs`.
+
+use memchr::memchr;
+
+/// Most header fields in one head.
+pub(crate) const MAX_FIELDS: usize = 100;
+
+/// Why a head, or the framing of a body, is refused. The names are codes of the problem catalogue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// Not the grammar, or two readings.
+    InvalidRequest,
+    /// The request target is over the limit.
+    UriTooLong,
+    /// The head is over the limit, in bytes or in fields.
+    HeadersTooLarge,
+    /// The head took too long.
+    RequestTimeout,
+    /// A method or coding that the gateway does not do.
+    NotImplemented,
+    /// Not HTTP/1.0 or HTTP/1.1.
+    VersionNotSupported,
+}
+
+impl Refusal {
+    /// What hyper is given in place of the refused head: a request for a target that no client can send, because the
+    /// scheme is not `http` or `https` and [`check`] refuses it. The pipeline answers it with the problem of that name;
+    /// so a refusal has the same document, log line and order among pipelined answers as any other answer.
+    pub(crate) const fn stand_in(self) -> &'static [u8] {
+        match self {
+            Self::InvalidRequest => {
+                b"GET wxgate://refused/invalid_request HTTP/1.1\r\nhost: refused\r\nconnection: close\r\n\r\n"
+            }
+            Self::UriTooLong => {
+                b"GET wxgate://refused/uri_too_long HTTP/1.1\r\nhost: refused\r\nconnection: close\r\n\r\n"
+            }
+            Self::HeadersTooLarge => {
+                b"GET wxgate://refused/headers_too_large HTTP/1.1\r\nhost: refused\r\nconnection: close\r\n\r\n"
+            }
+            Self::RequestTimeout => {
+                b"GET wxgate://refused/request_timeout HTTP/1.1\r\nhost: refused\r\nconnection: close\r\n\r\n"
+            }
+            Self::NotImplemented => {
+                b"GET wxgate://refused/not_implemented HTTP/1.1\r\nhost: refused\r\nconnection: close\r\n\r\n"
+            }
+            Self::VersionNotSupported => {
+                b"GET wxgate://refused/version_not_supported HTTP/1.1\r\nhost: refused\r\nconnection: close\r\n\r\n"
+            }
+        }
+    }
+}
+
+/// How the body of an accepted head ends (RFC 9112, section 6.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Framing {
+    /// After this many bytes; 0 when there is no body.
+    Length(u64),
+    /// With the last chunk.
+    Chunked,
+}
+
+/// Looks for the end of a head in `data`, whose lines before `*scanned` were seen before. Returns its length, or `None`
+/// when more bytes are needed.
+///
+/// # Errors
+/// A line that ends in a bare LF.
+pub(crate) fn end(data: &[u8], scanned: &mut usize) -> Result<Option<usize>, Refusal> {
+    while let Some(at) = memchr(b'\n', &data[*scanned..]) {
+        let line_end = *scanned + at;
+        if line_end == 0 || data[line_end - 1] != b'\r' {
+            return Err(Refusal::InvalidRequest);
+        }
+        let empty = line_end - 1 == *scanned;
+        *scanned = line_end + 1;
+        if empty {
+            return Ok(Some(line_end + 1));
+        }
+    }
+    Ok(None)
+}
+
+/// Checks a complete head (request line to empty line) and says how its body ends.
+///
+/// # Errors
+/// Whatever could be read in more than one way, and what is over a limit.
+pub(crate) fn check(head: &[u8], max_uri: usize) -> Result<Framing, Refusal> {
+    let (line, mut rest) = split_line(head).ok_or(Refusal::InvalidRequest)?;
+    let request_line = RequestLine::parse(line, max_uri)?;
+    let mut fields = Fields::default();
+    let mut count = 0;
+    loop {
+        let (line, next) = split_line(rest).ok_or(Refusal::InvalidRequest)?;
+        if line.is_empty() {
+            break;
+        }
+        count += 1;
+        if count > MAX_FIELDS {
+            return Err(Refusal::HeadersTooLarge);
+        }
+        fields.take(line)?;
+        rest = next;
+    }
+    fields.framing(&request_line)
+}
+
+/// The line before the next CRLF, and what follows it. The caller has seen that each LF follows a CR; a CR inside the
+/// line is refused with the other control bytes.
+fn split_line(data: &[u8]) -> Option<(&[u8], &[u8])> {
+    let lf = memchr(b'\n', data)?;
+    Some((data[..lf].strip_suffix(b"\r")?, &data[lf + 1..]))
+}
+
+struct RequestLine<'a> {
+    /// Authority of an absolute-form target.
+    authority: Option<&'a [u8]>,
+    http11: bool,
+}
+
+impl<'a> RequestLine<'a> {
+    /// `method SP request-target SP HTTP-version`, single spaces, nothing else (RFC 9112, section 3).
+    fn parse(line: &'a [u8], max_uri: usize) -> Result<Self, Refusal> {
+        let space = memchr(b' ', line).ok_or(Refusal::InvalidRequest)?;
+        let (method, rest) = (&line[..space], &line[space + 1..]);
+        if method.is_empty() || !method.iter().all(|&b| is_token(b)) {
+            return Err(Refusal::InvalidRequest);
+        }
+        let space = memchr(b' ', rest).ok_or(Refusal::InvalidRequest)?;
+        let (target, version) = (&rest[..space], &rest[space + 1..]);
+        if target.len() > max_uri {
+            return Err(Refusal::UriTooLong);
+        }
+        if target.is_empty() || target.iter().any(|&b| b <= b' ' || b == 0x7f || b == b'#') {
+            return Err(Refusal::InvalidRequest);
+        }
+        let http11 = match version {
+            b"HTTP/1.1" => true,
+            b"HTTP/1.0" => false,
+            [b'H', b'T', b'T', b'P', b'/', major, b'.', minor] if major.is_ascii_digit() && minor.is_ascii_digit() => {
+                return Err(Refusal::VersionNotSupported);
+            }
+            _ => return Err(Refusal::InvalidRequest),
+        };
+        if method == b"CONNECT" || method == b"TRACE" || target == b"*" {
+            return Err(Refusal::NotImplemented);
+        }
+        let authority = if target[0] == b'/' { None } else { Some(absolute_authority(target)?) };
+        Ok(Self { authority, http11 })
+    }
+}
+
+/// The authority of `http://authority/path`; other schemes and forms are refused.
+fn absolute_authority(target: &[u8]) -> Result<&[u8], Refusal> {
+    let rest = strip_prefix_ignore_case(target, b"http://")
+        .or_else(|| strip_prefix_ignore_case(target, b"https://"))
+        .ok_or(Refusal::InvalidRequest)?;
+    let end = rest.iter().position(|b| matches!(b, b'/' | b'?')).unwrap_or(rest.len());
+    let authority = &rest[..end];
+    if is_host(authority) { Ok(authority) } else { Err(Refusal::InvalidRequest) }
+}
+
+fn strip_prefix_ignore_case<'a>(text: &'a [u8], prefix: &[u8]) -> Option<&'a [u8]> {
+    let (head, rest) = text.split_at_checked(prefix.len())?;
+    head.eq_ignore_ascii_case(prefix).then_some(rest)
+}
+
+/// The fields that decide framing and target.
+#[derive(Default)]
+struct Fields<'a> {
+    length: Option<u64>,
+    chunked: bool,
+    host: Option<&'a [u8]>,
+}
+
+impl<'a> Fields<'a> {
+    /// One `name: value` line. No folding, no space before the colon, no control bytes (RFC 9112, section 5).
+    fn take(&mut self, line: &'a [u8]) -> Result<(), Refusal> {
+        let colon = memchr(b':', line).ok_or(Refusal::InvalidRequest)?;
+        let (name, value) = (&line[..colon], &line[colon + 1..]);
+        if name.is_empty() || !name.iter().all(|&b| is_token(b)) || !value.iter().all(|&b| is_value(b)) {
+            return Err(Refusal::InvalidRequest);
+        }
+        let value = trim_ows(value);
+        match name.len() {
+            4 if name.eq_ignore_ascii_case(b"host") => {
+                if self.host.is_some() || !is_host(value) {
+                    return Err(Refusal::InvalidRequest);
+                }
+                self.host = Some(value);
+            }
+            14 if name.eq_ignore_ascii_case(b"content-length") => {
+                if self.length.is_some() {
+                    return Err(Refusal::InvalidRequest);
+                }
+                self.length = Some(decimal(value).ok_or(Refusal::InvalidRequest)?);
+            }
+            17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
+                if self.chunked {
+                    return Err(Refusal::InvalidRequest);
+                }
+                // Only the one coding: a list, a parameter or another name is a place where parsers differ.
+                if !value.eq_ignore_ascii_case(b"chunked") {
+                    return Err(Refusal::NotImplemented);
+                }
+                self.chunked = true;
+            }
+            _ if folds_to_framing(name) => return Err(Refusal::InvalidRequest),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn framing(&self, line: &RequestLine<'_>) -> Result<Framing, Refusal> {
+        match (line.authority, self.host) {
+            (None, None) if line.http11 => return Err(Refusal::InvalidRequest),
+            // RFC 9112, 3.2.2 would let the target win; two hosts in one request are a reason to refuse.
+            (Some(target), Some(host)) if !target.eq_ignore_ascii_case(host) => return Err(Refusal::InvalidRequest),
+            (Some(_), None) if line.http11 => return Err(Refusal::InvalidRequest),
+            _ => {}
+        }
+        match (self.chunked, self.length) {
+            (true, Some(_)) => Err(Refusal::InvalidRequest),
+            (true, None) if !line.http11 => Err(Refusal::InvalidRequest),
+            (true, None) => Ok(Framing::Chunked),
+            (false, length) => Ok(Framing::Length(length.unwrap_or(0))),
+        }
+    }
+}
+
+/// `Content_Length` and the like: a CGI-like service behind us would read them as the real ones.
+fn folds_to_framing(name: &[u8]) -> bool {
+    let folds = |to: &[u8]| {
+        name.len() == to.len()
+            && name.iter().zip(to).all(|(&a, &b)| a.eq_ignore_ascii_case(&b) || (b == b'-' && !a.is_ascii_alphanumeric()))
+    };
+    folds(b"content-length") || folds(b"transfer-encoding")
+}
+
+/// `1*DIGIT` that fits 63 bits.
+fn decimal(value: &[u8]) -> Option<u64> {
+    if value.is_empty() || value.len() > 18 {
+        return None;
+    }
+    value.iter().try_fold(0u64, |n, b| b.is_ascii_digit().then(|| n * 10 + u64::from(b - b'0')))
+}
+
+/// `uri-host [ ":" port ]` (RFC 9110, section 7.2) without userinfo and without empty host.
+fn is_host(value: &[u8]) -> bool {
+    let (host, port) = match value.first() {
+        Some(b'[') => {
+            let Some(end) = memchr(b']', value) else { return false };
+            let inside = &value[1..end];
+            if inside.len() < 2 || !inside.iter().all(|&b| b.is_ascii_hexdigit() || b == b':' || b == b'.') {
+                return false;
+            }
+            (inside, &value[end + 1..])
+        }
+        Some(_) => {
+            let end = memchr(b':', value).unwrap_or(value.len());
+            (&value[..end], &value[end..])
+        }
+        None => return false,
+    };
+    let port_ok = match port {
+        [] => true,
+        [b':', digits @ ..] => !digits.is_empty() && digits.len() <= 5 && digits.iter().all(u8::is_ascii_digit),
+        _ => false,
+    };
+    let name_ok = value[0] == b'[' || host.iter().all(|&b| b.is_ascii_alphanumeric() || b"-._~".contains(&b));
+    !host.is_empty() && host.len() <= 255 && port_ok && name_ok
+}
+
+fn trim_ows(mut value: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] = value {
+        value = rest;
+    }
+    while let [rest @ .., b' ' | b'\t'] = value {
+        value = rest;
+    }
+    value
+}
+
+/// `tchar` (RFC 9110, section 5.6.2).
+pub(crate) const fn is_token(b: u8) -> bool {
+    TABLE[b as usize] & 1 != 0
+}
+
+/// `field-vchar`, SP and HTAB (RFC 9110, section 5.5).
+pub(crate) const fn is_value(b: u8) -> bool {
+    TABLE[b as usize] & 2 != 0
+}
+
+const TABLE: [u8; 256] = {
+    let mut table = [0; 256];
+    let mut b = 0;
+    while b < 256 {
+        let c = b as u8;
+        let special = matches!(
+            c,
+            b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~'
+        );
+        if c.is_ascii_alphanumeric() || special {
+            table[b] |= 1;
+        }
+        if c == b'\t' || (c >= b' ' && c != 0x7f) {
+            table[b] |= 2;
+        }
+        b += 1;
+    }
+    table
+};
+
+#[cfg(test)]
+mod tests;
