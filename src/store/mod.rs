@@ -7,6 +7,9 @@
 pub mod sqlite;
 pub mod vault;
 
+#[cfg(test)]
+mod contract;
+
 use std::fmt::Debug;
 use std::time::Duration;
 
@@ -219,6 +222,10 @@ pub trait Sessions: Send + Sync + Debug {
 
     /// Live revocations, for loading at start.
     async fn revoked(&self, now: Timestamp) -> Result<Vec<Revoked>, Error>;
+
+    /// Keeps a sealed session_key of an exchange that opened no session, as [`Sessions::open`] does with the one of a
+    /// login.
+    async fn keep_key(&self, appid: &AppId, openid: &OpenId, key: SealedKey) -> Result<(), Error>;
 
     /// The sealed session_keys of a person: newest first, at most two.
     async fn session_keys(&self, appid: &AppId, openid: &OpenId) -> Result<Vec<SealedKey>, Error>;
