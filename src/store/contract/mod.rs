@@ -118,8 +118,7 @@ macro_rules! sessions_contract {
             a_late_exchange_never_replaces_a_newer_key,
             the_same_key_again_does_not_drive_the_one_before_it_out,
             keys_can_be_kept_without_a_session_and_be_erased,
-            a_sweep_takes_what_has_expired_and_nothing_else,
-            a_sweep_of_more_than_one_batch_takes_all,
+            a_sweep_takes_nothing_that_has_not_expired,
             the_store_of_sessions_answers,
         );
 

@@ -14,10 +14,6 @@ use rusqlite::{Connection, OpenFlags};
 use super::migration;
 use crate::keyfile;
 
-/// Up to this size the whole file is checked at start (a fraction of a second); above it, its frame only, and damage
-/// further in is noticed when it is read.
-const CHECKED_WHOLE: u64 = 64 << 20;
-
 /// How long SQLite itself waits for a lock that somebody outside holds, such as a `sqlite3` shell.
 const BUSY: Duration = Duration::from_secs(2);
 
@@ -138,7 +134,7 @@ impl Claim {
     }
 
     /// Opens the writing connection, after making the file, or checking and migrating the one that is there.
-    pub(super) fn connect(&self) -> Result<Connection, OpenError> {
+    pub(super) fn connect(&self, checked_whole: u64) -> Result<Connection, OpenError> {
         match fs::metadata(&self.path) {
             Ok(_) => self.check_frame()?,
             Err(e) if e.kind() == io::ErrorKind::NotFound => self.create()?,
@@ -147,7 +143,7 @@ impl Claim {
         let mut db = self.open(&self.path)?;
         self.check_ours(&db)?;
         self.prepare(&mut db)?;
-        self.check_whole(&db)?;
+        self.check_whole(&db, checked_whole)?;
         migration::migrate(&mut db).map_err(|e| self.sqlite(e))?;
         Ok(db)
     }
@@ -245,8 +241,9 @@ impl Claim {
         Ok(())
     }
 
-    /// Moves what a crash left in the log into the file, then compares the file with what it says of itself.
-    fn check_whole(&self, db: &Connection) -> Result<(), OpenError> {
+    /// Moves what a crash left in the log into the file, then compares the file with what it says of itself: a file of
+    /// up to `checked_whole` bytes page by page, a larger one by its length; damage further in is noticed when it is read.
+    fn check_whole(&self, db: &Connection, checked_whole: u64) -> Result<(), OpenError> {
         db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).map_err(|e| self.sqlite(e))?;
         let pragma = |name| db.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map_err(|e| self.sqlite(e));
         let told = u64::try_from(pragma("page_count")? * pragma("page_size")?).unwrap_or(0);
@@ -254,7 +251,7 @@ impl Claim {
         if length < told {
             return Err(self.damaged(format!("it has {length} bytes and should have {told}")));
         }
-        if length <= CHECKED_WHOLE {
+        if length <= checked_whole {
             let verdict: String =
                 db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(|e| self.sqlite(e))?;
             if verdict != "ok" {

@@ -3,7 +3,7 @@
 //! One thread writes ([`writer`]), two read ([`reader`]); no call blocks an async thread. WAL with
 //! `synchronous=FULL`: what was answered is on disk. One process at a time: the caches and the revocation list above the
 //! store rest on it, and a lock file beside the database sees to it. A file that is damaged, cut or not ours is refused
-//! ([`file`]), never replaced.
+//! ([`mod@file`]), never replaced.
 
 mod fault;
 mod file;
@@ -43,11 +43,13 @@ struct Limits {
     readers: usize,
     /// From the call to its answer.
     deadline: Duration,
+    /// Up to this many bytes the file is checked page by page at start, which takes a fraction of a second.
+    checked_whole: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { queue: 1024, batch: 256, readers: 2, deadline: Duration::from_secs(5) }
+        Self { queue: 1024, batch: 256, readers: 2, deadline: Duration::from_secs(5), checked_whole: 64 << 20 }
     }
 }
 
@@ -74,7 +76,7 @@ impl Sqlite {
 
     fn open_within(path: &Path, limits: Limits) -> Result<Arc<Self>, OpenError> {
         let file = file::Claim::take(path)?;
-        let connection = file.connect()?;
+        let connection = file.connect(limits.checked_whole)?;
         let failed = |source| OpenError::Sqlite { path: file.path().to_path_buf(), source };
         let birth_mark = birth_mark(&connection).map_err(failed)?;
         let readers = (0..limits.readers).map(|_| file.connect_reader()).collect::<Result<Vec<_>, _>>()?;
