@@ -1,11 +1,16 @@
 //! Members and sessions, kept durably.
 //!
 //! Two traits, [`Members`] and [`Sessions`], with one contract each; [`sqlite`] implements both in one embedded file.
-//! A call that changes something returns only when the change is on disk (contract, promise 7). [`vault`] seals
-//! `session_key` before it gets here: a store never sees it in clear. HTTP, JSON of WeChat and tokens are unknown here.
+//! A call that changes something returns only when the change is on disk (contract, promise 7). An error, or a future
+//! that is dropped, promises nothing: mostly nothing was written, but when the deadline passed during a commit the change
+//! may stand. [`vault`] seals `session_key` before it gets here: a store never sees it in clear. HTTP, JSON of WeChat and
+//! tokens are unknown here.
 
 pub mod sqlite;
 pub mod vault;
+
+#[cfg(test)]
+mod contract;
 
 use std::fmt::Debug;
 use std::time::Duration;
@@ -69,8 +74,9 @@ pub struct SignIn {
 /// Members, by id and by (appid, openid).
 #[async_trait]
 pub trait Members: Send + Sync + Debug {
-    /// Registers the person at the first login, else notes the login and a unionid not known before. Returns the
-    /// member and whether it is new. Of concurrent first logins of one person exactly one is new, and all get the same
+    /// Registers the person at the first login, else notes the login and the unionid if one is told; one that differs
+    /// replaces the old one (the app was moved to another Open Platform account). Returns the member and whether it is
+    /// new. Of concurrent first logins of one person exactly one is new, and all get the same
     /// member id.
     async fn sign_in(&self, who: SignIn) -> Result<(Member, bool), Error>;
 
@@ -188,7 +194,9 @@ pub struct Revoked {
 /// Sessions, refresh tokens, used login codes, sealed session keys, revocations.
 #[async_trait]
 pub trait Sessions: Send + Sync + Debug {
-    /// Writes a new session with everything that belongs to it, at once.
+    /// Writes a new session with everything that belongs to it, at once; its session_key is kept by the rule of
+    /// [`SealedKey`]. A record of the same code is replaced (WeChat took the code again, so the old one is of the past).
+    /// [`Error::Damaged`] when the session or the refresh token is there already; then nothing is written.
     async fn open(&self, new: NewSession) -> Result<(), Error>;
 
     /// The session of this id, unless it was ended or has expired at `now`.
@@ -197,15 +205,17 @@ pub trait Sessions: Send + Sync + Debug {
     /// What this code led to, if it was used and is remembered.
     async fn used_code(&self, code: &CodeHash, now: Timestamp) -> Result<Option<UsedCode>, Error>;
 
-    /// Uses `shown`: writes consumption and `successor` together, or finds that this was done before.
-    /// `refresh_expires_at` is the end that a new successor gets (never past the session's own end);
-    /// `revoked_until` is how long the session is remembered as revoked if this turns out to be reuse.
+    /// Uses `shown`: writes consumption and `successor` together, or finds that this was done before. Of any number of
+    /// calls at once one is first. Reuse ends the session and writes its revocation in the same transaction.
+    /// [`Error::Damaged`] when it was used within the grace with another `successor`: that one's text is lost, and a
+    /// second one must not stand beside it (instances that do not share the refresh key).
     async fn rotate(&self, shown: RefreshHash, successor: RefreshHash, use_: RefreshUse) -> Result<Rotation, Error>;
 
-    /// The session that this refresh token belongs to (current or used), without using it.
+    /// The live session that this unexpired refresh token belongs to (current or used), without using it.
     async fn find_by_refresh(&self, shown: RefreshHash, now: Timestamp) -> Result<Option<Session>, Error>;
 
-    /// Ends one session and writes its revocation. True when it was live.
+    /// Ends one session, forgets whose it was, and writes its revocation, also when the session is not known here (a
+    /// token of a shared key ring may name it). True when it was live. A revocation never gets shorter.
     async fn end(&self, id: &SessionId, now: Timestamp, revoked_until: Timestamp) -> Result<bool, Error>;
 
     /// Ends all live sessions of a member in one app; returns them.
@@ -219,6 +229,10 @@ pub trait Sessions: Send + Sync + Debug {
 
     /// Live revocations, for loading at start.
     async fn revoked(&self, now: Timestamp) -> Result<Vec<Revoked>, Error>;
+
+    /// Keeps a sealed session_key of an exchange that opened no session, as [`Sessions::open`] does with the one of a
+    /// login.
+    async fn keep_key(&self, appid: &AppId, openid: &OpenId, key: SealedKey) -> Result<(), Error>;
 
     /// The sealed session_keys of a person: newest first, at most two.
     async fn session_keys(&self, appid: &AppId, openid: &OpenId) -> Result<Vec<SealedKey>, Error>;

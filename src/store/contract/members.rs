@@ -1,0 +1,101 @@
+//! Specifications of [`Members`].
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use super::{START, app, at, person};
+use crate::clock::Timestamp;
+use crate::ids::{MemberId, UnionId};
+use crate::store::{Members, SignIn};
+
+type Store = Arc<dyn Members>;
+
+fn someone(openid: &str, now: Timestamp) -> SignIn {
+    SignIn { appid: app("wx1"), openid: person(openid), unionid: None, at: now }
+}
+
+fn with_unionid(unionid: &str, now: Timestamp) -> SignIn {
+    SignIn { unionid: Some(UnionId::parse(unionid).unwrap()), ..someone("alice", now) }
+}
+
+pub(in crate::store) async fn the_first_login_registers_and_the_next_one_finds(store: Store) {
+    let (member, is_new) = store.sign_in(someone("alice", at(0))).await.unwrap();
+    assert!(is_new);
+    assert_eq!((member.created_at, member.last_login_at), (at(0), at(0)));
+    assert_eq!((&*member.nickname, &*member.avatar_url, &*member.phone), ("", "", ""));
+    assert!(member.roles.is_empty() && !member.banned && member.unionid.is_none());
+
+    let (again, is_new) = store.sign_in(someone("alice", at(60))).await.unwrap();
+    assert!(!is_new);
+    assert_eq!(again.member_id, member.member_id);
+    assert_eq!((again.created_at, again.last_login_at), (at(0), at(60)));
+    assert_eq!(store.find(&member.member_id).await.unwrap(), Some(again));
+    assert_eq!(store.find(&MemberId::parse("nobody").unwrap()).await.unwrap(), None);
+}
+
+pub(in crate::store) async fn one_person_in_two_apps_is_two_members(store: Store) {
+    let (here, _) = store.sign_in(someone("alice", START)).await.unwrap();
+    let (there, is_new) = store.sign_in(SignIn { appid: app("wx2"), ..someone("alice", START) }).await.unwrap();
+    assert!(is_new);
+    assert_ne!(here.member_id, there.member_id);
+}
+
+pub(in crate::store) async fn of_thirty_first_logins_at_once_one_is_new_and_all_get_one_member(store: Store) {
+    let logins: Vec<_> = (0..30)
+        .map(|_| {
+            let store = Arc::clone(&store);
+            tokio::spawn(async move { store.sign_in(someone("alice", START)).await.unwrap() })
+        })
+        .collect();
+    let (mut ids, mut new) = (HashSet::new(), 0);
+    for login in logins {
+        let (member, is_new) = login.await.unwrap();
+        ids.insert(member.member_id);
+        new += u32::from(is_new);
+    }
+    assert_eq!((ids.len(), new), (1, 1));
+}
+
+pub(in crate::store) async fn a_unionid_is_kept_when_the_next_login_does_not_tell_it(store: Store) {
+    store.sign_in(someone("alice", START)).await.unwrap();
+    let (member, _) = store.sign_in(with_unionid("u1", START)).await.unwrap();
+    assert_eq!(member.unionid, UnionId::parse("u1").ok());
+    let (member, _) = store.sign_in(someone("alice", START)).await.unwrap();
+    assert_eq!(member.unionid, UnionId::parse("u1").ok());
+}
+
+pub(in crate::store) async fn a_unionid_that_changed_replaces_the_old_one(store: Store) {
+    store.sign_in(with_unionid("u1", START)).await.unwrap();
+    let (member, _) = store.sign_in(with_unionid("u2", START)).await.unwrap();
+    assert_eq!(member.unionid, UnionId::parse("u2").ok());
+}
+
+pub(in crate::store) async fn a_login_that_arrives_late_does_not_turn_the_time_of_the_last_one_back(store: Store) {
+    store.sign_in(someone("alice", at(60))).await.unwrap();
+    let (member, _) = store.sign_in(someone("alice", at(30))).await.unwrap();
+    assert_eq!(member.last_login_at, at(60));
+}
+
+pub(in crate::store) async fn a_profile_changes_where_it_is_given_and_stays_elsewhere(store: Store) {
+    let (member, _) = store.sign_in(someone("alice", START)).await.unwrap();
+    let id = member.member_id;
+    store.set_profile(&id, Some("爱丽丝'; DROP TABLE members; --"), Some("https://a/1.png")).await.unwrap();
+    let member = store.set_profile(&id, None, Some("")).await.unwrap().unwrap();
+    assert_eq!((&*member.nickname, &*member.avatar_url), ("爱丽丝'; DROP TABLE members; --", ""));
+    assert_eq!(store.find(&id).await.unwrap(), Some(member));
+    let nobody = MemberId::parse("nobody").unwrap();
+    assert_eq!(store.set_profile(&nobody, Some("x"), None).await.unwrap(), None);
+}
+
+pub(in crate::store) async fn an_erased_member_is_gone_and_comes_back_as_another_one(store: Store) {
+    let (member, _) = store.sign_in(with_unionid("u1", START)).await.unwrap();
+    assert!(store.erase(&member.member_id).await.unwrap());
+    assert!(!store.erase(&member.member_id).await.unwrap());
+    assert_eq!(store.find(&member.member_id).await.unwrap(), None);
+    let (back, is_new) = store.sign_in(someone("alice", START)).await.unwrap();
+    assert!(is_new && back.member_id != member.member_id && back.unionid.is_none());
+}
+
+pub(in crate::store) async fn the_store_of_members_answers(store: Store) {
+    store.ping().await.unwrap();
+}

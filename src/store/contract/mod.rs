@@ -1,0 +1,144 @@
+//! What every store must do, as one suite that each implementation runs.
+//!
+//! A specification is a function over the trait; [`members_contract`] and [`sessions_contract`] list them all and make a
+//! test of each. All calls take the time from the caller, so a test moves it by adding to it.
+
+pub(super) mod members;
+pub(super) mod model;
+pub(super) mod sessions;
+
+use std::time::Duration;
+
+use aws_lc_rs::digest;
+
+use super::{CodeHash, NewSession, RefreshHash, RefreshUse, SealedKey, Session};
+use crate::clock::Timestamp;
+use crate::ids::{AppId, MemberId, OpenId, SessionId};
+
+/// When each test begins.
+pub(super) const START: Timestamp = Timestamp::from_secs(1_763_688_000);
+pub(super) const GRACE: Duration = Duration::from_secs(30);
+pub(super) const REFRESH_TTL: Duration = Duration::from_secs(30 * 86_400);
+pub(super) const SESSION_TTL: Duration = Duration::from_secs(180 * 86_400);
+pub(super) const ACCESS_TTL: Duration = Duration::from_secs(7200);
+
+/// `START` plus so many seconds.
+pub(super) fn at(seconds: u64) -> Timestamp {
+    START.plus(Duration::from_secs(seconds))
+}
+
+pub(super) fn app(id: &str) -> AppId {
+    AppId::parse(id).unwrap()
+}
+
+pub(super) fn person(id: &str) -> OpenId {
+    OpenId::parse(id).unwrap()
+}
+
+pub(super) fn token(text: &str) -> RefreshHash {
+    RefreshHash(sha256(text))
+}
+
+pub(super) fn code(text: &str) -> CodeHash {
+    CodeHash(sha256(text))
+}
+
+pub(super) fn key(sealed: &str, exchanged_at: Timestamp) -> SealedKey {
+    SealedKey { sealed: sealed.into(), exchanged_at }
+}
+
+/// A login of `name` (in app wx1) at `now`: first refresh token `name-0`, code `name`, key `name`.
+pub(super) fn login(name: &str, now: Timestamp) -> NewSession {
+    NewSession {
+        session: Session {
+            session_id: SessionId::new_v7(),
+            member_id: MemberId::parse(&format!("member-of-{name}")).unwrap(),
+            appid: app("wx1"),
+            openid: person(name),
+            created_at: now,
+            expires_at: now.plus(SESSION_TTL),
+        },
+        refresh: token(&format!("{name}-0")),
+        refresh_expires_at: now.plus(REFRESH_TTL),
+        code: code(name),
+        code_expires_at: now.plus(Duration::from_secs(300)),
+        is_new: true,
+        session_key: key(name, now),
+    }
+}
+
+/// A refresh at `now` with the usual times.
+pub(super) fn refresh(now: Timestamp) -> RefreshUse {
+    RefreshUse { now, grace: GRACE, refresh_expires_at: now.plus(REFRESH_TTL), revoked_until: now.plus(ACCESS_TTL) }
+}
+
+fn sha256(text: &str) -> [u8; 32] {
+    digest::digest(&digest::SHA256, text.as_bytes()).as_ref().try_into().unwrap()
+}
+
+/// Makes a test of each specification of [`Members`](super::Members). `$open` gives `(Arc<dyn Members>, guard)`.
+macro_rules! members_contract {
+    ($open:expr) => {
+        $crate::store::contract::each!($open, members:
+            the_first_login_registers_and_the_next_one_finds,
+            one_person_in_two_apps_is_two_members,
+            of_thirty_first_logins_at_once_one_is_new_and_all_get_one_member,
+            a_unionid_is_kept_when_the_next_login_does_not_tell_it,
+            a_unionid_that_changed_replaces_the_old_one,
+            a_login_that_arrives_late_does_not_turn_the_time_of_the_last_one_back,
+            a_profile_changes_where_it_is_given_and_stays_elsewhere,
+            an_erased_member_is_gone_and_comes_back_as_another_one,
+            the_store_of_members_answers,
+        );
+    };
+}
+
+/// Makes a test of each specification of [`Sessions`](super::Sessions). `$open` gives `(Arc<dyn Sessions>, guard)`.
+macro_rules! sessions_contract {
+    ($open:expr) => {
+        $crate::store::contract::each!($open, sessions:
+            an_opened_session_is_found_with_its_code_and_its_key,
+            a_session_ends_at_its_end,
+            a_code_is_remembered_until_it_may_be_forgotten_and_can_then_come_back,
+            a_session_that_exists_already_is_refused_and_nothing_of_it_is_written,
+            a_refresh_token_rotates_again_and_again,
+            a_repeated_refresh_yields_the_same_successor_until_that_is_used,
+            a_repeated_refresh_after_the_grace_is_reuse_and_ends_the_session,
+            a_token_of_any_earlier_generation_is_reuse,
+            of_fifty_refreshes_at_once_all_get_one_successor,
+            of_many_successors_raced_for_one_token_one_stands,
+            a_clock_that_was_set_back_is_no_reuse,
+            a_refresh_token_never_outlives_its_session,
+            an_expired_or_unknown_refresh_token_is_unknown,
+            a_refresh_token_tells_its_session_without_being_used,
+            an_ended_session_is_not_found_and_does_not_refresh,
+            ending_an_unknown_session_revokes_its_tokens_all_the_same,
+            a_revocation_lives_until_its_end_and_never_gets_shorter,
+            ending_all_spans_the_live_sessions_of_one_member_in_one_app,
+            a_late_exchange_never_replaces_a_newer_key,
+            the_same_key_again_does_not_drive_the_one_before_it_out,
+            keys_can_be_kept_without_a_session_and_be_erased,
+            a_sweep_takes_nothing_that_has_not_expired,
+            the_store_of_sessions_answers,
+        );
+
+        #[test]
+        fn any_sequence_of_calls_does_what_the_model_does() {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let (store, _guard) = runtime.block_on($open);
+            $crate::store::contract::model::agrees(&runtime, &*store);
+        }
+    };
+}
+
+macro_rules! each {
+    ($open:expr, $file:ident: $($specification:ident,)*) => {$(
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $specification() {
+            let (store, _guard) = $open.await;
+            $crate::store::contract::$file::$specification(store).await;
+        }
+    )*};
+}
+
+pub(super) use {each, members_contract, sessions_contract};

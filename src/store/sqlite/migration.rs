@@ -1,0 +1,144 @@
+//! The schema, as a list of steps that only goes forward.
+//!
+//! `user_version` says how many steps a file has seen. Each step is one transaction together with its number, so that a
+//! crash leaves the step done or not done. A step that was released is never edited: a change is a new step.
+
+use rusqlite::{Connection, TransactionBehavior};
+
+/// `application_id` of our files ("wxga"): tells them from any other SQLite database.
+pub(super) const APPLICATION_ID: i32 = 0x7778_6761;
+
+const STEPS: &[&str] = &[FIRST];
+
+/// Newest version that this build knows.
+pub(super) fn newest() -> i64 {
+    i64::try_from(STEPS.len()).unwrap_or(i64::MAX)
+}
+
+/// Version of the file.
+pub(super) fn version(db: &Connection) -> rusqlite::Result<i64> {
+    db.pragma_query_value(None, "user_version", |row| row.get(0))
+}
+
+/// Takes the file to [`newest`], step by step.
+pub(super) fn migrate(db: &mut Connection) -> rusqlite::Result<()> {
+    run(db, STEPS)
+}
+
+fn run(db: &mut Connection, steps: &[&str]) -> rusqlite::Result<()> {
+    let done = usize::try_from(version(db)?).unwrap_or(0);
+    for (index, step) in steps.iter().enumerate().skip(done) {
+        let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        transaction.execute_batch(step)?;
+        transaction.pragma_update(None, "user_version", i64::try_from(index + 1).unwrap_or(i64::MAX))?;
+        transaction.commit()?;
+    }
+    Ok(())
+}
+
+// Times are milliseconds since 1970. `STRICT` refuses a value of another type than its column's. Tables whose key is a
+// hash or an id are `WITHOUT ROWID`: one tree instead of two, one page less to write. Every lookup and every sweep
+// below has its index; `tests` asks SQLite for its plans.
+const FIRST: &str = "
+CREATE TABLE origin (
+    birth_mark TEXT NOT NULL
+) STRICT;
+INSERT INTO origin VALUES (lower(hex(randomblob(16))));
+
+CREATE TABLE members (
+    member_id     TEXT NOT NULL PRIMARY KEY,
+    appid         TEXT NOT NULL,
+    openid        TEXT NOT NULL,
+    unionid       TEXT,
+    nickname      TEXT NOT NULL DEFAULT '',
+    avatar_url    TEXT NOT NULL DEFAULT '',
+    phone         TEXT NOT NULL DEFAULT '',
+    roles         TEXT NOT NULL DEFAULT '[]',  -- JSON array of strings
+    banned        INTEGER NOT NULL DEFAULT 0 CHECK (banned IN (0, 1)),
+    created_at    INTEGER NOT NULL,
+    last_login_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE UNIQUE INDEX members_by_openid ON members (appid, openid);
+CREATE INDEX members_by_unionid ON members (unionid) WHERE unionid IS NOT NULL;
+
+CREATE TABLE sessions (
+    session_id TEXT NOT NULL PRIMARY KEY,
+    member_id  TEXT NOT NULL,
+    appid      TEXT NOT NULL,
+    openid     TEXT,                           -- NULL once the session was ended: the person is forgotten
+    created_at INTEGER NOT NULL,
+    expires_at INTEGER NOT NULL,
+    ended      INTEGER NOT NULL DEFAULT 0 CHECK (ended IN (0, 1))
+) STRICT, WITHOUT ROWID;
+CREATE INDEX sessions_by_member ON sessions (member_id, appid) WHERE ended = 0;
+CREATE INDEX sessions_by_expiry ON sessions (expires_at);
+
+-- One row per token that was ever issued and would not have expired yet, so that reuse of any generation is noticed.
+CREATE TABLE refresh_tokens (
+    hash       BLOB NOT NULL PRIMARY KEY CHECK (length(hash) = 32),
+    session_id TEXT NOT NULL,
+    issued_at  INTEGER NOT NULL,
+    expires_at INTEGER NOT NULL,
+    used_at    INTEGER,
+    successor  BLOB CHECK (length(successor) = 32),
+    CHECK ((used_at IS NULL) = (successor IS NULL))
+) STRICT, WITHOUT ROWID;
+CREATE INDEX refresh_tokens_by_expiry ON refresh_tokens (expires_at);
+
+CREATE TABLE codes (
+    hash       BLOB NOT NULL PRIMARY KEY CHECK (length(hash) = 32),
+    session_id TEXT NOT NULL,
+    used_at    INTEGER NOT NULL,
+    is_new     INTEGER NOT NULL CHECK (is_new IN (0, 1)),
+    expires_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX codes_by_expiry ON codes (expires_at);
+
+-- Both keys of a person in one row: a login reads and writes one page.
+CREATE TABLE session_keys (
+    appid       TEXT NOT NULL,
+    openid      TEXT NOT NULL,
+    newest      BLOB NOT NULL,
+    newest_at   INTEGER NOT NULL,
+    previous    BLOB,
+    previous_at INTEGER,
+    PRIMARY KEY (appid, openid)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE revocations (
+    session_id TEXT NOT NULL PRIMARY KEY,
+    until      INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX revocations_by_end ON revocations (until);
+";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_step_is_done_once_and_a_failing_one_leaves_the_version_before_it() {
+        let mut db = Connection::open_in_memory().unwrap();
+        let good = "CREATE TABLE a (x) STRICT_TYPO";
+        run(&mut db, &["CREATE TABLE a (x)", "CREATE TABLE b (x); INSERT INTO missing VALUES (1)"]).unwrap_err();
+        assert_eq!(version(&db).unwrap(), 1);
+        assert!(db.prepare("SELECT * FROM b").is_err(), "the half of the failed step is undone");
+
+        run(&mut db, &[good, "CREATE TABLE b (x)"]).unwrap();
+        assert_eq!(version(&db).unwrap(), 2);
+    }
+
+    #[test]
+    fn a_new_file_gets_the_newest_version_and_a_birth_mark_of_its_own() {
+        let mark = || {
+            let mut db = Connection::open_in_memory().unwrap();
+            migrate(&mut db).unwrap();
+            migrate(&mut db).unwrap();
+            assert_eq!(version(&db).unwrap(), newest());
+            super::super::birth_mark(&db).unwrap()
+        };
+        let (first, second) = (mark(), mark());
+        assert_eq!(first.len(), 32);
+        assert_ne!(first, second);
+    }
+}

@@ -1,0 +1,180 @@
+//! [`Sessions`] in SQLite. Rotation of refresh tokens and the rule of the two session keys have files of their own.
+
+use async_trait::async_trait;
+use rusqlite::{Connection, OptionalExtension as _, Row};
+
+use super::{Sqlite, rotation, session_keys};
+use crate::clock::Timestamp;
+use crate::ids::{AppId, MemberId, OpenId, SessionId};
+use crate::store::{
+    CodeHash, Error, NewSession, RefreshHash, RefreshUse, Revoked, Rotation, SealedKey, Session, Sessions, UsedCode,
+};
+
+/// Rows that one job of a sweep deletes: a few milliseconds, so that no login waits for long.
+const SWEPT_AT_ONCE: u32 = 500;
+
+/// Tokens go before their sessions, so that no token is ever without one.
+const SWEEPS: [&str; 4] = [
+    "DELETE FROM codes WHERE hash IN (SELECT hash FROM codes WHERE expires_at <= ?1 LIMIT ?2)",
+    "DELETE FROM refresh_tokens WHERE hash IN (SELECT hash FROM refresh_tokens WHERE expires_at <= ?1 LIMIT ?2)",
+    "DELETE FROM sessions WHERE session_id IN (SELECT session_id FROM sessions WHERE expires_at <= ?1 LIMIT ?2)",
+    "DELETE FROM revocations WHERE session_id IN (SELECT session_id FROM revocations WHERE until <= ?1 LIMIT ?2)",
+];
+
+#[async_trait]
+impl Sessions for Sqlite {
+    async fn open(&self, new: NewSession) -> Result<(), Error> {
+        self.write(move |db| Ok(open(db, new)?)).await
+    }
+
+    async fn find(&self, id: &SessionId, now: Timestamp) -> Result<Option<Session>, Error> {
+        let id = id.clone();
+        self.read(move |db| {
+            let mut query =
+                db.prepare_cached("SELECT * FROM sessions WHERE session_id = ?1 AND ended = 0 AND expires_at > ?2")?;
+            Ok(query.query_row((id, now), session).optional()?)
+        })
+        .await
+    }
+
+    async fn used_code(&self, code: &CodeHash, now: Timestamp) -> Result<Option<UsedCode>, Error> {
+        let code = *code;
+        self.read(move |db| {
+            let mut query =
+                db.prepare_cached("SELECT session_id, used_at, is_new FROM codes WHERE hash = ?1 AND expires_at > ?2")?;
+            let used = query.query_row((code, now), |row| {
+                Ok(UsedCode { session_id: row.get(0)?, used_at: row.get(1)?, is_new: row.get(2)? })
+            });
+            Ok(used.optional()?)
+        })
+        .await
+    }
+
+    async fn rotate(&self, shown: RefreshHash, successor: RefreshHash, use_: RefreshUse) -> Result<Rotation, Error> {
+        self.write(move |db| rotation::rotate(db, shown, successor, use_)).await
+    }
+
+    async fn find_by_refresh(&self, shown: RefreshHash, now: Timestamp) -> Result<Option<Session>, Error> {
+        self.read(move |db| Ok(rotation::owner(db, shown, now)?)).await
+    }
+
+    async fn end(&self, id: &SessionId, now: Timestamp, revoked_until: Timestamp) -> Result<bool, Error> {
+        let id = id.clone();
+        self.write(move |db| Ok(end(db, &id, now, revoked_until)?)).await
+    }
+
+    async fn end_all(
+        &self,
+        member: &MemberId,
+        appid: &AppId,
+        now: Timestamp,
+        revoked_until: Timestamp,
+    ) -> Result<Vec<SessionId>, Error> {
+        let (member, appid) = (member.clone(), appid.clone());
+        self.write(move |db| {
+            let mut live = db.prepare_cached(
+                "SELECT session_id FROM sessions WHERE member_id = ?1 AND appid = ?2 AND ended = 0 AND expires_at > ?3",
+            )?;
+            let live = live.query_map((member, appid, now), |row| row.get(0))?;
+            let live = live.collect::<rusqlite::Result<Vec<SessionId>>>()?;
+            for id in &live {
+                end(db, id, now, revoked_until)?;
+            }
+            Ok(live)
+        })
+        .await
+    }
+
+    async fn revoked(&self, now: Timestamp) -> Result<Vec<Revoked>, Error> {
+        self.read(move |db| {
+            let mut query = db.prepare_cached("SELECT session_id, until FROM revocations WHERE until > ?1")?;
+            let live = query.query_map([now], |row| Ok(Revoked { session_id: row.get(0)?, until: row.get(1)? }))?;
+            Ok(live.collect::<rusqlite::Result<_>>()?)
+        })
+        .await
+    }
+
+    async fn keep_key(&self, appid: &AppId, openid: &OpenId, key: SealedKey) -> Result<(), Error> {
+        let (appid, openid) = (appid.clone(), openid.clone());
+        self.write(move |db| Ok(session_keys::keep(db, &appid, &openid, key)?)).await
+    }
+
+    async fn session_keys(&self, appid: &AppId, openid: &OpenId) -> Result<Vec<SealedKey>, Error> {
+        let (appid, openid) = (appid.clone(), openid.clone());
+        self.read(move |db| Ok(session_keys::list(db, &appid, &openid)?)).await
+    }
+
+    async fn erase_keys(&self, appid: &AppId, openid: &OpenId) -> Result<(), Error> {
+        let (appid, openid) = (appid.clone(), openid.clone());
+        self.write(move |db| Ok(session_keys::erase(db, &appid, &openid)?)).await
+    }
+
+    async fn sweep(&self, now: Timestamp) -> Result<u64, Error> {
+        let mut swept = 0;
+        for sql in SWEEPS {
+            loop {
+                // Each batch is a job of its own: what others have queued goes in between.
+                let gone = self.write(move |db| Ok(db.prepare_cached(sql)?.execute((now, SWEPT_AT_ONCE))?)).await?;
+                swept += gone as u64;
+                if gone < SWEPT_AT_ONCE as usize {
+                    break;
+                }
+            }
+        }
+        Ok(swept)
+    }
+
+    async fn ping(&self) -> Result<(), Error> {
+        self.answers().await
+    }
+}
+
+fn open(db: &Connection, new: NewSession) -> rusqlite::Result<()> {
+    let NewSession { session, refresh, refresh_expires_at, code, code_expires_at, is_new, session_key } = new;
+    db.prepare_cached(
+        "INSERT INTO sessions (session_id, member_id, appid, openid, created_at, expires_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+    )?
+    .execute((
+        &session.session_id,
+        &session.member_id,
+        &session.appid,
+        &session.openid,
+        session.created_at,
+        session.expires_at,
+    ))?;
+    let refresh_expires_at = refresh_expires_at.min(session.expires_at);
+    rotation::issue(db, refresh, &session, session.created_at, refresh_expires_at)?;
+    // A record of the same code can be there when it has expired and was not swept yet.
+    db.prepare_cached(
+        "INSERT OR REPLACE INTO codes (hash, session_id, used_at, is_new, expires_at) VALUES (?1, ?2, ?3, ?4, ?5)",
+    )?
+    .execute((code, &session.session_id, session.created_at, is_new, code_expires_at))?;
+    session_keys::keep(db, &session.appid, &session.openid, session_key)
+}
+
+/// Ends a session, forgets whose it was, and writes its revocation, also when the session is not known: its tokens may
+/// still be about. True when it was live.
+pub(super) fn end(db: &Connection, id: &SessionId, now: Timestamp, until: Timestamp) -> rusqlite::Result<bool> {
+    let mut mark = db.prepare_cached(
+        "UPDATE sessions SET ended = 1, openid = NULL WHERE session_id = ?1 AND ended = 0 AND expires_at > ?2",
+    )?;
+    let was_live = mark.execute((id, now))? > 0;
+    let mut revoke = db.prepare_cached(
+        "INSERT INTO revocations (session_id, until) VALUES (?1, ?2)
+         ON CONFLICT (session_id) DO UPDATE SET until = max(until, excluded.until)",
+    )?;
+    revoke.execute((id, until))?;
+    Ok(was_live)
+}
+
+pub(super) fn session(row: &Row<'_>) -> rusqlite::Result<Session> {
+    Ok(Session {
+        session_id: row.get("session_id")?,
+        member_id: row.get("member_id")?,
+        appid: row.get("appid")?,
+        openid: row.get("openid")?,
+        created_at: row.get("created_at")?,
+        expires_at: row.get("expires_at")?,
+    })
+}

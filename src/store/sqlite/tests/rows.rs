@@ -1,0 +1,111 @@
+//! What stands in the tables, and how it is found.
+
+use rusqlite::Connection;
+
+use super::folder;
+use crate::store::contract::{REFRESH_TTL, SESSION_TTL, START, app, at, login, person, refresh, token};
+use crate::store::sqlite::Sqlite;
+use crate::store::{Error, Sessions};
+
+#[tokio::test]
+async fn damage_that_shows_while_running_is_named_damage() {
+    let (_folder, path) = folder();
+    let store = Sqlite::open(&path).unwrap();
+    let session = login("alice", at(0)).session;
+    let bad = session.session_id.clone();
+    let write = move |db: &Connection| {
+        let mut insert = db.prepare_cached(
+            "INSERT INTO sessions (session_id, member_id, appid, openid, created_at, expires_at)
+             VALUES (?1, 'm', 'wx1', 'a b', 0, 9e15)",
+        )?;
+        Ok(insert.execute([bad])?)
+    };
+    store.write(write).await.unwrap();
+    let error = Sessions::find(&*store, &session.session_id, at(1)).await.unwrap_err();
+    assert!(matches!(error, Error::Damaged(_)), "{error}");
+    assert!(!format!("{error:?}").contains("a b"));
+}
+
+#[test]
+fn an_ended_session_keeps_no_trace_of_the_person() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (_folder, path) = folder();
+    let store = Sqlite::open(&path).unwrap();
+    runtime.block_on(async {
+        let new = login("oVeryPersonalOpenId", at(0));
+        let id = new.session.session_id.clone();
+        store.open(new).await.unwrap();
+        store.end(&id, at(1), at(2)).await.unwrap();
+        store.erase_keys(&app("wx1"), &person("oVeryPersonalOpenId")).await.unwrap();
+    });
+    let left: i64 = runtime
+        .block_on(
+            store.read(|db| Ok(db.query_row("SELECT count(*) FROM sessions WHERE openid NOTNULL", [], |r| r.get(0))?)),
+        )
+        .unwrap();
+    assert_eq!(left, 0);
+}
+
+#[tokio::test]
+async fn no_lookup_and_no_sweep_reads_a_whole_table() {
+    let (_folder, path) = folder();
+    let store = Sqlite::open(&path).unwrap();
+    for question in [
+        "members WHERE member_id = ?",
+        "members WHERE appid = ? AND openid = ?",
+        "members WHERE unionid = ?",
+        "sessions WHERE session_id = ? AND ended = 0 AND expires_at > ?",
+        "sessions WHERE member_id = ? AND appid = ? AND ended = 0 AND expires_at > ?",
+        "sessions WHERE expires_at <= ?",
+        "refresh_tokens t JOIN sessions s ON s.session_id = t.session_id WHERE t.hash = ? AND s.expires_at > ?",
+        "refresh_tokens WHERE expires_at <= ?",
+        "codes WHERE hash = ?",
+        "codes WHERE expires_at <= ?",
+        "session_keys WHERE appid = ? AND openid = ?",
+        "revocations WHERE until > ?",
+        "revocations WHERE until <= ?",
+    ] {
+        let plan = move |db: &Connection| {
+            let mut explain = db.prepare(&format!("EXPLAIN QUERY PLAN SELECT * FROM {question}"))?;
+            let count = explain.parameter_count();
+            let steps = explain.query_map(rusqlite::params_from_iter(vec![0; count]), |row| row.get(3))?;
+            Ok(steps.collect::<rusqlite::Result<Vec<String>>>()?)
+        };
+        let plan = store.read(plan).await.unwrap();
+        assert!(plan.iter().all(|step| step.starts_with("SEARCH")), "{question}: {plan:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_sweep_counts_the_rows_that_went() {
+    let (_folder, path) = folder();
+    let store = Sqlite::open(&path).unwrap();
+    let ended = login("bob", START);
+    let id = ended.session.session_id.clone();
+    store.open(login("alice", START)).await.unwrap();
+    store.open(ended).await.unwrap();
+    store.rotate(token("alice-0"), token("alice-1"), refresh(at(60))).await.unwrap();
+    store.end(&id, START, at(600)).await.unwrap();
+    assert_eq!(store.sweep(at(299)).await.unwrap(), 0);
+    assert_eq!(store.sweep(at(300)).await.unwrap(), 2, "two codes");
+    assert_eq!(store.sweep(at(600)).await.unwrap(), 1, "the revocation");
+    assert_eq!(store.sweep(START.plus(REFRESH_TTL)).await.unwrap(), 2, "the first refresh token of each");
+    assert_eq!(store.sweep(START.plus(SESSION_TTL)).await.unwrap(), 3, "the successor and both sessions");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sweep_of_more_than_one_batch_takes_all() {
+    let (_folder, path) = folder();
+    let store = Sqlite::open(&path).unwrap();
+    let logins: Vec<_> = (0..1100)
+        .map(|n| {
+            let store = std::sync::Arc::clone(&store);
+            tokio::spawn(async move { store.open(login(&format!("member{n}"), START)).await.unwrap() })
+        })
+        .collect();
+    for one in logins {
+        one.await.unwrap();
+    }
+    assert_eq!(store.sweep(START.plus(SESSION_TTL)).await.unwrap(), 3 * 1100);
+    assert_eq!(store.sweep(START.plus(SESSION_TTL)).await.unwrap(), 0);
+}
