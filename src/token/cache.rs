@@ -43,6 +43,7 @@ pub struct VerifiedCache<V> {
 impl<V: Expires + Send + Sync + 'static> VerifiedCache<V> {
     /// An empty cache of at most `capacity` bytes.
     pub fn new(capacity: u64) -> Self {
+        #[allow(clippy::borrowed_box)] // the signature that moka asks for
         let weigh = |token: &Box<[u8]>, _: &Arc<V>| {
             // The value's own heap is about the size of the token that it came from.
             u32::try_from(2 * token.len() + size_of::<V>() + OVERHEAD).unwrap_or(u32::MAX)

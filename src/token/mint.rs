@@ -156,3 +156,69 @@ impl Minter {
         Ok(Minted { token, claims, expires_in: exp.since(now) })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    use serde_json::{Value, json};
+
+    use super::super::fixture::{grant, kid, ring, section};
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_900);
+
+    fn minter(section: &config::Token) -> Minter {
+        Minter::new(ring(), section, Clock::manual(NOW))
+    }
+
+    fn part(token: &Minted, n: usize) -> Value {
+        let part = token.token.expose().split('.').nth(n).unwrap();
+        serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_token_says_what_the_contract_says_and_nothing_else() {
+        let minted = minter(&section(Algorithm::Es256)).mint(&grant(NOW)).unwrap();
+        assert_eq!(part(&minted, 0), json!({"typ": "at+jwt", "alg": "ES256", "kid": kid(Algorithm::Es256)}));
+        let expected = json!({
+            "iss": "https://auth.example.test", "aud": "wxgate", "sub": "member-1", "client_id": "wx0123456789abcdef",
+            "appid": "wx0123456789abcdef", "openid": "oX-alice_0123456789012345678", "unionid": "oU-alice",
+            "roles": ["admin", "shop:read"], "sid": "session-1", "jti": minted.claims.jti, "auth_time": 1_700_000_000,
+            "iat": 1_700_000_000, "exp": 1_700_007_200,
+        });
+        assert_eq!(part(&minted, 1), expected);
+        assert!(!format!("{minted:?}").contains(minted.token.expose()));
+    }
+
+    #[test]
+    fn what_is_unknown_is_left_out_and_several_audiences_are_a_list() {
+        let mut section = section(Algorithm::EdDsa);
+        section.audience.push("other".into());
+        let grant = Grant { unionid: None, roles: Vec::new(), ..grant(NOW) };
+        let claims = part(&minter(&section).mint(&grant).unwrap(), 1);
+        assert_eq!(claims["aud"], json!(["wxgate", "other"]));
+        assert!(claims.get("unionid").is_none() && claims.get("roles").is_none());
+    }
+
+    #[test]
+    fn a_token_never_outlives_its_session() {
+        let minter = minter(&section(Algorithm::Hs256));
+        let until = |millis| Grant { session_expires_at: Timestamp::from_millis(millis), ..grant(NOW) };
+        let minted = minter.mint(&until(1_700_000_060_999)).unwrap();
+        assert_eq!((minted.claims.expires_at.secs(), minted.expires_in.as_secs()), (1_700_000_060, 60));
+        assert_eq!(minter.mint(&until(1_700_000_000_950)).unwrap_err(), Error::SessionOver);
+        assert_eq!(minter.mint(&until(0)).unwrap_err(), Error::SessionOver);
+    }
+
+    #[test]
+    fn what_would_not_verify_is_not_minted() {
+        let minter = minter(&section(Algorithm::Hs256));
+        for role in ["", "a,b", "a b", "\u{7ba1}", "a\r\nb"] {
+            let grant = Grant { roles: vec!["ok".into(), role.into()], ..grant(NOW) };
+            assert_eq!(minter.mint(&grant).unwrap_err(), Error::Role, "{role:?}");
+        }
+        let grant = Grant { roles: (0..1000).map(|n| format!("role-{n}")).collect(), ..grant(NOW) };
+        assert_eq!(minter.mint(&grant).unwrap_err(), Error::TooLong);
+    }
+}

@@ -78,17 +78,20 @@ impl Verifier {
             return Err(Error::Malformed);
         }
         let first = memchr::memchr(b'.', token).ok_or(Error::Malformed)?;
-        // The last dot, so that a fourth part falls into the middle one, where base64url has no dot.
-        let last = memchr::memrchr(b'.', token).filter(|&n| n > first).ok_or(Error::Malformed)?;
+        let last = first + 1 + memchr::memchr(b'.', &token[first + 1..]).ok_or(Error::Malformed)?;
         let (message, signature) = (&token[..last], &token[last + 1..]);
+        // A fourth part; base64url has no dot either, but this is known before any key is asked for.
+        if signature.contains(&b'.') {
+            return Err(Error::Malformed);
+        }
 
         let header = decode(&token[..first])?;
         let header = Header::parse(&header).ok_or(Error::Malformed)?;
-        if !header.typ.is_some_and(|typ| typ.0 == ACCESS_TYP) {
+        if header.typ.is_none_or(|typ| typ.0 != ACCESS_TYP) {
             return Err(Error::Type);
         }
         let key = header.kid.and_then(|kid| self.ring.verifying_key(&kid.0)).ok_or(Error::UnknownKey)?;
-        if !header.alg.is_some_and(|alg| alg.0 == key.algorithm().name()) {
+        if header.alg.is_none_or(|alg| alg.0 != key.algorithm().name()) {
             return Err(Error::Algorithm);
         }
 
@@ -106,7 +109,7 @@ impl Verifier {
     /// The claims, if each is acceptable. The signature was right before this is asked.
     fn accept(&self, payload: &Payload<'_>) -> Result<Claims, Error> {
         let now = self.clock.now();
-        if !payload.iss.as_ref().is_some_and(|iss| iss.0 == *self.issuer) {
+        if payload.iss.as_ref().is_none_or(|iss| iss.0 != *self.issuer) {
             return Err(Error::Claim("iss"));
         }
         if !payload.aud.as_ref().is_some_and(|aud| self.audience.iter().any(|ours| aud.has(ours))) {
@@ -175,5 +178,7 @@ fn names(texts: &[Text<'_>], claim: &'static str) -> Result<Vec<String>, Error> 
         .collect()
 }
 
+#[cfg(test)]
+mod properties;
 #[cfg(test)]
 mod tests;
