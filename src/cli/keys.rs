@@ -26,9 +26,10 @@ pub fn import(
     clock: &Clock,
     out: &mut dyn Write,
 ) -> anyhow::Result<()> {
-    let content = read(file).with_context(|| file.display().to_string())?;
+    let failed = || format!("cannot import {}", file.display());
+    let content = read(file).with_context(failed)?;
     let imported = if hs256 { keys::import_hs256 } else { keys::import_pem }(&section.keys, &content, clock);
-    let Imported { algorithm, kid, replaced } = imported.with_context(|| file.display().to_string())?;
+    let Imported { algorithm, kid, replaced } = imported.with_context(failed)?;
 
     let name = algorithm.name();
     writeln!(out, "{name} key {kid} is now the active one in {}", section.keys.display())?;

@@ -38,39 +38,41 @@ pub(super) const KID_LEN: usize = 43;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[allow(missing_docs)] // each variant's text is its documentation
 pub enum Fault {
-    #[error("is not a PEM file with a PKCS#8 private key; from DER: `openssl pkey -inform DER -in FILE -out key.pem`")]
+    #[error(
+        "it is not a PEM file with a PKCS#8 private key; from DER: `openssl pkey -inform DER -in FILE -out key.pem`"
+    )]
     NotPem,
-    #[error("is a PKCS#1 key (BEGIN RSA PRIVATE KEY); convert it to PKCS#8: `openssl pkey -in FILE -out key.pem`")]
+    #[error("it is a PKCS#1 key (BEGIN RSA PRIVATE KEY); convert it to PKCS#8: `openssl pkey -in FILE -out key.pem`")]
     Pkcs1,
-    #[error("is a SEC 1 key (BEGIN EC PRIVATE KEY); convert it to PKCS#8: `openssl pkey -in FILE -out key.pem`")]
+    #[error("it is a SEC 1 key (BEGIN EC PRIVATE KEY); convert it to PKCS#8: `openssl pkey -in FILE -out key.pem`")]
     Sec1,
-    #[error("is encrypted with a passphrase; remove it: `openssl pkey -in FILE -out key.pem`")]
+    #[error("it is encrypted with a passphrase; remove it: `openssl pkey -in FILE -out key.pem`")]
     Encrypted,
-    #[error("is an OpenSSH key; convert a copy: `ssh-keygen -p -m PKCS8 -f COPY`")]
+    #[error("it is an OpenSSH key; convert a copy: `ssh-keygen -p -m PKCS8 -f COPY`")]
     OpenSsh,
-    #[error("is a public key or a certificate; tokens are signed with the private key that belongs to it")]
+    #[error("it is a public key or a certificate; tokens are signed with the private key that belongs to it")]
     Public,
-    #[error("holds more than one PEM block; leave only the private key")]
+    #[error("it holds more than one PEM block; leave only the private key")]
     SeveralKeys,
-    #[error("is damaged: the PEM block does not hold a PKCS#8 key")]
+    #[error("it is damaged: the PEM block does not hold a PKCS#8 key")]
     NotPkcs8,
     #[error(
-        "is on another curve than P-256; make one: `openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256`"
+        "it is on another curve than P-256; make one: `openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256`"
     )]
     Curve,
-    #[error("is of a kind that signs no tokens here; ES256 (P-256), EdDSA (Ed25519) and RS256 (RSA) do")]
+    #[error("it is of a kind that signs no tokens here; ES256 (P-256), EdDSA (Ed25519) and RS256 (RSA) do")]
     Kind,
     #[error(
-        "is an RSA key of less than 2048 bits; make one: `openssl genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:2048`"
+        "it is an RSA key of less than 2048 bits; make one: `openssl genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:2048`"
     )]
     Weak,
-    #[error("is shorter than {MIN_SECRET} bytes; make a secret: `openssl rand -out secret.bin {MIN_SECRET}`")]
+    #[error("it is shorter than {MIN_SECRET} bytes; make a secret: `openssl rand -out secret.bin {MIN_SECRET}`")]
     Short,
-    #[error("is damaged: the numbers in it do not make a key")]
+    #[error("it is damaged: the numbers in it do not make a key")]
     Unsound,
-    #[error("does not hold the key that its name says; restore it from the backup")]
+    #[error("it does not hold the key that its name says; restore it from the backup")]
     Misnamed,
-    #[error("could not be made: the system gives no random numbers")]
+    #[error("it could not be made: the system gives no random numbers")]
     NoRandomness,
 }
 
@@ -84,7 +86,7 @@ pub struct Key {
 }
 
 enum Checker {
-    Secret(hmac::Key),
+    Secret(Box<hmac::Key>),
     Public(ParsedPublicKey),
 }
 
@@ -141,7 +143,7 @@ impl Key {
             algorithm: Algorithm::Hs256,
             kid: thumbprint(&jwk),
             signer: EncodingKey::from_secret(secret),
-            checker: Checker::Secret(hmac::Key::new(hmac::HMAC_SHA256, secret)),
+            checker: Checker::Secret(Box::new(hmac::Key::new(hmac::HMAC_SHA256, secret))),
             jwk: None,
         })
     }

@@ -15,11 +15,11 @@ use super::key::{Fault, Key};
 use crate::clock::{Clock, Timestamp};
 use crate::config::Algorithm;
 
-/// Why there is no ring, or why a key was not imported.
+/// Why there is no ring, or why a key was not imported. The remedy may be in the source: print the whole chain.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file or the directory cannot be read or written; also when others may read it.
-    #[error("{}: {source}", path.display())]
+    #[error("cannot use {}", path.display())]
     File {
         /// Which.
         path: PathBuf,
@@ -34,11 +34,12 @@ pub enum Error {
         path: PathBuf,
     },
     /// A key file of the ring holds something else.
-    #[error("{}: {fault}", path.display())]
+    #[error("{} is no key of this ring", path.display())]
     Key {
         /// The key file.
         path: PathBuf,
         /// What is wrong with it.
+        #[source]
         fault: Fault,
     },
     /// The ring names a key whose file is gone.
@@ -67,9 +68,12 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
-    /// The key that was to be imported or made is not fit.
-    #[error("the key {0}")]
-    Unfit(#[from] Fault),
+    /// The key that was to be imported is not fit.
+    #[error("the key was not taken")]
+    Unfit(#[source] Fault),
+    /// A new key could not be made.
+    #[error("no key could be made")]
+    Generation(#[source] Fault),
 }
 
 /// What a key of the ring is for.
@@ -115,8 +119,8 @@ impl KeyRing {
             // Again: another process may have been here before the lock was ours.
             records = recorded(&directory, clock)?;
             if !records.iter().any(|r| r.signs(algorithm)) {
-                let content = Key::generate(algorithm)?;
-                let key = Key::from_file(algorithm, &content)?;
+                let content = Key::generate(algorithm).map_err(Error::Generation)?;
+                let key = Key::from_file(algorithm, &content).map_err(Error::Generation)?;
                 directory.write(&key, &content)?;
                 activate(&mut records, &key, clock.now());
                 directory.save(records.clone())?;
@@ -178,7 +182,7 @@ pub struct Imported {
 /// # Errors
 /// [`Error::Unfit`] when the key is not fit, else as [`KeyRing::open`].
 pub fn import_pem(dir: &Path, pem: &[u8], clock: &Clock) -> Result<Imported, Error> {
-    import(dir, &Key::from_pem(pem)?, pem, clock)
+    import(dir, &Key::from_pem(pem).map_err(Error::Unfit)?, pem, clock)
 }
 
 /// As [`import_pem`], for the raw bytes of an HS256 secret.
@@ -186,7 +190,7 @@ pub fn import_pem(dir: &Path, pem: &[u8], clock: &Clock) -> Result<Imported, Err
 /// # Errors
 /// As [`import_pem`].
 pub fn import_hs256(dir: &Path, secret: &[u8], clock: &Clock) -> Result<Imported, Error> {
-    import(dir, &Key::from_secret(secret)?, secret, clock)
+    import(dir, &Key::from_secret(secret).map_err(Error::Unfit)?, secret, clock)
 }
 
 fn import(dir: &Path, key: &Key, content: &[u8], clock: &Clock) -> Result<Imported, Error> {

@@ -25,11 +25,11 @@ const LEN: usize = 32;
 /// Sets the first token's message apart from a successor's, which is always 32 bytes and never this long.
 const FIRST: &[u8] = b"wxgate: first refresh token of session ";
 
-/// Why there is no refresh secret.
+/// Why there is no refresh secret. The remedy may be in the source: print the whole chain.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file cannot be read or written; also when others may read it.
-    #[error("refresh.key: {0}")]
+    #[error("cannot use refresh.key")]
     File(#[from] io::Error),
     /// It does not hold 32 bytes.
     #[error("refresh.key does not hold {LEN} bytes; restore it from the backup (a new one ends every refresh token)")]

@@ -7,6 +7,11 @@ fn clock() -> Clock {
     Clock::manual(Timestamp::from_secs(1_700_000_000))
 }
 
+/// The error with its sources, as an operator sees it.
+fn refusal(dir: &Path) -> String {
+    format!("{:#}", anyhow::Error::from(KeyRing::open(dir, Algorithm::Es256, &clock()).unwrap_err()))
+}
+
 fn names(dir: &Path) -> Vec<String> {
     let mut names: Vec<String> = fs::read_dir(dir)
         .unwrap()
@@ -103,7 +108,7 @@ fn a_stray_key_is_refused_by_name_with_the_remedy() {
     for stray in ["es256.pem", "ES256-short.pem", "HS256-NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs.pem", "x.secret"] {
         let home = tempfile::tempdir().unwrap();
         fs::write(home.path().join(stray), "x").unwrap();
-        let error = KeyRing::open(home.path(), Algorithm::Es256, &clock()).unwrap_err().to_string();
+        let error = refusal(home.path());
         assert!(error.contains(stray) && error.contains("wxgate keys import"), "{error}");
     }
 }
@@ -119,7 +124,8 @@ fn other_files_in_the_directory_are_left_alone() {
 
 #[test]
 fn a_damaged_directory_is_refused_and_never_repaired_silently() {
-    let damage: [(&str, fn(&Path, &str)); 6] = [
+    type Damage = fn(&Path, &str);
+    let damage: [(&str, Damage); 6] = [
         ("ring.json", |dir, _| fs::write(dir.join("ring.json"), "{").unwrap()),
         ("ring.json", |dir, kid| {
             let twice = format!(r#"{{"kid":"{kid}","alg":"ES256","state":"active","since":0,"created_at":0}}"#);
@@ -142,7 +148,7 @@ fn a_damaged_directory_is_refused_and_never_repaired_silently() {
         let home = tempfile::tempdir().unwrap();
         let kid = active(&KeyRing::open(home.path(), Algorithm::Es256, &clock()).unwrap(), Algorithm::Es256);
         damage(home.path(), &kid);
-        let error = KeyRing::open(home.path(), Algorithm::Es256, &clock()).unwrap_err().to_string();
+        let error = refusal(home.path());
         assert!(error.contains(said), "{error}");
     }
 }
@@ -151,7 +157,7 @@ fn a_damaged_directory_is_refused_and_never_repaired_silently() {
 fn a_directory_that_everybody_may_write_to_is_refused() {
     let home = tempfile::tempdir().unwrap();
     fs::set_permissions(home.path(), fs::Permissions::from_mode(0o777)).unwrap();
-    let error = KeyRing::open(home.path(), Algorithm::Es256, &clock()).unwrap_err().to_string();
+    let error = refusal(home.path());
     assert!(error.contains("chmod 700"), "{error}");
 }
 
