@@ -1,1 +1,251 @@
-//! To be written.
+//! The key ring: which keys there are, which of them signs, which only verify.
+//!
+//! A ring is read whole from the key directory and never changes; a reload reads another. Per algorithm one key is
+//! *active* and signs; the ones before it are *retiring*: they verify what they signed and stay in the JWKS. Every key
+//! verifies its own algorithm, whatever the configuration signs with. One key is [`super::key`], the files are
+//! [`super::directory`].
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::directory::{Directory, Record};
+use super::key::{Fault, Key};
+use crate::clock::{Clock, Timestamp};
+use crate::config::Algorithm;
+
+/// Why there is no ring, or why a key was not imported. The remedy may be in the source: print the whole chain.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file or the directory cannot be read or written; also when others may read it.
+    #[error("cannot use {}", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Everybody may write to the directory, and so put keys there.
+    #[error("{}: everybody may write to this key directory; run `chmod 700` on it", path.display())]
+    Exposed {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// A key file of the ring holds something else.
+    #[error("{} is no key of this ring", path.display())]
+    Key {
+        /// The key file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        fault: Fault,
+    },
+    /// The ring names a key whose file is gone.
+    #[error("{}: this key is in ring.json, but its file is gone; restore it from the backup", path.display())]
+    Missing {
+        /// The file that should be there.
+        path: PathBuf,
+    },
+    /// A key under a name that is not ours.
+    #[error(
+        "{path}: this file is not part of the key ring; move it elsewhere, and if it shall sign, run \
+         `wxgate keys import` on it there",
+        path = path.display()
+    )]
+    Stray {
+        /// The file.
+        path: PathBuf,
+    },
+    /// `ring.json` is damaged, contradicts itself, or is of a later version.
+    #[error(
+        "{path}: this is not a key ring that can be read; restore it from the backup, or move it away: it is then made \
+         anew, with the newest key of each algorithm active",
+        path = path.display()
+    )]
+    Ring {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The key that was to be imported is not fit.
+    #[error("the key was not taken")]
+    Unfit(#[source] Fault),
+    /// A new key could not be made.
+    #[error("no key could be made")]
+    Generation(#[source] Fault),
+}
+
+/// What a key of the ring is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// Signs, when its algorithm is the configured one, and verifies.
+    Active,
+    /// Verifies what it signed before.
+    Retiring,
+}
+
+/// A key and its place in the ring.
+#[derive(Debug)]
+pub struct Entry {
+    /// The key.
+    pub key: Key,
+    /// What it is for.
+    pub state: State,
+    /// When it entered that state.
+    pub since: Timestamp,
+    /// When it was made or imported.
+    pub created_at: Timestamp,
+}
+
+/// All keys, ready for use; immutable.
+#[derive(Debug)]
+pub struct KeyRing {
+    entries: Vec<Entry>,
+}
+
+impl KeyRing {
+    /// Reads the ring in `dir`, and makes what is missing: the directory (`0700`), the active key of `algorithm`. Of
+    /// several processes that start at once, one makes it and all get it.
+    ///
+    /// # Errors
+    /// Any [`Error`]; nothing is repaired silently.
+    pub fn open(dir: &Path, algorithm: Algorithm, clock: &Clock) -> Result<Self, Error> {
+        let directory = Directory::open(dir)?;
+        let mut records = directory.records()?.unwrap_or_default();
+        if !records.iter().any(|r| r.signs(algorithm)) {
+            let _lock = directory.lock()?;
+            // Again: another process may have been here before the lock was ours.
+            records = recorded(&directory, clock)?;
+            if !records.iter().any(|r| r.signs(algorithm)) {
+                let content = Key::generate(algorithm).map_err(Error::Generation)?;
+                let key = Key::from_file(algorithm, &content).map_err(Error::Generation)?;
+                directory.write(&key, &content)?;
+                activate(&mut records, &key, clock.now());
+                directory.save(records.clone())?;
+            }
+        }
+        Self::load(&directory, &records)
+    }
+
+    fn load(directory: &Directory<'_>, records: &[Record]) -> Result<Self, Error> {
+        for (algorithm, kid) in directory.files()? {
+            if !records.iter().any(|r| r.kid == kid) {
+                // What an interrupted import leaves behind: never active, so no token is lost by leaving it alone.
+                tracing::warn!(algorithm = algorithm.name(), kid, "a key file is not in ring.json and is not used");
+            }
+        }
+        let mut entries = Vec::with_capacity(records.len());
+        for record in records {
+            let Some(algorithm) = record.algorithm() else { continue };
+            entries.push(Entry {
+                key: directory.read(algorithm, &record.kid)?,
+                state: record.state,
+                since: Timestamp::from_secs(record.since),
+                created_at: Timestamp::from_secs(record.created_at),
+            });
+        }
+        Ok(Self { entries })
+    }
+
+    /// The key that signs new tokens of `algorithm`.
+    pub fn signing_key(&self, algorithm: Algorithm) -> Option<&Key> {
+        self.entries.iter().find(|e| e.state == State::Active && e.key.algorithm() == algorithm).map(|e| &e.key)
+    }
+
+    /// The key of this name. A ring has a handful of keys: a scan is the fastest map.
+    pub fn verifying_key(&self, kid: &str) -> Option<&Key> {
+        self.entries.iter().find(|e| e.key.kid() == kid).map(|e| &e.key)
+    }
+
+    /// All keys, in the order in which they came.
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+}
+
+/// What an import did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Imported {
+    /// The algorithm, decided by the key.
+    pub algorithm: Algorithm,
+    /// Its name in tokens.
+    pub kid: String,
+    /// The key that was active until now, if it is another; it verifies on.
+    pub replaced: Option<String>,
+}
+
+/// Takes a PEM file with a PKCS#8 key into the ring of `dir`; it becomes the active key of its algorithm. Importing a
+/// key twice changes nothing.
+///
+/// # Errors
+/// [`Error::Unfit`] when the key is not fit, else as [`KeyRing::open`].
+pub fn import_pem(dir: &Path, pem: &[u8], clock: &Clock) -> Result<Imported, Error> {
+    import(dir, &Key::from_pem(pem).map_err(Error::Unfit)?, pem, clock)
+}
+
+/// As [`import_pem`], for the raw bytes of an HS256 secret.
+///
+/// # Errors
+/// As [`import_pem`].
+pub fn import_hs256(dir: &Path, secret: &[u8], clock: &Clock) -> Result<Imported, Error> {
+    import(dir, &Key::from_secret(secret).map_err(Error::Unfit)?, secret, clock)
+}
+
+fn import(dir: &Path, key: &Key, content: &[u8], clock: &Clock) -> Result<Imported, Error> {
+    let directory = Directory::open(dir)?;
+    let _lock = directory.lock()?;
+    let mut records = recorded(&directory, clock)?;
+    let (algorithm, kid) = (key.algorithm(), key.kid().to_owned());
+    if records.iter().any(|r| r.signs(algorithm) && r.kid == kid) {
+        return Ok(Imported { algorithm, kid, replaced: None });
+    }
+    directory.write(key, content)?;
+    let replaced = activate(&mut records, key, clock.now());
+    directory.save(records)?;
+    Ok(Imported { algorithm, kid, replaced })
+}
+
+/// The records, or, where `ring.json` is missing beside key files (a first start that was cut short, a restore that
+/// forgot it), records made from the files: all verify, the newest of each algorithm signs. Locking out every caller
+/// over a lost list would be the worse answer.
+fn recorded(directory: &Directory<'_>, clock: &Clock) -> Result<Vec<Record>, Error> {
+    if let Some(records) = directory.records()? {
+        return Ok(records);
+    }
+    let mut records = Vec::new();
+    for (algorithm, kid) in directory.files()? {
+        activate(&mut records, &directory.read(algorithm, &kid)?, clock.now());
+    }
+    if !records.is_empty() {
+        tracing::warn!(keys = records.len(), "ring.json was missing and is made anew from the key files");
+        directory.save(records.clone())?;
+    }
+    Ok(records)
+}
+
+/// Makes `key` the active one of its algorithm; returns the name of the one that was.
+fn activate(records: &mut Vec<Record>, key: &Key, now: Timestamp) -> Option<String> {
+    let (alg, since) = (key.algorithm().name(), now.secs());
+    let mut replaced = None;
+    if let Some(former) = records.iter_mut().find(|r| r.signs(key.algorithm()) && r.kid != key.kid()) {
+        former.state = State::Retiring;
+        former.since = since;
+        replaced = Some(former.kid.clone());
+    }
+    match records.iter_mut().find(|r| r.kid == key.kid()) {
+        Some(known) => (known.state, known.since) = (State::Active, since),
+        None => records.push(Record {
+            kid: key.kid().to_owned(),
+            alg: alg.to_owned(),
+            state: State::Active,
+            since,
+            created_at: since,
+        }),
+    }
+    replaced
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,18 +1,28 @@
 //! Tokens: what is in them, how they are signed, how they are checked.
 //!
 //! *Access token*: a JWT (RFC 9068 profile, `typ: at+jwt`), minted by [`mint`] with the active key of [`keys`], checked by
-//! [`verify`] without a store, published by [`jwks`]. *Refresh token*: opaque, [`refresh`]. What was revoked before its
-//! time is in [`revocation`]. HTTP is unknown here: where a token stands in a request is the pipeline's business.
+//! [`verify`] without a store, published by [`jwks`]; [`cache`] remembers what was verified. *Refresh token*: opaque,
+//! [`refresh`]. What was revoked before its time is in [`revocation`]. HTTP is unknown here: where a token stands in a
+//! request is the pipeline's business.
 
+pub mod cache;
+mod directory;
+#[cfg(test)]
+mod fixture;
+mod header;
 pub mod jwks;
+pub mod key;
 pub mod keys;
 pub mod mint;
+mod object;
+mod payload;
+mod pkcs8;
 pub mod refresh;
 pub mod revocation;
 pub mod verify;
 
 use crate::clock::Timestamp;
-use crate::ids::{AppId, MemberId, OpenId, SessionId, UnionId};
+use crate::ids::{self, AppId, MemberId, OpenId, SessionId, UnionId};
 
 /// `typ` of an access token (RFC 9068, section 2.1).
 pub const ACCESS_TYP: &str = "at+jwt";
@@ -22,6 +32,11 @@ pub const LEEWAY_SECS: i64 = 60;
 
 /// Longest access token that is looked at, bytes.
 pub const MAX_TOKEN: usize = 8 * 1024;
+
+/// Whether a role or a `jti` can stand in a header and in a list: visible ASCII without comma, 1 to 128 bytes.
+pub fn is_name(text: &str) -> bool {
+    (1..=ids::MAX_LEN).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic() && b != b',')
+}
 
 /// What a verified access token says.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,1 +1,271 @@
-//! To be written.
+//! What was revoked before its time: asked on every request, changed rarely, read without locks.
+//!
+//! Three kinds of entry. A *session* is dead. An *epoch* of a member or of an app ends every session that was opened
+//! before it. Each entry lives until the last token that it concerns has expired, then [`Revocations::sweep`] drops it,
+//! so the set is as large as what was revoked within one token life. The store keeps revocations durably; this is the
+//! copy in memory.
+//!
+//! *Epochs and the second.* A token says in whole seconds when its login was. An epoch must end a login of the same
+//! second that came before it and spare one that came after it. The session ids that the gateway makes are UUIDs of
+//! version 7 and carry the millisecond (RFC 9562, section 5.7); where that agrees with `auth_time`, it decides, and a tie
+//! spares: whoever sets an epoch also revokes by id the sessions that it ended. A token of another minter has no such
+//! precision and dies with the whole second: there it is better to ask once too often for a login than to let a banned
+//! member in.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use foldhash::quality::RandomState;
+use papaya::{Compute, HashMap, Operation};
+
+use super::Claims;
+use crate::clock::Timestamp;
+use crate::ids::{AppId, MemberId, SessionId};
+
+/// How far the millisecond in a session id may lie from `auth_time` and still be that login's: the two are taken one
+/// after the other, maybe on both sides of a second's end.
+const AGREEMENT_MILLIS: i64 = 2000;
+
+/// Everything before `at` is revoked; may be forgotten at `until`.
+#[derive(Debug, Clone, Copy)]
+struct Epoch {
+    at: Timestamp,
+    until: Timestamp,
+}
+
+impl Epoch {
+    fn later(self, other: Self) -> Self {
+        Self { at: self.at.max(other.at), until: self.until.max(other.until) }
+    }
+}
+
+/// The set. Share it in an `Arc`; it outlives a reload.
+#[derive(Debug, Default)]
+pub struct Revocations {
+    /// Entries in all maps, never fewer than there are: raised before an insertion, lowered after a removal.
+    entries: AtomicUsize,
+    sessions: HashMap<SessionId, Timestamp, RandomState>,
+    members: HashMap<MemberId, Epoch, RandomState>,
+    apps: HashMap<AppId, Epoch, RandomState>,
+}
+
+impl Revocations {
+    /// An empty set.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Whether a token that says this is to be refused.
+    pub fn is_revoked(&self, claims: &Claims) -> bool {
+        // Most of the time nothing is revoked; then this is all there is to do.
+        if self.entries.load(Ordering::Acquire) == 0 {
+            return false;
+        }
+        self.sessions.pin().contains_key(&claims.session_id)
+            || self.members.pin().get(&claims.member_id).is_some_and(|epoch| opened_before(claims, epoch.at))
+            || self.apps.pin().get(&claims.appid).is_some_and(|epoch| opened_before(claims, epoch.at))
+    }
+
+    /// Ends one session. `until`: when the last access token of it has expired.
+    pub fn revoke_session(&self, id: &SessionId, until: Timestamp) {
+        self.put(&self.sessions, id, until, Ord::max);
+    }
+
+    /// Ends the sessions of a member that were opened before `at`. `until`: when the last access token of theirs has
+    /// expired. Epochs only ever move forward.
+    pub fn revoke_member(&self, id: &MemberId, at: Timestamp, until: Timestamp) {
+        self.put(&self.members, id, Epoch { at, until }, Epoch::later);
+    }
+
+    /// Ends the sessions of all members of an app that were opened before `at`; as [`Self::revoke_member`].
+    pub fn revoke_app(&self, id: &AppId, at: Timestamp, until: Timestamp) {
+        self.put(&self.apps, id, Epoch { at, until }, Epoch::later);
+    }
+
+    /// Drops the entries whose `until` is `now` or past.
+    pub fn sweep(&self, now: Timestamp) {
+        self.drop_from(&self.sessions, |until| *until <= now);
+        self.drop_from(&self.members, |epoch| epoch.until <= now);
+        self.drop_from(&self.apps, |epoch| epoch.until <= now);
+    }
+
+    /// How many entries there are; for metrics.
+    pub fn len(&self) -> usize {
+        self.entries.load(Ordering::Acquire)
+    }
+
+    /// Whether nothing is revoked.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn put<K, V>(&self, map: &HashMap<K, V, RandomState>, key: &K, value: V, merge: fn(V, V) -> V)
+    where
+        K: Clone + Eq + std::hash::Hash,
+        V: Copy,
+    {
+        self.entries.fetch_add(1, Ordering::AcqRel);
+        let map = map.pin();
+        let done = map
+            .compute(key.clone(), |old| Operation::<V, ()>::Insert(old.map_or(value, |(_, &old)| merge(old, value))));
+        if !matches!(done, Compute::Inserted(..)) {
+            self.entries.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+
+    fn drop_from<K, V>(&self, map: &HashMap<K, V, RandomState>, over: impl Fn(&V) -> bool)
+    where
+        K: Eq + std::hash::Hash,
+    {
+        let map = map.pin();
+        for (key, _) in map.iter().filter(|(_, value)| over(value)) {
+            // Asked again at the removal: the entry may have been prolonged in between.
+            if let Ok(Some(_)) = map.remove_if(key, |_, value| over(value)) {
+                self.entries.fetch_sub(1, Ordering::AcqRel);
+            }
+        }
+    }
+}
+
+/// Whether the login behind a token was before `at`.
+fn opened_before(claims: &Claims, at: Timestamp) -> bool {
+    match claims.auth_time.and_then(|auth_time| precise(&claims.session_id, auth_time)) {
+        Some(login) => login < at,
+        None => claims.auth_time.unwrap_or(claims.issued_at).secs() <= at.secs(),
+    }
+}
+
+/// The millisecond of a login, from the id of its session.
+fn precise(session: &SessionId, auth_time: Timestamp) -> Option<Timestamp> {
+    let id = uuid::Uuid::try_parse(session.as_str()).ok().filter(|id| id.get_version_num() == 7)?;
+    // The first 48 bits (RFC 9562, section 5.7).
+    let millis = Timestamp::from_millis(i64::try_from(id.as_u128() >> 80).ok()?);
+    (millis.millis().abs_diff(auth_time.millis()) <= AGREEMENT_MILLIS.unsigned_abs()).then_some(millis)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::OpenId;
+
+    const LOGIN: i64 = 1_700_000_000_500;
+
+    fn ms(millis: i64) -> Timestamp {
+        Timestamp::from_millis(millis)
+    }
+
+    fn v7(millis: i64) -> String {
+        let millis = u64::try_from(millis).unwrap();
+        uuid::Builder::from_unix_timestamp_millis(millis, &[7; 10]).into_uuid().to_string()
+    }
+
+    fn token(session: &str, auth_time: Option<i64>) -> Claims {
+        Claims {
+            member_id: MemberId::parse("alice").unwrap(),
+            session_id: SessionId::parse(session).unwrap(),
+            appid: AppId::parse("wx1").unwrap(),
+            openid: OpenId::parse("o1").unwrap(),
+            unionid: None,
+            roles: Vec::new(),
+            jti: None,
+            auth_time: auth_time.map(|t| Timestamp::from_secs(ms(t).secs())),
+            issued_at: Timestamp::from_secs(ms(LOGIN).secs()),
+            expires_at: ms(LOGIN + 7_200_000),
+        }
+    }
+
+    fn member_epoch(at: i64) -> Revocations {
+        let set = Revocations::new();
+        set.revoke_member(&MemberId::parse("alice").unwrap(), ms(at), ms(at + 7_200_000));
+        set
+    }
+
+    #[test]
+    fn a_revoked_session_is_refused_and_no_other() {
+        let set = Revocations::new();
+        assert!(!set.is_revoked(&token("s1", None)));
+        set.revoke_session(&SessionId::parse("s1").unwrap(), ms(LOGIN + 1));
+        assert!(set.is_revoked(&token("s1", None)));
+        assert!(!set.is_revoked(&token("s2", None)));
+    }
+
+    #[test]
+    fn an_epoch_spares_a_later_login_of_the_same_second_and_ends_an_earlier_one() {
+        let set = member_epoch(LOGIN);
+        assert!(set.is_revoked(&token(&v7(LOGIN - 1), Some(LOGIN - 1))));
+        assert!(!set.is_revoked(&token(&v7(LOGIN + 1), Some(LOGIN + 1))));
+        assert!(!set.is_revoked(&token(&v7(LOGIN), Some(LOGIN))), "a tie spares");
+    }
+
+    #[test]
+    fn a_session_id_made_on_the_other_side_of_a_second_still_tells_the_millisecond() {
+        let set = member_epoch(1_700_000_001_005);
+        assert!(set.is_revoked(&token(&v7(1_700_000_001_001), Some(1_700_000_000_999))));
+        assert!(!set.is_revoked(&token(&v7(1_700_000_001_009), Some(1_700_000_000_999))));
+    }
+
+    #[test]
+    fn a_token_of_another_minter_dies_with_the_whole_second() {
+        let set = member_epoch(LOGIN);
+        for session in ["s1".to_owned(), v7(LOGIN + 86_400_000)] {
+            assert!(set.is_revoked(&token(&session, Some(LOGIN + 400))));
+            assert!(!set.is_revoked(&token(&session, Some(LOGIN + 500))), "the next second");
+        }
+        assert!(set.is_revoked(&token("s1", None)), "without auth_time, iat counts");
+    }
+
+    #[test]
+    fn an_app_epoch_ends_the_sessions_of_that_app_alone() {
+        let set = Revocations::new();
+        set.revoke_app(&AppId::parse("wx1").unwrap(), ms(LOGIN + 60_000), ms(LOGIN + 90_000));
+        assert!(set.is_revoked(&token("s1", None)));
+        let other = Claims { appid: AppId::parse("wx2").unwrap(), ..token("s1", None) };
+        assert!(!set.is_revoked(&other));
+    }
+
+    #[test]
+    fn an_epoch_never_moves_back() {
+        let set = member_epoch(LOGIN);
+        set.revoke_member(&MemberId::parse("alice").unwrap(), ms(LOGIN - 60_000), ms(LOGIN - 1));
+        assert!(set.is_revoked(&token(&v7(LOGIN - 1), Some(LOGIN - 1))));
+        set.sweep(ms(LOGIN));
+        assert!(!set.is_empty(), "nor is it forgotten earlier");
+    }
+
+    #[test]
+    fn entries_go_when_the_last_token_they_concern_has_expired() {
+        let set = member_epoch(LOGIN);
+        set.revoke_session(&SessionId::parse("s1").unwrap(), ms(LOGIN + 10));
+        set.revoke_session(&SessionId::parse("s1").unwrap(), ms(LOGIN + 5));
+        assert_eq!(set.len(), 2);
+        set.sweep(ms(LOGIN + 9));
+        assert_eq!(set.len(), 2);
+        set.sweep(ms(LOGIN + 10));
+        assert_eq!(set.len(), 1);
+        set.sweep(ms(LOGIN + 7_200_000));
+        assert!(set.is_empty());
+    }
+
+    #[test]
+    fn a_revocation_is_not_lost_beside_a_sweep() {
+        let set = Revocations::new();
+        std::thread::scope(|scope| {
+            for n in 0..4 {
+                let set = &set;
+                scope.spawn(move || {
+                    for i in 0..500 {
+                        let id = SessionId::parse(&format!("s{}", i % 50)).unwrap();
+                        set.revoke_session(&id, ms(i64::from(i % 2 == 0) * 100));
+                        set.sweep(ms(50));
+                        let kept = SessionId::parse(&format!("kept-{n}-{i}")).unwrap();
+                        set.revoke_session(&kept, ms(100));
+                        assert!(set.is_revoked(&token(kept.as_str(), None)));
+                    }
+                });
+            }
+        });
+        set.sweep(ms(50));
+        assert_eq!(set.len(), set.sessions.len());
+        set.sweep(ms(100));
+        assert_eq!(set.len(), 0);
+    }
+}
