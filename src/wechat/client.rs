@@ -137,13 +137,18 @@ fn classify(fault: reqwest::Error) -> Error {
 /// invalid data, and a peer that hangs up during the handshake as an end of file or a reset, none of which TCP's own
 /// connect gives.
 fn tls_failed(fault: &reqwest::Error) -> bool {
+    use io::ErrorKind::{ConnectionReset, InvalidData, UnexpectedEof};
     let mut next = fault.source();
     while let Some(cause) = next {
-        if let Some(cause) = cause.downcast_ref::<io::Error>() {
-            use io::ErrorKind::{ConnectionReset, InvalidData, UnexpectedEof};
-            return matches!(cause.kind(), InvalidData | UnexpectedEof | ConnectionReset);
+        let Some(io) = cause.downcast_ref::<io::Error>() else {
+            next = cause.source();
+            continue;
+        };
+        if matches!(io.kind(), InvalidData | UnexpectedEof | ConnectionReset) {
+            return true;
         }
-        next = cause.source();
+        // An io::Error around another one gives that one's source, so the inner has to be asked for.
+        next = io.get_ref().map(|inner| inner as &(dyn StdError + 'static));
     }
     false
 }
