@@ -52,6 +52,11 @@ impl Client {
             .redirect(redirect::Policy::none())
             .retry(retry::never())
             .referer(false)
+            // Not asked for and not undone: a small body must not become a large one.
+            .no_gzip()
+            .no_brotli()
+            .no_zstd()
+            .no_deflate()
             // A proxy named in the environment would read the secrets of a plain-http base, and nobody configured it.
             .no_proxy();
         let base = config.api_base.trim_end_matches('/').to_owned();

@@ -1,0 +1,3 @@
+//! The commands of `wxgate`, one file each. Nothing else prints.
+
+pub mod simulate;
