@@ -109,11 +109,12 @@ async fn exchange(request: RequestBuilder) -> Result<Map<String, Value>, Error> 
 /// The body, cut off once it passes [`MAX_ANSWER`]: what follows is never held in memory.
 async fn read(mut response: Response) -> Result<Zeroizing<Vec<u8>>, Error> {
     const TOO_LARGE: Error = Error::Answer("it is too large");
-    if response.content_length().is_some_and(|announced| announced > MAX_ANSWER as u64) {
-        return Err(TOO_LARGE);
-    }
+    let room = match response.content_length() {
+        None => MAX_ANSWER,
+        Some(announced) => usize::try_from(announced).ok().filter(|n| *n <= MAX_ANSWER).ok_or(TOO_LARGE)?,
+    };
     // All at once, because a buffer that grows would leave copies of the session_key behind, unwiped.
-    let mut body = Zeroizing::new(Vec::with_capacity(MAX_ANSWER));
+    let mut body = Zeroizing::new(Vec::with_capacity(room));
     while let Some(chunk) = response.chunk().await.map_err(classify)? {
         if body.len() + chunk.len() > MAX_ANSWER {
             return Err(TOO_LARGE);

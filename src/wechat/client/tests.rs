@@ -159,6 +159,14 @@ async fn a_body_of_200_megabytes_is_cut_off() {
 }
 
 #[tokio::test]
+async fn a_body_that_announces_too_much_is_not_read() {
+    let error = World::start().await.exchange_meeting(Fault::Body(vec![b' '; MAX_ANSWER + 1])).await;
+    assert!(matches!(error, Error::Answer("it is too large")), "{error:?}");
+    let error = World::start().await.exchange_meeting(Fault::Body(vec![b' '; MAX_ANSWER])).await;
+    assert!(matches!(error, Error::Answer("it is empty")), "{error:?}");
+}
+
+#[tokio::test]
 async fn a_header_of_8_megabytes_is_cut_off() {
     let error = World::start().await.exchange_meeting(Fault::HugeHeader(8_000_000)).await;
     assert!(matches!(error, Error::Transport(_)), "{error:?}");
