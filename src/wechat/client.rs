@@ -1,4 +1,163 @@
-//! To be written.
-/// client
-#[derive(Debug)]
-pub struct Client;
+//! HTTP to WeChat: one deadline, one size limit, no redirects, no retries, no URLs in errors.
+//!
+//! WeChat takes AppSecrets, codes and access tokens in the query string, so a URL of this module is a secret: it is built
+//! from pairs, each percent-encoded, and leaves with the request only. Nothing is sent twice, because a login code works
+//! once: a repeated exchange would turn a lost answer into "code used". What the answers mean is read by [`answer`] and by
+//! the calls ([`code2session`](super::code2session)).
+
+use std::error::Error as StdError;
+use std::io;
+use std::time::Duration;
+
+use reqwest::{RequestBuilder, Response, redirect, retry};
+use serde_json::{Map, Value};
+use zeroize::Zeroizing;
+
+use super::{Error, answer};
+use crate::config::section;
+
+/// Largest answer that is read, bytes. The calls made here answer a few hundred.
+pub const MAX_ANSWER: usize = 64 * 1024;
+
+/// Longest wait for a connection. The rest of the deadline is left for the answer.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long an idle connection is kept: shorter than the minute or so after which balancers commonly drop one silently.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(50);
+
+/// Idle connections kept. Logins come in bursts; more would only be closed again.
+const MAX_IDLE: usize = 32;
+
+/// A client of WeChat's server API. Cheap to clone; clones share the connections.
+#[derive(Debug, Clone)]
+pub struct Client {
+    http: reqwest::Client,
+    base: String,
+}
+
+impl Client {
+    /// A client for `config.api_base`; opens no connection yet. `config.timeout` is the total deadline of each call:
+    /// connecting, TLS, head and body together.
+    ///
+    /// # Errors
+    /// [`Error::Connect`] when the base is not an absolute URL, or when it is `https` and the machine has no root
+    /// certificates.
+    pub fn new(config: &section::WeChat) -> Result<Self, Error> {
+        let mut builder = reqwest::Client::builder()
+            .user_agent(concat!("wxgate/", env!("CARGO_PKG_VERSION")))
+            .timeout(config.timeout)
+            .connect_timeout(config.timeout.min(CONNECT_TIMEOUT))
+            .pool_idle_timeout(IDLE_TIMEOUT)
+            .pool_max_idle_per_host(MAX_IDLE)
+            .redirect(redirect::Policy::none())
+            .retry(retry::never())
+            .referer(false)
+            // Not asked for and not undone: a small body must not become a large one.
+            .no_gzip()
+            .no_brotli()
+            .no_zstd()
+            .no_deflate()
+            // A proxy named in the environment would read the secrets of a plain-http base, and nobody configured it.
+            .no_proxy();
+        let base = config.api_base.trim_end_matches('/').to_owned();
+        let url = reqwest::Url::parse(&base).map_err(|fault| Error::Connect(Some(Box::new(fault))))?;
+        if url.scheme() == "http" {
+            // Trusts no certificate at all, so that a bare machine without any can use the simulator or a relay.
+            builder = builder.tls_certs_only([]);
+        }
+        Ok(Self { http: builder.build().map_err(classify)?, base })
+    }
+
+    /// `GET path?query`. Each pair stays one parameter, whatever bytes it holds.
+    ///
+    /// # Errors
+    /// All of [`Error`].
+    pub async fn get_json(&self, path: &str, query: &[(&str, &str)]) -> Result<Map<String, Value>, Error> {
+        exchange(self.http.get(self.url(path)).query(query)).await
+    }
+
+    /// `POST path?query` with a JSON body.
+    ///
+    /// # Errors
+    /// All of [`Error`].
+    pub async fn post_json(
+        &self,
+        path: &str,
+        query: &[(&str, &str)],
+        body: &Value,
+    ) -> Result<Map<String, Value>, Error> {
+        exchange(self.http.post(self.url(path)).query(query).json(body)).await
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.base)
+    }
+}
+
+async fn exchange(request: RequestBuilder) -> Result<Map<String, Value>, Error> {
+    let response = request.send().await.map_err(classify)?;
+    let status = response.status();
+    if status.is_redirection() {
+        return Err(Error::Transport("a redirect"));
+    }
+    if !status.is_success() {
+        return Err(Error::Transport("a status other than 2xx"));
+    }
+    answer::parse(&read(response).await?)
+}
+
+/// The body, cut off once it passes [`MAX_ANSWER`]: what follows is never held in memory.
+async fn read(mut response: Response) -> Result<Zeroizing<Vec<u8>>, Error> {
+    const TOO_LARGE: Error = Error::Answer("it is too large");
+    let room = match response.content_length() {
+        None => MAX_ANSWER,
+        Some(announced) => usize::try_from(announced).ok().filter(|n| *n <= MAX_ANSWER).ok_or(TOO_LARGE)?,
+    };
+    // All at once, because a buffer that grows would leave copies of the session_key behind, unwiped.
+    let mut body = Zeroizing::new(Vec::with_capacity(room));
+    while let Some(chunk) = response.chunk().await.map_err(classify)? {
+        if body.len() + chunk.len() > MAX_ANSWER {
+            return Err(TOO_LARGE);
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
+}
+
+/// What went wrong below HTTP. The URL is taken out before the cause is kept.
+fn classify(fault: reqwest::Error) -> Error {
+    let fault = fault.without_url();
+    if fault.is_connect() || fault.is_builder() {
+        return match tls_failed(&fault) {
+            true => Error::Transport("the TLS handshake failed"),
+            false => Error::Connect(Some(Box::new(fault))),
+        };
+    }
+    if fault.is_timeout() {
+        return Error::Timeout;
+    }
+    Error::Transport("the connection broke, or what came was not HTTP")
+}
+
+/// Whether a failed connect got as far as TLS. There is no type to ask for; but a bad certificate or record surfaces as
+/// invalid data, and a peer that hangs up during the handshake as an end of file or a reset, none of which TCP's own
+/// connect gives.
+fn tls_failed(fault: &reqwest::Error) -> bool {
+    use io::ErrorKind::{ConnectionReset, InvalidData, UnexpectedEof};
+    let mut next = fault.source();
+    while let Some(cause) = next {
+        let Some(io) = cause.downcast_ref::<io::Error>() else {
+            next = cause.source();
+            continue;
+        };
+        if matches!(io.kind(), InvalidData | UnexpectedEof | ConnectionReset) {
+            return true;
+        }
+        // An io::Error around another one gives that one's source, so the inner has to be asked for.
+        next = io.get_ref().map(|inner| inner as &(dyn StdError + 'static));
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,30 +1,37 @@
 //! Calls to WeChat's server API, and a server that behaves like it.
 //!
-//! [`client`] speaks HTTP to the configured base; [`code2session`] is the login call; [`errcode`] is WeChat's table of
-//! errors and what each asks of us. [`simulator`] is a real HTTP server with WeChat's paths and quirks, the same for tests,
-//! `wxgate demo` and `wxgate simulate`.
+//! [`client`] speaks HTTP to the configured base and [`answer`] reads what came back; [`code2session`] is the login call;
+//! [`errcode`] is WeChat's table of errors and what each asks of us. [`session_key`] and [`open_data`] are the crypto, pure.
+//! [`simulator`] is a real HTTP server with WeChat's paths and quirks, the same for tests, `wxgate demo` and
+//! `wxgate simulate`.
 
+pub mod answer;
 pub mod client;
 pub mod code2session;
 pub mod errcode;
+pub mod open_data;
+pub mod session_key;
 pub mod simulator;
 
 pub use client::Client;
+pub use code2session::Code2Session;
 pub use errcode::{Errcode, Meaning};
+pub use session_key::SessionKey;
 
 /// Why a call to WeChat gave nothing. No variant holds a URL, a code, a secret or a body.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// WeChat answered with an errcode.
-    #[error("WeChat answered errcode {}", .0.code)]
+    #[error("WeChat answered {0}")]
     Errcode(Errcode),
-    /// No connection: refused, name not found, TLS failed.
+    /// No connection: refused, name not found, not established in time; or none can be made, because the base is no URL
+    /// or the machine has no root certificates. Nothing was sent.
     #[error("no connection to WeChat")]
     Connect(#[source] Option<Box<dyn std::error::Error + Send + Sync>>),
     /// The total deadline passed.
     #[error("WeChat did not answer in time")]
     Timeout,
-    /// Broken connection, status other than 2xx, redirect.
+    /// Failed TLS handshake or certificate, broken connection, status other than 2xx, redirect.
     #[error("the exchange with WeChat failed: {0}")]
     Transport(&'static str),
     /// An answer that cannot be used: too large, not JSON, a field missing or malformed.

@@ -1,0 +1,172 @@
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+
+const NOW: Timestamp = Timestamp::from_secs(1_700_000_000);
+const IV: &str = "AAAAAAAAAAAAAAAAAAAAAA==";
+
+fn vectors(kind: &str) -> Vec<Value> {
+    let file: Value = serde_json::from_str(include_str!("../../../tests/data/vectors/wechat.json")).unwrap();
+    let found: Vec<_> = file["vectors"].as_array().unwrap().iter().filter(|v| v["kind"] == kind).cloned().collect();
+    assert!(!found.is_empty(), "{kind}");
+    found
+}
+
+fn text<'a>(vector: &'a Value, field: &str) -> &'a str {
+    vector[field].as_str().unwrap()
+}
+
+fn key() -> SessionKey {
+    SessionKey::from_bytes(*b"0123456789abcdef")
+}
+
+fn app() -> AppId {
+    AppId::parse("wx0123456789abcdef").unwrap()
+}
+
+fn sealed(plaintext: &str) -> String {
+    encrypt(&key(), plaintext, &[0; BLOCK])
+}
+
+/// Encrypts blocks as they are, so that a test chooses the padding.
+fn sealed_blocks(blocks: &[u8]) -> String {
+    let bytes = cbc::Encryptor::<Aes128>::new(key().bytes().into(), &[0; BLOCK].into());
+    STANDARD.encode(bytes.encrypt_padded_vec::<NoPadding>(blocks))
+}
+
+fn opened(encrypted_data: &str) -> Result<Value, OpenDataError> {
+    decrypt(&key(), encrypted_data, IV, &app(), NOW)
+}
+
+fn data_made_at(timestamp: i64) -> String {
+    json!({"steps": 7, "watermark": {"timestamp": timestamp, "appid": app().as_str()}}).to_string()
+}
+
+#[test]
+fn the_official_sample_decrypts_to_the_published_text() {
+    for vector in vectors("opendata_decrypt") {
+        let session_key = SessionKey::parse(text(&vector, "session_key")).unwrap();
+        let made = vector["expect"]["json"]["watermark"]["timestamp"].as_i64().unwrap();
+        let value = decrypt(
+            &session_key,
+            text(&vector, "encrypted_data"),
+            text(&vector, "iv"),
+            &AppId::parse(text(&vector, "appid")).unwrap(),
+            Timestamp::from_secs(made),
+        );
+        assert_eq!(value.unwrap(), vector["expect"]["json"]);
+
+        let iv = <[u8; BLOCK]>::try_from(STANDARD.decode(text(&vector, "iv")).unwrap()).unwrap();
+        let again = encrypt(&session_key, text(&vector["expect"], "plaintext"), &iv);
+        assert_eq!(again, text(&vector, "encrypted_data"), "what the simulator encrypts is what WeChat does");
+    }
+}
+
+#[test]
+fn the_official_raw_data_signature_fits_and_no_other_does() {
+    for vector in vectors("rawdata_signature") {
+        let session_key = SessionKey::parse(text(&vector, "session_key")).unwrap();
+        let (raw, signature) = (text(&vector, "raw_data"), text(&vector["expect"], "signature"));
+        assert!(check_signature(raw, &session_key, signature));
+        assert!(!check_signature(&format!("{raw} "), &session_key, signature));
+        assert!(!check_signature(raw, &key(), signature));
+        for bad in ["", &signature[1..], &format!("{signature}0"), &signature.to_uppercase(), "ö"] {
+            assert!(!check_signature(raw, &session_key, bad), "{bad}");
+        }
+    }
+}
+
+#[test]
+fn percent_encoded_values_are_decoded_once() {
+    let encoded =
+        |text: &str| percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string();
+    let data = sealed(&data_made_at(NOW.secs()));
+    assert!(decrypt(&key(), &encoded(&data), &encoded(IV), &app(), NOW).is_ok());
+    assert_eq!(
+        decrypt(&key(), &encoded(&encoded(&data)), &encoded(IV), &app(), NOW),
+        Err(OpenDataError::Malformed),
+        "twice is a fault of the client"
+    );
+}
+
+#[test]
+fn bad_base64_and_bad_lengths_are_malformed() {
+    let good = sealed(&data_made_at(NOW.secs()));
+    let fifteen = STANDARD.encode([0; 15]);
+    for bad in ["", "%", "%ff", "a b", "====", "AAAA", &fifteen, &good[1..], &good.replace('=', "")] {
+        assert_eq!(opened(bad), Err(OpenDataError::Malformed), "{bad}");
+    }
+    for bad in ["", "AAAA", &STANDARD.encode([0; 17]), "AAAAAAAAAAAAAAAAAAAAAA"] {
+        assert_eq!(decrypt(&key(), &good, bad, &app(), NOW), Err(OpenDataError::Malformed), "{bad}");
+    }
+}
+
+#[test]
+fn another_key_another_app_and_a_broken_text_are_one_and_the_same_failure() {
+    let good = data_made_at(NOW.secs());
+    let other_app = AppId::parse("wxffffffffffffffff").unwrap();
+    let other_key = SessionKey::from_bytes([9; 16]);
+    assert_eq!(decrypt(&other_key, &sealed(&good), IV, &app(), NOW), Err(OpenDataError::Failed));
+    assert_eq!(decrypt(&key(), &sealed(&good), IV, &other_app, NOW), Err(OpenDataError::Failed));
+    let no_watermark = json!({"steps": 7}).to_string();
+    let odd_watermark = json!({"watermark": {"timestamp": "soon", "appid": app().as_str()}}).to_string();
+    let list = format!("[{good}]");
+    for bad in
+        ["", "{}", "null", "7", "not json", &no_watermark, &odd_watermark, &list, &good[1..], &format!("{good}x")]
+    {
+        assert_eq!(opened(&sealed(bad)), Err(OpenDataError::Failed), "{bad}");
+    }
+}
+
+#[test]
+fn bad_padding_is_a_failure_like_any_other() {
+    // A whole number of blocks, so that only the last block is padding.
+    let mut text = data_made_at(NOW.secs());
+    text.push_str(&" ".repeat(BLOCK - text.len() % BLOCK));
+    let with = |padding: &[u8]| opened(&sealed_blocks(&[text.as_bytes(), padding].concat()));
+    assert!(with(&[16; 16]).is_ok());
+    let mut one_off = [16; 16];
+    one_off[0] = 15;
+    for bad in [[0; 16], [17; 16], [255; 16], one_off] {
+        assert_eq!(with(&bad), Err(OpenDataError::Failed), "{bad:?}");
+    }
+    assert_eq!(opened(&sealed_blocks(text.as_bytes())), Err(OpenDataError::Failed), "no padding at all");
+}
+
+#[test]
+fn a_watermark_older_than_a_week_or_ahead_of_the_clock_is_refused() {
+    let week = 7 * 24 * 3600;
+    let cases = [(0, true), (-week, true), (-week - 1, false), (600, true), (601, false)];
+    for (offset, accepted) in cases {
+        assert_eq!(opened(&sealed(&data_made_at(NOW.secs() + offset))).is_ok(), accepted, "{offset}");
+    }
+    for absurd in [i64::MIN, i64::MAX] {
+        assert_eq!(opened(&sealed(&data_made_at(absurd))), Err(OpenDataError::Failed));
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_text_gives_one_of_two_errors(data in ".*", iv in ".*") {
+        prop_assert!(decrypt(&key(), &data, &iv, &app(), NOW).is_err());
+    }
+
+    #[test]
+    fn any_bytes_of_any_length_give_the_error_of_their_length(
+        data in proptest::collection::vec(any::<u8>(), 0..200),
+        iv in proptest::collection::vec(any::<u8>(), 0..20),
+    ) {
+        let malformed = iv.len() != BLOCK || data.is_empty() || data.len() % BLOCK != 0;
+        let expected = if malformed { OpenDataError::Malformed } else { OpenDataError::Failed };
+        let answer = decrypt(&key(), &STANDARD.encode(&data), &STANDARD.encode(&iv), &app(), NOW);
+        prop_assert_eq!(answer, Err(expected));
+    }
+
+    #[test]
+    fn what_was_encrypted_decrypts_to_the_same(nickname in ".*", iv in any::<[u8; BLOCK]>()) {
+        let value = json!({"nickName": nickname, "watermark": {"timestamp": NOW.secs(), "appid": app().as_str()}});
+        let data = encrypt(&key(), &value.to_string(), &iv);
+        prop_assert_eq!(decrypt(&key(), &data, &STANDARD.encode(iv), &app(), NOW), Ok(value));
+    }
+}
