@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout_at};
 use super::Error;
 use super::backend::Backend;
 use super::request_body::RequestBody;
-use super::stream::{Heard, Stream};
+use super::stream::{Stream, Watch};
 
 /// How far hyper's read buffer and its write buffer may grow, bytes (reading may round it up to the double); also the
 /// largest response head. With hyper's own 400 KiB a few hundred stalled readers would hold hundreds of megabytes.
@@ -25,7 +25,7 @@ const MAX_BUFFER: usize = 128 * 1024;
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) send: SendRequest<RequestBody>,
-    pub(super) heard: Heard,
+    pub(super) watch: Watch,
     /// Whether it has carried a request before this one.
     pub(super) reused: bool,
     task: AbortHandle,
@@ -54,13 +54,12 @@ impl Connection {
             let tcp = dial(addresses.as_slice(), by).await.map_err(Error::Connect)?;
             // Requests are written whole; waiting for more bytes would only delay them.
             tcp.set_nodelay(true).map_err(Error::Connect)?;
-            let heard = Heard::default();
-            let io = TokioIo::new(Stream::new(tcp, heard.clone()));
-            let handshake = http1::Builder::new().max_buf_size(MAX_BUFFER).handshake(io).await;
+            let (stream, watch) = Stream::new(tcp);
+            let handshake = http1::Builder::new().max_buf_size(MAX_BUFFER).handshake(TokioIo::new(stream)).await;
             let (send, driver) = handshake.map_err(Error::Closed)?;
             // What goes wrong in the task is told to the request that it carries.
             let task = tokio::spawn(async move { drop(driver.await) }).abort_handle();
-            Ok(Self { send, heard, reused: false, task })
+            Ok(Self { send, watch, reused: false, task })
         };
         timeout_at(by, opening).await.unwrap_or(Err(late))
     }

@@ -135,7 +135,7 @@ async fn exchange(
     wait: Wait<'_>,
 ) -> Result<Response<Incoming>, Unanswered> {
     let start = Instant::now();
-    connection.heard.clear();
+    connection.watch.begin();
     if let Some(upload) = wait.upload {
         upload.begin();
     }
@@ -163,7 +163,7 @@ async fn exchange(
     let source = failed.into_error();
     let error = match wait.upload.and_then(Upload::cause) {
         Some(cause) => cause,
-        None if connection.heard.any() && unsent.is_none() => Error::Protocol(Violation::Malformed(source)),
+        None if connection.watch.heard() && unsent.is_none() => Error::Protocol(Violation::Malformed(source)),
         None => Error::Closed(source),
     };
     Err(Unanswered { error, unsent })

@@ -2,7 +2,7 @@
 //!
 //! The most recently used connection is taken first, so that those a burst has left over grow old and go. Age is looked
 //! at when a connection comes back and by [`Pool::sweep`]; no timer runs for any of them. A connection that the upstream
-//! closes is seen by its own task and found closed here.
+//! has closed or spoken on since is found out when it is taken, and dropped.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
@@ -47,8 +47,10 @@ impl Pool {
                 list.remove(index);
             } else if send.is_ready() {
                 let mut connection = list.remove(index)?.connection;
-                connection.reused = true;
-                return Some(connection);
+                if connection.watch.is_quiet() {
+                    connection.reused = true;
+                    return Some(connection);
+                }
             }
             // Neither: its task has not yet come round after the last answer.
         }

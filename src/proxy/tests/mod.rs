@@ -1,6 +1,7 @@
 //! The proxy against scripted upstreams over real sockets.
 
 mod answer;
+mod mix;
 mod reuse;
 mod upload;
 mod volume;
@@ -37,7 +38,10 @@ impl Server {
     }
 
     async fn accept(&self) -> Peer {
-        Peer { tcp: self.listener.accept().await.unwrap().0 }
+        let tcp = self.listener.accept().await.unwrap().0;
+        // Else the kernel would hold back the second of two writes.
+        tcp.set_nodelay(true).unwrap();
+        Peer { tcp }
     }
 }
 
