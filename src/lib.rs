@@ -8,6 +8,7 @@ pub mod config;
 pub mod ids;
 pub mod keyfile;
 pub mod problem;
+pub mod proxy;
 pub mod store;
 pub mod token;
 pub mod wechat;

@@ -1,0 +1,221 @@
+//! One server of an upstream: its identity, its addresses, its counts.
+//!
+//! A backend outlives a reload: [`Backends`] gives the same one for the same host and port, so that idle connections and
+//! counts stay with it. Balancing is in `upstream`, connecting in `connection`.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use http::uri::Authority;
+use tokio::time::Instant;
+
+use super::balance::mix;
+use crate::config::section;
+
+/// How long a resolved name is used without asking again: many connects at once ask once, and a moved server is found
+/// within a few seconds.
+const FRESH: Duration = Duration::from_secs(5);
+
+/// Every backend in use, by address. The composition root keeps one for the life of the process.
+#[derive(Debug, Default)]
+pub struct Backends {
+    /// Locked only while a configuration is built, never by a request.
+    known: Mutex<Known>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    by_address: HashMap<(String, u16), Weak<Backend>>,
+    next: usize,
+}
+
+impl Backends {
+    /// None yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The backend of this address: the one in use if there is one.
+    pub fn get(&self, section: &section::Backend) -> Arc<Backend> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.by_address.retain(|_, backend| backend.strong_count() > 0);
+        let address = (section.host.to_ascii_lowercase(), section.port);
+        if let Some(backend) = known.by_address.get(&address).and_then(Weak::upgrade) {
+            return backend;
+        }
+        let backend = Arc::new(Backend::new(section, known.next));
+        known.next += 1;
+        known.by_address.insert(address, Arc::downgrade(&backend));
+        backend
+    }
+}
+
+/// One server.
+#[derive(Debug)]
+pub struct Backend {
+    authority: Authority,
+    host: String,
+    port: u16,
+    slot: usize,
+    identity: u64,
+    resolved: Resolved,
+    pub(super) counts: Counts,
+}
+
+#[derive(Debug)]
+enum Resolved {
+    /// The host is an address.
+    Literal(SocketAddr),
+    /// What the name last resolved to, and when. Locked for a copy, by connects only.
+    Name(Mutex<Option<(Instant, Arc<[SocketAddr]>)>>),
+}
+
+impl Backend {
+    fn new(section: &section::Backend, slot: usize) -> Self {
+        let resolved = match section.host.parse::<IpAddr>() {
+            Ok(ip) => Resolved::Literal(SocketAddr::new(ip, section.port)),
+            Err(_) => Resolved::Name(Mutex::new(None)),
+        };
+        let host = section.host.to_ascii_lowercase();
+        let identity = identity(&host, section.port);
+        let authority = section.authority.clone();
+        Self { authority, host, port: section.port, slot, identity, resolved, counts: Counts::default() }
+    }
+
+    /// Host and port as the configuration writes them.
+    pub fn authority(&self) -> &Authority {
+        &self.authority
+    }
+
+    /// What it has done so far, for metrics.
+    pub fn counters(&self) -> Counters {
+        Counters {
+            in_flight: self.counts.in_flight.load(Ordering::Relaxed),
+            requests: self.counts.requests.load(Ordering::Relaxed),
+            failures: self.counts.failures.load(Ordering::Relaxed),
+            connects: self.counts.connects.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Its place in a pool: small, and never given to another address.
+    pub(super) const fn slot(&self) -> usize {
+        self.slot
+    }
+
+    /// A number made of its address alone, the same on every instance.
+    pub(super) const fn identity(&self) -> u64 {
+        self.identity
+    }
+
+    /// Its addresses, in the order to be tried; at least one. A name that no longer resolves keeps its last addresses: a
+    /// failing resolver is more likely than a server that went away.
+    ///
+    /// # Errors
+    /// When the name does not resolve and never has.
+    pub(super) async fn addresses(&self) -> io::Result<Addresses> {
+        let cell = match &self.resolved {
+            Resolved::Literal(address) => return Ok(Addresses::One([*address])),
+            Resolved::Name(cell) => cell,
+        };
+        let last = cell.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let now = Instant::now();
+        match last {
+            Some((at, addresses)) if now.duration_since(at) < FRESH => Ok(Addresses::Many(addresses)),
+            last => match lookup(&self.host, self.port).await {
+                Ok(addresses) => {
+                    *cell.lock().unwrap_or_else(PoisonError::into_inner) = Some((now, Arc::clone(&addresses)));
+                    Ok(Addresses::Many(addresses))
+                }
+                Err(error) => last.map(|(_, addresses)| Addresses::Many(addresses)).ok_or(error),
+            },
+        }
+    }
+}
+
+async fn lookup(host: &str, port: u16) -> io::Result<Arc<[SocketAddr]>> {
+    let found: Arc<[SocketAddr]> = tokio::net::lookup_host((host, port)).await?.collect();
+    if found.is_empty() { Err(io::ErrorKind::NotFound.into()) } else { Ok(found) }
+}
+
+/// The addresses of a backend.
+pub(super) enum Addresses {
+    One([SocketAddr; 1]),
+    Many(Arc<[SocketAddr]>),
+}
+
+impl Addresses {
+    pub(super) fn as_slice(&self) -> &[SocketAddr] {
+        match self {
+            Self::One(one) => one,
+            Self::Many(many) => many,
+        }
+    }
+}
+
+/// FNV-1a over host and port, mixed: stable across versions, unlike the standard hashers.
+fn identity(host: &str, port: u16) -> u64 {
+    let bytes = host.bytes().chain(port.to_be_bytes());
+    mix(bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)))
+}
+
+/// The running counts of a backend, shared by all workers. On a cache line of their own, so that counting does not slow
+/// down readers of the fields beside them.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+pub(super) struct Counts {
+    pub(super) in_flight: AtomicUsize,
+    pub(super) requests: AtomicU64,
+    pub(super) failures: AtomicU64,
+    pub(super) connects: AtomicU64,
+}
+
+/// What a backend has done since it became known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counters {
+    /// Requests whose answer has not ended yet.
+    pub in_flight: usize,
+    /// Attempts; a request that was sent twice counts twice.
+    pub requests: u64,
+    /// Attempts that failed by the upstream's fault, answers that broke off included.
+    pub failures: u64,
+    /// Connections opened.
+    pub connects: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn section(host: &str, port: u16) -> section::Backend {
+        let authority = format!("{host}:{port}").parse().unwrap();
+        section::Backend { authority, host: host.to_owned(), port }
+    }
+
+    #[test]
+    fn the_same_address_is_the_same_backend_for_as_long_as_somebody_holds_it() {
+        let backends = Backends::new();
+        let one = backends.get(&section("Shop.internal", 80));
+        let same = backends.get(&section("shop.internal", 80));
+        let other = backends.get(&section("shop.internal", 81));
+        assert!(Arc::ptr_eq(&one, &same));
+        assert!(!Arc::ptr_eq(&one, &other));
+        let slot = one.slot();
+        drop((one, same));
+        assert_ne!(backends.get(&section("shop.internal", 80)).slot(), slot);
+    }
+
+    #[tokio::test]
+    async fn a_name_that_stops_resolving_keeps_its_last_addresses() {
+        let backend = Backend::new(&section("no-such-host.invalid", 80), 0);
+        assert!(backend.addresses().await.is_err());
+        let address: SocketAddr = "127.0.0.1:80".parse().unwrap();
+        let Resolved::Name(cell) = &backend.resolved else { panic!("a name") };
+        let long_ago = Instant::now().checked_sub(FRESH * 2).unwrap();
+        *cell.lock().unwrap() = Some((long_ago, Arc::from([address])));
+        assert_eq!(backend.addresses().await.unwrap().as_slice(), [address]);
+    }
+}

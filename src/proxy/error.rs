@@ -1,0 +1,146 @@
+//! Why an exchange with an upstream failed.
+//!
+//! Each error carries three facts: its kind (the variant, which the problem table reads), whose fault it was
+//! ([`Error::fault`], which log and metrics read), and whether the request may be sent again ([`Error::retry`]).
+
+use std::io;
+
+use crate::body;
+
+/// Why there is no answer, or no complete one.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The upstream's name has no address, and no earlier one is known.
+    #[error("the upstream's name cannot be resolved")]
+    Resolve(#[source] io::Error),
+    /// No address took the connection.
+    #[error("cannot connect to the upstream")]
+    Connect(#[source] io::Error),
+    /// Resolving and connecting took longer than `connect_timeout`.
+    #[error("connecting to the upstream took too long")]
+    ConnectTimeout,
+    /// The whole request was taken, but no response head came in time.
+    #[error("the upstream did not answer in time")]
+    ResponseHeadTimeout,
+    /// The connection ended before any byte of an answer.
+    #[error("the upstream closed the connection without an answer")]
+    Closed(#[source] hyper::Error),
+    /// The answer is not one that can be passed on in one unambiguous form.
+    #[error("the upstream's answer breaks HTTP/1.1")]
+    Protocol(#[source] Violation),
+    /// The client broke off its request body.
+    #[error("the client broke off the request body")]
+    RequestBodyAborted(#[source] body::Error),
+    /// The request body is larger than the route allows.
+    #[error("the request body is too large")]
+    RequestBodyTooLarge,
+    /// The client sent nothing of the rest of its body for `idle_timeout`.
+    #[error("the client's request body fell silent")]
+    RequestBodyIdle,
+    /// The answer broke off after its head: truncated, reset, or wrongly chunked.
+    #[error("the upstream broke off the response body")]
+    ResponseBodyBroken(#[source] hyper::Error),
+    /// The upstream sent nothing of the rest of its answer for `idle_timeout`.
+    #[error("the upstream's response body fell silent")]
+    ResponseBodyIdle,
+    /// `total_timeout` passed.
+    #[error("the exchange took longer than its total time limit")]
+    TotalTimeout,
+}
+
+/// What is wrong with an answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Violation {
+    /// It is not HTTP/1.1 at all, or ends within its head.
+    #[error("malformed or truncated response head")]
+    Malformed(#[source] hyper::Error),
+    /// 101 to a request that asked for no upgrade (RFC 9110 section 15.2.2).
+    #[error("101 Switching Protocols without an upgrade request")]
+    UnaskedSwitch,
+    /// Content-Length beside Transfer-Encoding (RFC 9112 section 6.2).
+    #[error("Content-Length beside Transfer-Encoding")]
+    LengthAndEncoding,
+    /// Content-Length that differs from another, or is not a number (RFC 9112 section 6.3 rule 5).
+    #[error("contradictory or invalid Content-Length")]
+    Length,
+    /// A transfer coding other than `chunked` alone (RFC 9112 section 6.1): it was not asked for, and cannot be undone.
+    #[error("a transfer coding other than chunked")]
+    Encoding,
+}
+
+/// Who caused a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// The upstream, or the network to it.
+    Upstream,
+    /// The client.
+    Downstream,
+    /// The gateway's own machine: no file descriptor, no local port.
+    Internal,
+}
+
+/// Whether the same request may be sent again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Retry {
+    /// No: the upstream may have acted on it, or it would fail again.
+    Never,
+    /// Yes: nothing of it was sent.
+    Always,
+    /// Only if the connection was a reused one, and the request is idempotent and has no body (RFC 9110 section 9.2.2,
+    /// RFC 9112 section 9.3.1): the upstream has most likely closed an idle connection.
+    ReusedOnly,
+}
+
+/// Linux: the process (`EMFILE`) or the system (`ENFILE`) is out of file descriptors.
+const OUT_OF_DESCRIPTORS: [i32; 2] = [24, 23];
+
+impl Error {
+    /// Whose fault it was.
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::Resolve(error) | Self::Connect(error) => {
+                let ours = error.kind() == io::ErrorKind::AddrNotAvailable
+                    || error.raw_os_error().is_some_and(|code| OUT_OF_DESCRIPTORS.contains(&code));
+                if ours { Fault::Internal } else { Fault::Upstream }
+            }
+            Self::ConnectTimeout
+            | Self::ResponseHeadTimeout
+            | Self::Closed(_)
+            | Self::Protocol(_)
+            | Self::ResponseBodyBroken(_)
+            | Self::ResponseBodyIdle
+            | Self::TotalTimeout => Fault::Upstream,
+            Self::RequestBodyAborted(_) | Self::RequestBodyTooLarge | Self::RequestBodyIdle => Fault::Downstream,
+        }
+    }
+
+    /// Whether the same request may be sent again.
+    pub const fn retry(&self) -> Retry {
+        match self {
+            Self::Resolve(_) | Self::Connect(_) | Self::ConnectTimeout => Retry::Always,
+            Self::Closed(_) => Retry::ReusedOnly,
+            Self::ResponseHeadTimeout
+            | Self::Protocol(_)
+            | Self::RequestBodyAborted(_)
+            | Self::RequestBodyTooLarge
+            | Self::RequestBodyIdle
+            | Self::ResponseBodyBroken(_)
+            | Self::ResponseBodyIdle
+            | Self::TotalTimeout => Retry::Never,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_out_of_descriptors_or_ports_is_not_the_upstreams_fault() {
+        for code in [23, 24, 99] {
+            assert_eq!(Error::Connect(io::Error::from_raw_os_error(code)).fault(), Fault::Internal, "{code}");
+        }
+        let refused = Error::Connect(io::ErrorKind::ConnectionRefused.into());
+        assert_eq!((refused.fault(), refused.retry()), (Fault::Upstream, Retry::Always));
+    }
+}

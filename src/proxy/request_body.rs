@@ -1,0 +1,252 @@
+//! The client's body on its way to an upstream: counted, watched, without trailers.
+//!
+//! It has no timer. Until the response head is there, `forward` waits with one timer for whatever is due, and asks the
+//! [`Upload`] what that is; after the head, silence of the response decides, and its end also ends the upload.
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, HeaderMap, HeaderValue, TRAILER, TRANSFER_ENCODING};
+use http::{Method, Request, Version};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use tokio::time::Instant;
+
+use super::{Error, Limits};
+use crate::body::Body;
+
+/// Makes the request one that may be sent: body limited, framing stated by the body alone, our version.
+///
+/// # Errors
+/// [`Error::RequestBodyTooLarge`] when its stated length is over the limit; nothing has been sent then.
+pub(super) fn prepare(
+    request: Request<Body>,
+    max_body: u64,
+) -> Result<(Request<RequestBody>, Option<Arc<Upload>>), Error> {
+    let (mut head, body) = request.into_parts();
+    let size = body.size_hint();
+    if size.lower() > max_body {
+        return Err(Error::RequestBodyTooLarge);
+    }
+    let empty = body.is_end_stream();
+    frame(&mut head.headers, &head.method, if empty { Some(0) } else { size.exact() });
+    head.version = Version::HTTP_11;
+    // What the pipeline's steps left for each other is not the upstream connection's business.
+    head.extensions.clear();
+    // `http://host/path` would be the form for a proxy; an upstream gets the origin form (RFC 9112 section 3.2.1).
+    if head.uri.authority().is_some() {
+        head.uri = head.uri.path_and_query().cloned().map_or_else(Default::default, Into::into);
+    }
+    if empty {
+        return Ok((Request::from_parts(head, RequestBody::empty()), None));
+    }
+    let upload = Arc::new(Upload::new());
+    let body = RequestBody { inner: body, left: max_body, upload: Some(Arc::clone(&upload)) };
+    Ok((Request::from_parts(head, body), Some(upload)))
+}
+
+/// States the framing of a body of `length`, in place of whatever the client stated. hyper takes existing headers at their
+/// word, and sends no body at all with a GET of unknown length unless told that it is chunked.
+fn frame(headers: &mut HeaderMap, method: &Method, length: Option<u64>) {
+    headers.remove(TRANSFER_ENCODING);
+    // Trailers are not passed on, so none are announced.
+    headers.remove(TRAILER);
+    match length {
+        // RFC 9110 section 8.6: stated only where a body is expected, so that its absence is seen to be meant.
+        Some(0) if !matches!(*method, Method::POST | Method::PUT | Method::PATCH) => {
+            headers.remove(CONTENT_LENGTH);
+        }
+        Some(length) => {
+            headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+        }
+        None => {
+            headers.remove(CONTENT_LENGTH);
+            headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        }
+    }
+}
+
+/// The body as hyper sends it.
+#[derive(Debug)]
+pub(super) struct RequestBody {
+    inner: Body,
+    /// How many more bytes are allowed.
+    left: u64,
+    /// `None` when there is no body.
+    upload: Option<Arc<Upload>>,
+}
+
+impl RequestBody {
+    /// No body.
+    pub(super) const fn empty() -> Self {
+        Self { inner: Body::empty(), left: 0, upload: None }
+    }
+}
+
+/// The body failed; why stands in its [`Upload`].
+#[derive(Debug, thiserror::Error)]
+#[error("the request body failed")]
+pub(super) struct Failed;
+
+impl HttpBody for RequestBody {
+    type Data = Bytes;
+    type Error = Failed;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failed>>> {
+        let this = self.get_mut();
+        let Some(upload) = &this.upload else { return Poll::Ready(None) };
+        let data = loop {
+            let polled = Pin::new(&mut this.inner).poll_frame(cx);
+            if polled.is_pending() {
+                upload.enter(Phase::Client);
+            }
+            match ready!(polled) {
+                None => {
+                    upload.enter(Phase::Done);
+                    return Poll::Ready(None);
+                }
+                Some(Err(error)) => return Poll::Ready(Some(Err(upload.fail(Error::RequestBodyAborted(error))))),
+                // A trailer is not forwarded: it could carry any header past the checks on the head.
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data() {
+                        break data;
+                    }
+                }
+            }
+        };
+        match this.left.checked_sub(data.len() as u64) {
+            Some(left) => this.left = left,
+            None => return Poll::Ready(Some(Err(upload.fail(Error::RequestBodyTooLarge)))),
+        }
+        upload.enter(if this.inner.is_end_stream() { Phase::Done } else { Phase::Upstream });
+        Poll::Ready(Some(Ok(Frame::data(data))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.upload.is_none() || self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+/// Whom an upload waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// The upstream, to take what it was given.
+    Upstream = 0,
+    /// The client, to send more.
+    Client = 1,
+    /// Nobody: all of it was handed over.
+    Done = 2,
+}
+
+/// How far a request body is, for the one who waits for the answer.
+#[derive(Debug)]
+pub(super) struct Upload {
+    start: Instant,
+    /// Milliseconds from `start` to the last change, times four, plus the phase: one word, so that both are read at once.
+    state: AtomicU64,
+    /// Why it failed. Locked once by the failing body and once by the reader of the failure.
+    cause: Mutex<Option<Error>>,
+}
+
+impl Upload {
+    fn new() -> Self {
+        Self { start: Instant::now(), state: AtomicU64::new(Phase::Upstream as u64), cause: Mutex::new(None) }
+    }
+
+    /// Sending begins now; what it took to connect does not count.
+    pub(super) fn begin(&self) {
+        self.enter(Phase::Upstream);
+    }
+
+    fn enter(&self, phase: Phase) {
+        // Being polled again while the client is silent is no progress.
+        if phase == Phase::Client && self.state.load(Ordering::Relaxed) & 3 == Phase::Client as u64 {
+            return;
+        }
+        let millis = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX >> 2);
+        self.state.store(millis << 2 | phase as u64, Ordering::Relaxed);
+    }
+
+    fn fail(&self, cause: Error) -> Failed {
+        *self.cause.lock().unwrap_or_else(PoisonError::into_inner) = Some(cause);
+        Failed
+    }
+
+    /// Why the body failed, if it did.
+    pub(super) fn cause(&self) -> Option<Error> {
+        self.cause.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Whether all of it was handed over.
+    pub(super) fn is_done(&self) -> bool {
+        self.state.load(Ordering::Relaxed) & 3 == Phase::Done as u64
+    }
+
+    /// When patience ends if nothing more happens, and with which error. The time for the answer runs only while the
+    /// client is not the one who is waited for.
+    pub(super) fn due(&self, limits: &Limits) -> (Instant, Error) {
+        let state = self.state.load(Ordering::Relaxed);
+        let since = self.start + Duration::from_millis(state >> 2);
+        if state & 3 == Phase::Client as u64 {
+            (since + limits.idle, Error::RequestBodyIdle)
+        } else {
+            (since + limits.response_head, Error::ResponseHeadTimeout)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::Full;
+
+    use super::*;
+
+    fn prepared(method: Method, body: Body, lines: &[(&str, &str)]) -> HeaderMap {
+        let mut request = Request::builder().method(method).uri("/");
+        for (name, value) in lines {
+            request = request.header(*name, *value);
+        }
+        prepare(request.body(body).unwrap(), 100).unwrap().0.into_parts().0.headers
+    }
+
+    #[test]
+    fn the_framing_is_stated_by_the_body_alone() {
+        let lies = [("content-length", "7"), ("transfer-encoding", "gzip"), ("trailer", "x")];
+        let full = || Body::from("12345");
+        let streamed = || Body::boxed(http_body_util::BodyExt::boxed_unsync(Unsized(Full::new(Bytes::from("12345")))));
+        let get = prepared(Method::GET, Body::empty(), &lies);
+        assert!(get.is_empty(), "{get:?}");
+        assert_eq!(prepared(Method::POST, Body::empty(), &lies)[CONTENT_LENGTH], "0");
+        let sized = prepared(Method::POST, full(), &lies);
+        assert_eq!((sized.len(), &sized[CONTENT_LENGTH]), (1, &HeaderValue::from(5)));
+        let chunked = prepared(Method::GET, streamed(), &lies);
+        assert_eq!((chunked.len(), &chunked[TRANSFER_ENCODING]), (1, &HeaderValue::from_static("chunked")));
+    }
+
+    #[test]
+    fn an_absolute_target_becomes_origin_form() {
+        let request = Request::builder().uri("http://elsewhere/a?b").body(Body::empty()).unwrap();
+        assert_eq!(prepare(request, 0).unwrap().0.uri(), "/a?b");
+    }
+
+    struct Unsized(Full<Bytes>);
+
+    impl HttpBody for Unsized {
+        type Data = Bytes;
+        type Error = std::convert::Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+            Pin::new(&mut self.0).poll_frame(cx)
+        }
+    }
+}
