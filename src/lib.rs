@@ -2,6 +2,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr))]
 
 pub mod body;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod ids;
