@@ -145,7 +145,7 @@ pub struct Server {
     #[schemars(length(min = 1), example = ["0.0.0.0:8080"])]
     pub listen: Option<Vec<String>>,
     /// Worker threads, 1 to 1024. Default: one per core.
-    #[schemars(range(min = 1, max = 1024))]
+    #[schemars(range(min = 1, max = 1024), example = 2)]
     pub workers: Option<i64>,
     /// Path under which the gateway's own endpoints stand. Default: "/auth".
     #[schemars(example = &"/auth")]
@@ -231,10 +231,10 @@ pub struct Store {
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WeChat {
-    /// Base URL of the server API. Default: "https://api.weixin.qq.com".
+    /// Base URL of the server API. Default: `https://api.weixin.qq.com`.
     #[schemars(example = &"https://api.weixin.qq.com")]
     pub api_base: Option<String>,
-    /// Base URL of the pages that a browser is sent to. Default: "https://open.weixin.qq.com".
+    /// Base URL of the pages that a browser is sent to. Default: `https://open.weixin.qq.com`.
     #[schemars(example = &"https://open.weixin.qq.com")]
     pub open_base: Option<String>,
     /// Total deadline of one call. Default: "5s".
@@ -304,7 +304,7 @@ pub struct Route {
     pub idle_timeout: Option<Duration>,
     /// From the request head to the last byte of the answer. Default: no limit.
     pub total_timeout: Option<Duration>,
-    /// Largest request body. Default: that of [server].
+    /// Largest request body. Default: the server's max_body.
     pub max_body: Option<Size>,
     /// Whether the caller's Authorization header is passed on. Default: false.
     pub forward_token: Option<bool>,

@@ -1,6 +1,6 @@
 //! `gateway.toml`, in three steps: *file* → *checked* → *running*.
 //!
-//! [`file`] mirrors the text, key by key. [`structure`] holds the text against it, [`check`] turns it into [`Config`], made of
+//! [`mod@file`] mirrors the text, key by key. [`structure`] holds the text against it, [`check`] turns it into [`Config`], made of
 //! types that cannot be wrong, and both collect every fault on the way ([`Faults`]): file, line, dotted key, what is wrong and
 //! what to write. `gateway.rs` makes it run. Nothing here opens a socket, a store or a key.
 

@@ -15,7 +15,7 @@ use super::value::Wrong;
 /// When it does not start with `/`, or has a part that no request path can have or that has two readings.
 pub fn path(text: &str) -> Result<PathPattern, Wrong> {
     let Some(body) = text.strip_prefix('/') else {
-        return Err(Wrong::new("does not start with \"/\"", "write a path such as \"/api/orders/*\""));
+        return Err(Wrong::new("does not start with \"/\"", "write the path from its first \"/\" on"));
     };
     let mut parts: Vec<&str> = if body.is_empty() { Vec::new() } else { body.split('/').collect() };
     let rest = parts.last() == Some(&"*");

@@ -88,6 +88,11 @@ impl<'t> Report<'t> {
         }
     }
 
+    /// Whether `key` itself has a fault already, so that rules between keys need not judge its default.
+    pub(super) fn is_refused(&self, key: &str) -> bool {
+        self.faults.iter().any(|fault| fault.key == key)
+    }
+
     /// Whether nothing has been found.
     pub(super) fn is_clean(&self) -> bool {
         self.faults.is_empty()

@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
+use super::value::Wrong;
 use crate::ids::Secret;
 
 /// Largest secret file, bytes.
@@ -105,17 +106,19 @@ fn is_variable(name: &str) -> bool {
 /// The secret in `path`, without the one line break that editors put at the end.
 ///
 /// # Errors
-/// What is wrong with the file, in words that follow a key.
-pub(super) fn read(path: &Path) -> Result<Secret<String>, String> {
-    let cannot = |why: std::io::Error| format!("the file {} cannot be read: {why}", path.display());
+/// When it is no file, cannot be read, or is empty or too large to be a secret. The path is not repeated: its text may
+/// have come from a variable.
+pub(super) fn read(path: &Path) -> Result<Secret<String>, Wrong> {
+    let cannot =
+        |why: std::io::Error| Wrong::new(format!("cannot be read ({why})"), "write the path of a readable file");
     // Asked before it is opened: opening a pipe waits for its writer.
     if !std::fs::metadata(path).map_err(cannot)?.is_file() {
-        return Err(format!("{} is not a file; write the path of one", path.display()));
+        return Err(Wrong::new("is not a file", "write the path of one"));
     }
     let mut text = String::new();
     let size = File::open(path).map_err(cannot)?.take(MAX_FILE + 1).read_to_string(&mut text).map_err(cannot)?;
     if size as u64 > MAX_FILE {
-        return Err(format!("the file {} is larger than 64KiB; a secret is one line", path.display()));
+        return Err(Wrong::new("is larger than 64KiB", "write the path of a file that holds the secret alone"));
     }
     if text.ends_with('\n') {
         text.pop();
@@ -124,7 +127,7 @@ pub(super) fn read(path: &Path) -> Result<Secret<String>, String> {
         }
     }
     if text.is_empty() {
-        return Err(format!("the file {} is empty; write the secret into it", path.display()));
+        return Err(Wrong::new("is an empty file", "put the secret into it"));
     }
     Ok(Secret::new(text))
 }
@@ -177,11 +180,11 @@ mod tests {
     fn a_secret_file_that_is_empty_huge_or_missing_is_a_fault() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("secret");
-        assert!(read(&path).unwrap_err().contains("cannot be read"));
-        assert!(read(folder.path()).unwrap_err().contains("is not a file"));
+        assert!(read(&path).unwrap_err().what.contains("cannot be read"));
+        assert!(read(folder.path()).unwrap_err().what.contains("is not a file"));
         std::fs::write(&path, "\n").unwrap();
-        assert!(read(&path).unwrap_err().contains("is empty"));
+        assert!(read(&path).unwrap_err().what.contains("empty"));
         std::fs::write(&path, "a".repeat(64 * 1024 + 1)).unwrap();
-        assert!(read(&path).unwrap_err().contains("larger than 64KiB"));
+        assert!(read(&path).unwrap_err().what.contains("larger than 64KiB"));
     }
 }

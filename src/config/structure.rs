@@ -125,6 +125,10 @@ impl Walk<'_, '_> {
         if let (true, DeValue::Table(table)) = (planned::is_table(&shape), value.get_mut()) {
             return self.table(table, schema.at(&Value::Null), path);
         }
+        if planned::is_table(&shape) {
+            let got = name(value.get_ref().type_str());
+            return self.report.fault(path, format!("must be a table, got {got}; write [{path}] and its keys below"));
+        }
         let known: Vec<&str> = schema.properties().into_iter().flat_map(Map::keys).map(String::as_str).collect();
         let what = match (closest(key, &known), known.as_slice()) {
             (Some(close), _) => format!("unknown key; did you mean `{close}`?"),
@@ -229,7 +233,10 @@ impl Walk<'_, '_> {
             return format!("must be a list of tables, got {got}; write [[{key}]] with two brackets");
         }
         if branches.iter().all(|branch| branch.is("object")) {
-            return format!("must be a table, got {got}; write [{key}] and its keys below");
+            return match key.split_once('[') {
+                Some((list, _)) => format!("must be a table, got {got}; write [[{list}]] and its keys below"),
+                None => format!("must be a table, got {got}; write [{key}] and its keys below"),
+            };
         }
         let mut wanted: Vec<&str> =
             branches.iter().filter_map(|branch| branch.node["type"].as_str()).map(name).collect();

@@ -193,7 +193,7 @@ mod tests {
         for (text, millis) in [("30s", 30_000), ("500ms", 500), ("2h", 7_200_000), ("30d", 2_592_000_000)] {
             assert_eq!(duration(text).unwrap(), Duration::from_millis(millis), "{text}");
         }
-        for bad in ["", "30", "30x", "-1s", "s", "1.5s", "11years", "99999999999999999999s"] {
+        for bad in ["", "30", "30x", "-1s", "s", "11years", "99999999999999999999s"] {
             assert!(duration(bad).is_err(), "{bad}");
         }
     }

@@ -21,28 +21,24 @@ pub(super) fn wechat(file: &file::WeChat, report: &mut Report<'_>) -> WeChat {
     }
 }
 
-/// `[[app]]`.
-pub(super) fn apps(files: Vec<file::App>, folder: &Path, report: &mut Report<'_>) -> Vec<App> {
+/// `[[app]]`, and the appid of each at its place in the file, which is known even when its secret is faulty.
+pub(super) fn apps(files: Vec<file::App>, folder: &Path, report: &mut Report<'_>) -> (Vec<App>, Vec<Option<AppId>>) {
     let mut apps: Vec<App> = Vec::with_capacity(files.len());
-    let mut seen: Vec<(AppId, usize)> = Vec::new();
+    let mut seen: Vec<Option<AppId>> = Vec::with_capacity(files.len());
     for (n, file) in files.into_iter().enumerate() {
         let key = format!("app[{n}].appid");
         let appid = file.appid.and_then(|text| report.read(&key, &text, appid));
-        if let Some(appid) = &appid {
-            match seen.iter().find(|(earlier, _)| earlier == appid) {
-                Some((_, m)) => {
-                    let other = report.refer(&format!("app[{m}].appid"));
-                    report.fault(&key, format!("is the same as {other}; write each app once"));
-                }
-                None => seen.push((appid.clone(), n)),
-            }
+        if let (Some(_), Some(m)) = (&appid, seen.iter().position(|earlier| *earlier == appid)) {
+            let other = report.refer(&format!("app[{m}].appid"));
+            report.fault(&key, format!("is the same as {other}; write each app once"));
         }
+        seen.push(appid.clone());
         let secret = file.secret.and_then(|from| app_secret(report, &format!("app[{n}].secret"), from, folder));
         if let (Some(appid), Some(secret)) = (appid, secret) {
             apps.push(App { appid, kind: file.kind.unwrap_or_default(), secret });
         }
     }
-    apps
+    (apps, seen)
 }
 
 /// `wx` and 16 hexadecimal digits as WeChat hands them out; test accounts and simulators are less regular.
@@ -59,8 +55,8 @@ fn app_secret(report: &mut Report<'_>, key: &str, from: file::Secret, folder: &P
     let secret = match from {
         file::Secret::Text(secret) => secret,
         file::Secret::File(file) => {
-            let path = report.read(&format!("{key}.file"), &file.file?, |text| url::file(text, folder))?;
-            secret::read(&path).map_err(|what| report.fault(key, what)).ok()?
+            let from = |text: &str| url::file(text, folder).and_then(|path| secret::read(&path));
+            report.read(&format!("{key}.file"), &file.file?, from)?
         }
     };
     if secret.expose().is_empty() {

@@ -23,18 +23,19 @@ pub(super) fn file(file: File, path: &Path, report: &mut Report<'_>) -> Config {
     let source = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let folder = source.parent().unwrap_or(Path::new("/")).to_owned();
 
-    let server = server::server(&file.server.unwrap_or_default(), report);
+    let public = file.server.unwrap_or_default();
+    let server = server::server(&public, report);
     let admin = server::admin(&file.admin.unwrap_or_default(), report);
     let internal = file.internal.map(|table| server::internal(&table, report));
-    server::distinct(&server, &admin, internal.as_ref(), report);
+    server::distinct(&public, &admin, internal.as_ref(), report);
 
     let token = token::token(file.token.unwrap_or_default(), &folder, report);
     let store = token::store(&file.store.unwrap_or_default(), &folder, report);
     let wechat = app::wechat(&file.wechat.unwrap_or_default(), report);
-    let apps = app::apps(file.app.unwrap_or_default(), &folder, report);
+    let (apps, appids) = app::apps(file.app.unwrap_or_default(), &folder, report);
 
     let upstreams = upstream::upstreams(&file.upstream.unwrap_or_default(), report);
-    let around = route::Around { server: &server, upstreams: &upstreams, apps: &apps };
+    let around = route::Around { server: &server, upstreams: &upstreams, appids: &appids };
     let routes = route::routes(&file.route.unwrap_or_default(), &around, report);
     let statics = statics::statics(&file.statics.unwrap_or_default(), &server, &routes, report);
 

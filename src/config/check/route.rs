@@ -5,7 +5,7 @@ use http::Method;
 use super::super::file;
 use super::super::pattern::{exact_path, host, path};
 use super::super::report::Report;
-use super::super::section::{App, Auth, HostPattern, PathPattern, Route, Segment, Server, Upstream};
+use super::super::section::{Auth, HostPattern, PathPattern, Route, Segment, Server, Upstream};
 use super::super::structure::closest;
 use super::super::value::{Wrong, duration, method, name};
 use super::server::{max_body, reserved};
@@ -16,7 +16,8 @@ use crate::ids::AppId;
 pub(super) struct Around<'a> {
     pub(super) server: &'a Server,
     pub(super) upstreams: &'a [Option<Upstream>],
-    pub(super) apps: &'a [App],
+    /// Of each `[[app]]`; `None` where it is missing or wrong.
+    pub(super) appids: &'a [Option<AppId>],
 }
 
 /// `[[route]]`, each at its place in the file; `None` where the path is missing or wrong.
@@ -52,7 +53,7 @@ fn route(file: &file::Route, at: &str, around: &Around<'_>, report: &mut Report<
     let methods = list(report, &key("methods"), file.methods.as_ref(), method);
     let auth = file.auth.unwrap_or_default();
     let roles = list(report, &key("roles"), file.roles.as_ref(), name);
-    let apps = list(report, &key("apps"), file.apps.as_ref(), |text| known_app(text, around.apps));
+    let apps = apps(file, &key("apps"), around, report);
     if auth == Auth::None {
         for (name, written) in [("roles", file.roles.as_ref()), ("apps", file.apps.as_ref())] {
             if written.is_some_and(|list| !list.is_empty()) {
@@ -75,6 +76,7 @@ fn route(file: &file::Route, at: &str, around: &Around<'_>, report: &mut Report<
         file.total_timeout.as_ref().and_then(|text| report.read(&key("total_timeout"), &text.0, duration));
     if let (Some(total), Some(_)) = (total_timeout, &file.timeout)
         && total < timeout
+        && !report.is_refused(&key("timeout"))
     {
         let what =
             format!("is shorter than {}, which would never be reached; raise it, or lower the other", key("timeout"));
@@ -103,7 +105,7 @@ fn upstream(name: &str, key: &str, around: &Around<'_>, report: &mut Report<'_>)
     let known: Vec<&str> = around.upstreams.iter().flatten().map(|upstream| upstream.name.as_str()).collect();
     let found = known.iter().position(|known| *known == name);
     // An upstream without a valid name has its own fault; this may be the one that is meant.
-    let unnamed = around.upstreams.iter().any(Option::is_none);
+    let unnamed = around.upstreams.iter().any(Option::is_none) || report.is_refused("upstream");
     if found.is_none() && !unnamed {
         let write = match (closest(name, &known), known.as_slice()) {
             (Some(close), _) => format!("did you mean \"{close}\"?"),
@@ -115,10 +117,18 @@ fn upstream(name: &str, key: &str, around: &Around<'_>, report: &mut Report<'_>)
     found
 }
 
-fn known_app(text: &str, apps: &[App]) -> Result<AppId, Wrong> {
-    let wrong = || Wrong::new("is no app of this gateway", "write the appid of an [[app]]");
-    let appid = AppId::parse(text).map_err(|_| wrong())?;
-    if apps.iter().any(|app| app.appid == appid) { Ok(appid) } else { Err(wrong()) }
+/// The apps that a route names, which must be apps of this gateway.
+fn apps(file: &file::Route, key: &str, around: &Around<'_>, report: &mut Report<'_>) -> Vec<AppId> {
+    // As with upstreams: an app without a valid appid may be the one that is meant.
+    let unnamed = around.appids.iter().any(Option::is_none) || report.is_refused("app");
+    let known = |text: &str| {
+        let found = around.appids.iter().flatten().find(|appid| appid.as_str() == text).cloned();
+        match found.is_some() || unnamed {
+            true => Ok((text.to_owned(), found)),
+            false => Err(Wrong::new("is no app of this gateway", "write the appid of an [[app]]")),
+        }
+    };
+    list(report, key, file.apps.as_ref(), known).into_iter().filter_map(|(_, found)| found).collect()
 }
 
 /// A prefix of `pattern` by whole segments, all of them literal.
@@ -145,8 +155,8 @@ fn prefix(text: &str, pattern: Option<&PathPattern>) -> Result<String, Wrong> {
 /// one that takes any, a longer host suffix than a shorter one. What is left is the same shape of path, with a host
 /// pattern and a method in common, or with neither limited.
 fn ties(a: &Route, b: &Route) -> bool {
-    let shape = |path: &PathPattern| (path.segments.clone(), path.rest, path.slash);
-    shape(&a.path) == shape(&b.path)
+    let (p, q) = (&a.path, &b.path);
+    (&p.segments, p.rest, p.slash) == (&q.segments, q.rest, q.slash)
         && common::<HostPattern>(&a.hosts, &b.hosts)
         && common::<Method>(&a.methods, &b.methods)
 }

@@ -10,28 +10,30 @@ use super::super::section::{Admin, Internal, PathPattern, Segment, Server};
 use super::super::value::{Wrong, duration, duration_or_zero, listen, trusted_proxy};
 use super::shared::{bytes, list, scalar, time};
 
+const LISTEN: &str = "0.0.0.0:8080";
+
 const MAX_BODY: (&str, &str) = ("0B", "1024GiB");
 
 /// `[server]`.
 pub(super) fn server(file: &file::Server, report: &mut Report<'_>) -> Server {
-    let mut addresses = list(report, "server.listen", file.listen.as_ref(), listen);
+    let mut addresses = Vec::new();
+    for (n, text) in file.listen.iter().flatten().enumerate() {
+        addresses.extend(report.read(&format!("server.listen[{n}]"), text, listen));
+    }
     if addresses.is_empty() {
-        addresses.extend(listen("0.0.0.0:8080"));
+        addresses.extend(listen(LISTEN));
     }
     let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
     let workers = file.workers.and_then(|n| usize::try_from(n).ok()).and_then(NonZeroUsize::new).unwrap_or(cores);
 
     let head = bytes(report, "server.max_head", file.max_head.as_ref(), ("1KiB", "1MiB")).unwrap_or(32 << 10);
     let uri = bytes(report, "server.max_uri", file.max_uri.as_ref(), ("64B", "1MiB")).unwrap_or(8 << 10);
-    if uri > head {
-        let what = "is larger than server.max_head, so it would never be reached: the target is a part of the head; \
-                    lower it, or raise server.max_head";
-        report.fault(if file.max_uri.is_some() { "server.max_uri" } else { "server.max_head" }, match file.max_uri {
-            Some(_) => what.to_owned(),
-            None => "is smaller than server.max_uri (default 8KiB), which would never be reached; write server.max_uri, \
-                     too"
-                .to_owned(),
-        });
+    if uri > head && !report.is_refused("server.max_uri") && !report.is_refused("server.max_head") {
+        let what = format!(
+            "is {uri} bytes and server.max_head is {head}, so it would never be reached: the target is a part of the head; \
+             lower it, or raise server.max_head"
+        );
+        report.fault("server.max_uri", what);
     }
 
     let base = scalar(report, "server.base", file.base.as_deref(), "/auth", base_path).unwrap_or_default();
@@ -41,7 +43,7 @@ pub(super) fn server(file: &file::Server, report: &mut Report<'_>) -> Server {
         path => scalar(report, "server.health_path", Some(path), "/healthz", exact_path),
     };
     if let Some(path) = &health_path {
-        if is_under(path, &base) {
+        if is_under(path, &base) && !report.is_refused("server.base") {
             let what = format!("lies under server.base ({base}), whose endpoints would hide it; choose another path");
             report.fault("server.health_path", what);
         } else if is_under(path, WELL_KNOWN) || path == OPENAPI {
@@ -95,10 +97,14 @@ fn address(report: &mut Report<'_>, key: &str, text: Option<&str>, default: &str
 }
 
 /// Two listeners on one address would share its connections, or one of them would not start.
-pub(super) fn distinct(server: &Server, admin: &Admin, internal: Option<&Internal>, report: &mut Report<'_>) {
+pub(super) fn distinct(server: &file::Server, admin: &Admin, internal: Option<&Internal>, report: &mut Report<'_>) {
     let mut seen: Vec<(String, SocketAddr)> = Vec::new();
-    for (n, address) in server.listen.iter().enumerate() {
-        seen.push((format!("server.listen[{n}]"), *address));
+    match &server.listen {
+        Some(texts) => {
+            let addresses = texts.iter().enumerate().filter_map(|(n, text)| Some((n, listen(text).ok()?)));
+            seen.extend(addresses.map(|(n, address)| (format!("server.listen[{n}]"), address)));
+        }
+        None => seen.extend(listen(LISTEN).ok().map(|address| ("server.listen".to_owned(), address))),
     }
     seen.push(("admin.listen".to_owned(), admin.listen));
     seen.extend(internal.map(|internal| ("internal.listen".to_owned(), internal.listen)));

@@ -41,30 +41,37 @@ fn one_audience(text: &str) -> Result<String, Wrong> {
 
 /// The rules between the lives of a login's parts.
 fn lifetimes(token: &Token, report: &mut Report<'_>) {
+    let rules = [
+        (
+            ("token.access_ttl", token.access_ttl),
+            token.access_ttl > token.session_ttl,
+            ("token.session_ttl", token.session_ttl),
+            "is longer than",
+            "access tokens would outlive their session; write a shorter one, or raise token.session_ttl",
+        ),
+        (
+            ("token.refresh_ttl", token.refresh_ttl),
+            token.refresh_ttl < token.access_ttl,
+            ("token.access_ttl", token.access_ttl),
+            "is shorter than",
+            "nobody could refresh once an access token has expired; write a longer one, or lower token.access_ttl",
+        ),
+        (
+            ("token.refresh_grace", token.refresh_grace),
+            token.refresh_grace >= token.refresh_ttl,
+            ("token.refresh_ttl", token.refresh_ttl),
+            "is not shorter than",
+            "the reuse of a stolen token would never be noticed; write a shorter one, such as \"30s\"",
+        ),
+    ];
     let show = |duration: Duration| humantime::format_duration(duration).to_string();
-    if token.access_ttl > token.session_ttl {
-        let what = format!(
-            "is longer than token.session_ttl ({}), so access tokens would outlive their session; write a shorter one, \
-             or raise token.session_ttl",
-            show(token.session_ttl)
-        );
-        report.fault("token.access_ttl", what);
-    }
-    if token.access_ttl > token.refresh_ttl {
-        let what = format!(
-            "is shorter than token.access_ttl ({}), so nobody could refresh once an access token has expired; write a \
-             longer one, or lower token.access_ttl",
-            show(token.access_ttl)
-        );
-        report.fault("token.refresh_ttl", what);
-    }
-    if token.refresh_grace >= token.refresh_ttl {
-        let what = format!(
-            "is not shorter than token.refresh_ttl ({}), so the reuse of a stolen token would never be noticed; write a \
-             shorter one, such as \"30s\"",
-            show(token.refresh_ttl)
-        );
-        report.fault("token.refresh_grace", what);
+    // Refused values are looked up before the first rule adds its own fault.
+    let sound = rules.map(|((key, _), _, (other, _), ..)| !report.is_refused(key) && !report.is_refused(other));
+    for (((key, value), broken, (other, limit), relation, consequence), sound) in rules.into_iter().zip(sound) {
+        if broken && sound {
+            let (value, limit) = (show(value), show(limit));
+            report.fault(key, format!("{value} {relation} {other} ({limit}), so {consequence}"));
+        }
     }
 }
 
