@@ -1,8 +1,9 @@
 //! `gateway.toml`, in three steps: *file* → *checked* → *running*.
 //!
-//! [`mod@file`] mirrors the text, key by key. [`structure`] holds the text against it, [`check`] turns it into [`Config`], made of
-//! types that cannot be wrong, and both collect every fault on the way ([`Faults`]): file, line, dotted key, what is wrong and
-//! what to write. `gateway.rs` makes it run. Nothing here opens a socket, a store or a key.
+//! [`mod@file`] mirrors the text, key by key. [`structure`] holds the text against it, [`check`] turns it into
+//! [`Config`], made of types that cannot be wrong, and both collect every fault on the way ([`Faults`]): file, line,
+//! dotted key, what is wrong and what to write. What this version cannot do yet is in [`planned`]. `gateway.rs` makes
+//! the result run. Nothing here opens a socket, a store or a key.
 
 mod check;
 pub mod fault;
