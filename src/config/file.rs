@@ -1,1 +1,352 @@
-//! To be written.
+//! The text of `gateway.toml`, key by key: what may stand where, and nothing about what it means.
+//!
+//! Every leaf is optional and every scalar is still text; defaults and meaning are in [`super::check`]. The comments
+//! here become the descriptions in the JSON Schema ([`schema`]), which both editors and [`super::structure`] read, so a
+//! key that is not in this file does not exist. `required` and `example` feed the faults about missing keys.
+
+use std::fmt;
+
+use schemars::JsonSchema;
+use schemars::generate::SchemaSettings;
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+
+use super::section::{Algorithm, AppKind, Auth, Balance};
+use crate::ids;
+
+/// The JSON Schema (draft 2020-12) of `gateway.toml`.
+///
+/// TOML has no null, so none is allowed by it.
+pub fn schema() -> Value {
+    let mut schema = SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<File>().to_value();
+    drop_null(&mut schema);
+    schema
+}
+
+/// `Option` becomes "or null" in a generated schema; this takes it out again.
+fn drop_null(schema: &mut Value) {
+    match schema {
+        Value::Array(items) => items.iter_mut().for_each(drop_null),
+        Value::Object(members) => {
+            members.values_mut().for_each(drop_null);
+            if members.get("default").is_some_and(Value::is_null) {
+                members.remove("default");
+            }
+            if let Some(Value::Array(types)) = members.get_mut("type") {
+                types.retain(|name| name != "null");
+                if let [only] = types.as_slice() {
+                    let only = only.clone();
+                    members.insert("type".into(), only);
+                }
+            }
+            if let Some(Value::Array(branches)) = members.get_mut("anyOf") {
+                branches.retain(|branch| branch["type"] != "null");
+                if let [Value::Object(only)] = branches.as_slice() {
+                    let only = only.clone();
+                    members.remove("anyOf");
+                    for (key, value) in only {
+                        members.entry(key).or_insert(value);
+                    }
+                }
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+/// A duration: a number and a unit, such as "500ms", "30s", "15m", "2h", "30d".
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[schemars(example = &"30s")]
+pub struct Duration(pub String);
+
+/// A size: a number and a unit of B, KiB, MiB or GiB, such as "32KiB", or a plain number of bytes.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(example = &"1MiB")]
+pub enum Size {
+    /// A number and a unit.
+    Text(String),
+    /// Bytes.
+    Bytes(#[schemars(range(min = 0))] i64),
+}
+
+/// A secret: "${NAME}" reads an environment variable, { file = "…" } reads a file; plain text is accepted too.
+#[derive(Clone, Deserialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(example = &"${WX_SECRET}")]
+pub enum Secret {
+    /// The secret itself, usually from "${NAME}".
+    Text(
+        #[serde(deserialize_with = "hidden")]
+        #[schemars(with = "String")]
+        ids::Secret<String>,
+    ),
+    /// A file that holds the secret and nothing else.
+    File(SecretFile),
+}
+
+/// A file that holds a secret and nothing else; one line break at its end is ignored.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SecretFile {
+    /// Path of the file; a relative one starts at the folder of gateway.toml.
+    #[schemars(required, example = &"secrets/wx_secret")]
+    pub file: Option<String>,
+}
+
+fn hidden<'de, D: Deserializer<'de>>(from: D) -> Result<ids::Secret<String>, D::Error> {
+    String::deserialize(from).map(ids::Secret::new)
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(_) => f.write_str("Secret(…)"),
+            Self::File(file) => file.fmt(f),
+        }
+    }
+}
+
+/// gateway.toml: the configuration of wxgate.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "gateway.toml")]
+pub struct File {
+    /// The public listener: what mini programs talk to.
+    pub server: Option<Server>,
+    /// The operators' listener.
+    pub admin: Option<Admin>,
+    /// The listener for upstream services; without this table it is off.
+    pub internal: Option<Internal>,
+    /// The tokens that a login yields.
+    #[schemars(required)]
+    pub token: Option<Token>,
+    /// Where members and sessions are kept.
+    pub store: Option<Store>,
+    /// How WeChat is reached.
+    pub wechat: Option<WeChat>,
+    /// The WeChat apps that may log in; at least one.
+    #[schemars(required, length(min = 1))]
+    pub app: Option<Vec<App>>,
+    /// The services behind the gateway.
+    pub upstream: Option<Vec<Upstream>>,
+    /// Which request goes to which upstream, and what it needs. The most specific path wins; order is irrelevant.
+    pub route: Option<Vec<Route>>,
+    /// Small fixed answers, such as WeChat's domain proof files.
+    #[serde(rename = "static")]
+    pub statics: Option<Vec<Static>>,
+}
+
+/// The public listener: what mini programs talk to.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Server {
+    /// Addresses to listen on, each "IP:PORT". Default: ["0.0.0.0:8080"].
+    #[schemars(length(min = 1), example = ["0.0.0.0:8080"])]
+    pub listen: Option<Vec<String>>,
+    /// Worker threads, 1 to 1024. Default: one per core.
+    #[schemars(range(min = 1, max = 1024), example = 2)]
+    pub workers: Option<i64>,
+    /// Path under which the gateway's own endpoints stand. Default: "/auth".
+    #[schemars(example = &"/auth")]
+    pub base: Option<String>,
+    /// Path of the health answer; "" turns it off. Default: "/healthz".
+    #[schemars(example = &"/healthz")]
+    pub health_path: Option<String>,
+    /// Networks whose X-Forwarded-* headers are believed, in CIDR notation. Default: none.
+    #[schemars(example = ["10.0.0.0/8"])]
+    pub trusted_proxies: Option<Vec<String>>,
+    /// How long a request head may take from its first byte. Default: "10s".
+    pub head_timeout: Option<Duration>,
+    /// How long an idle connection is kept between two requests. Default: "75s".
+    pub keep_alive: Option<Duration>,
+    /// Largest request head, 1KiB to 1MiB. Default: "32KiB".
+    pub max_head: Option<Size>,
+    /// Longest request target; not above max_head. Default: "8KiB".
+    pub max_uri: Option<Size>,
+    /// Largest request body; a route may say otherwise. Default: "10MiB".
+    pub max_body: Option<Size>,
+    /// How long open requests may take to finish at shutdown. Default: "30s".
+    pub drain_timeout: Option<Duration>,
+}
+
+/// The operators' listener.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Admin {
+    /// Address, "IP:PORT". Default: "127.0.0.1:9090".
+    #[schemars(example = &"127.0.0.1:9090")]
+    pub listen: Option<String>,
+}
+
+/// The listener for upstream services; without this table it is off.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Internal {
+    /// Address, "IP:PORT". Default: "127.0.0.1:9080".
+    #[schemars(example = &"127.0.0.1:9080")]
+    pub listen: Option<String>,
+}
+
+/// The tokens that a login yields.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Token {
+    /// The public URL of this gateway, as it stands in `iss` of every token. Required.
+    #[schemars(required, example = &"https://api.example.com")]
+    pub issuer: Option<String>,
+    /// `aud` of every token. Default: ["wxgate"].
+    #[schemars(length(min = 1), example = ["wxgate"])]
+    pub audience: Option<Vec<String>>,
+    /// Signs new tokens. Default: "ES256".
+    pub algorithm: Option<Algorithm>,
+    /// Folder of the signing keys, made on first start. Default: "data/keys".
+    #[schemars(example = &"data/keys")]
+    pub keys: Option<String>,
+    /// Life of an access token, in whole seconds. Default: "2h".
+    pub access_ttl: Option<Duration>,
+    /// Life of a refresh token, anew at each use. Default: "30d".
+    pub refresh_ttl: Option<Duration>,
+    /// How long a used refresh token still yields the same successor. Default: "30s".
+    pub refresh_grace: Option<Duration>,
+    /// Longest life of a session from its login. Default: "180d".
+    pub session_ttl: Option<Duration>,
+    /// Whether `Authorization: TOKEN` without "Bearer" is read. Default: false.
+    pub accept_bare: Option<bool>,
+}
+
+/// Where members and sessions are kept.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Store {
+    /// Members: "sqlite:PATH". Default: "sqlite:data/wxgate.db".
+    #[schemars(example = &"sqlite:data/wxgate.db")]
+    pub members: Option<String>,
+    /// Sessions: "sqlite:PATH". Default: "sqlite:data/wxgate.db".
+    #[schemars(example = &"sqlite:data/wxgate.db")]
+    pub sessions: Option<String>,
+}
+
+/// How WeChat is reached.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WeChat {
+    /// Base URL of the server API. Default: `https://api.weixin.qq.com`.
+    #[schemars(example = &"https://api.weixin.qq.com")]
+    pub api_base: Option<String>,
+    /// Base URL of the pages that a browser is sent to. Default: `https://open.weixin.qq.com`.
+    #[schemars(example = &"https://open.weixin.qq.com")]
+    pub open_base: Option<String>,
+    /// Total deadline of one call. Default: "5s".
+    pub timeout: Option<Duration>,
+}
+
+/// A WeChat app that may log in.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct App {
+    /// The AppID. Required.
+    #[schemars(required, example = &"wx0123456789abcdef")]
+    pub appid: Option<String>,
+    /// What kind of app it is. Default: "mini-program".
+    pub kind: Option<AppKind>,
+    /// The AppSecret. Required.
+    #[schemars(required)]
+    pub secret: Option<Secret>,
+}
+
+/// A service behind the gateway.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Upstream {
+    /// Its name, unique; letters, digits, ".", "_" and "-". Required.
+    #[schemars(required, example = &"orders")]
+    pub name: Option<String>,
+    /// Its servers, each "http://HOST:PORT". Required.
+    #[schemars(required, length(min = 1), example = ["http://127.0.0.1:3001"])]
+    pub servers: Option<Vec<String>>,
+    /// How a server is chosen. Default: "p2c".
+    pub balance: Option<Balance>,
+    /// How long a connect may take. Default: "2s".
+    pub connect_timeout: Option<Duration>,
+}
+
+/// Which request goes to which upstream, and what it needs.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Route {
+    /// An exact path, with {segment} for any one segment; a trailing /* takes everything below. Required.
+    #[schemars(required, example = &"/api/orders/*")]
+    pub path: Option<String>,
+    /// Hosts, exact or "*.example.com". Default: any.
+    #[schemars(example = ["api.example.com"])]
+    pub host: Option<Vec<String>>,
+    /// Methods. Default: any.
+    #[schemars(example = ["GET", "POST"])]
+    pub methods: Option<Vec<String>>,
+    /// Name of the upstream that answers. Required.
+    #[schemars(required, example = &"orders")]
+    pub upstream: Option<String>,
+    /// What is asked of the caller. Default: "required".
+    pub auth: Option<Auth>,
+    /// The caller must have any of these roles. Default: no condition.
+    #[schemars(example = ["staff"])]
+    pub roles: Option<Vec<String>>,
+    /// The caller must come from any of these apps (appid). Default: no condition.
+    #[schemars(example = ["wx0123456789abcdef"])]
+    pub apps: Option<Vec<String>>,
+    /// Removed from the front of the path before it is forwarded; whole segments of `path`. Default: nothing.
+    #[schemars(example = &"/api")]
+    pub strip_prefix: Option<String>,
+    /// How long the upstream may take until its response head. Default: "30s".
+    pub timeout: Option<Duration>,
+    /// Longest silence in either body. Default: "60s".
+    pub idle_timeout: Option<Duration>,
+    /// From the request head to the last byte of the answer. Default: no limit.
+    pub total_timeout: Option<Duration>,
+    /// Largest request body. Default: the server's max_body.
+    pub max_body: Option<Size>,
+    /// Whether the caller's Authorization header is passed on. Default: false.
+    pub forward_token: Option<bool>,
+}
+
+/// A small fixed answer, such as WeChat's domain proof file.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Static {
+    /// Exact path. Required.
+    #[schemars(required, example = &"/MP_verify_abc.txt")]
+    pub path: Option<String>,
+    /// The body, text of at most 64KiB. Required.
+    #[schemars(required, example = &"abc")]
+    pub body: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_schema_is_strict_and_has_no_null() {
+        let schema = schema();
+        assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
+        assert_eq!(schema["additionalProperties"], false);
+        assert_eq!(schema["$defs"]["Route"]["additionalProperties"], false);
+        assert!(!schema.to_string().contains("null"), "{schema:#}");
+    }
+
+    #[test]
+    fn the_schema_describes_every_key() {
+        for (name, def) in schema()["$defs"].as_object().unwrap() {
+            for (key, property) in def["properties"].as_object().into_iter().flatten() {
+                assert!(property["description"].is_string(), "{name}.{key}");
+            }
+        }
+    }
+
+    #[test]
+    fn debug_output_of_the_mirror_hides_secrets() {
+        let app = App { secret: Some(Secret::Text(ids::Secret::new("hunter2".into()))), ..App::default() };
+        assert!(!format!("{app:?}").contains("hunter2"));
+    }
+}

@@ -1,16 +1,24 @@
 //! `gateway.toml`, in three steps: *file* → *checked* → *running*.
 //!
-//! [`mod@file`] mirrors the text, key by key. [`check`] turns it into [`Config`], made of types that cannot be wrong, and
-//! collects every fault on the way ([`Faults`]): file, line, dotted key, what is wrong and what to write. `gateway.rs`
-//! makes it run. Nothing here opens a socket, a store or a key.
+//! [`mod@file`] mirrors the text, key by key. [`structure`] holds the text against it, [`check`] turns it into
+//! [`Config`], made of types that cannot be wrong, and both collect every fault on the way ([`Faults`]): file, line,
+//! dotted key, what is wrong and what to write. What this version cannot do yet is in [`planned`]. `gateway.rs` makes
+//! the result run. Nothing here opens a socket, a store or a key.
 
-pub mod check;
+mod check;
 pub mod fault;
 pub mod file;
+mod load;
+pub mod pattern;
+mod planned;
+mod report;
 pub mod secret;
 pub mod section;
+mod structure;
+pub mod url;
 pub mod value;
 
-pub use check::load;
 pub use fault::{Fault, Faults};
+pub use load::{load, parse, read};
+pub use secret::Environment;
 pub use section::*;

@@ -11,6 +11,8 @@ use std::time::Duration;
 use http::Method;
 use http::uri::Authority;
 use ipnet::IpNet;
+use schemars::JsonSchema;
+use serde::Deserialize;
 
 use crate::ids::{AppId, Secret};
 
@@ -83,15 +85,19 @@ pub struct Internal {
 }
 
 /// A signature algorithm for tokens (RFC 7518, RFC 8037).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize, JsonSchema)]
 pub enum Algorithm {
     /// ECDSA on P-256 with SHA-256. The default.
+    #[serde(rename = "ES256")]
     Es256,
     /// Ed25519.
+    #[serde(rename = "EdDSA")]
     EdDsa,
     /// RSASSA-PKCS1-v1_5 with SHA-256, 2048 bits and more.
+    #[serde(rename = "RS256")]
     Rs256,
     /// HMAC with SHA-256: a shared secret, so it has no place in the JWKS.
+    #[serde(rename = "HS256")]
     Hs256,
 }
 
@@ -161,9 +167,11 @@ pub struct WeChat {
 }
 
 /// What kind of WeChat app an `[[app]]` is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
 pub enum AppKind {
     /// A mini program: `wx.login`.
+    #[default]
     MiniProgram,
     /// An official account (service account): web login inside WeChat.
     OfficialAccount,
@@ -183,7 +191,8 @@ pub struct App {
 }
 
 /// How an upstream chooses a server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
 pub enum Balance {
     /// In turn.
     RoundRobin,
@@ -191,8 +200,10 @@ pub enum Balance {
     #[default]
     P2c,
     /// Rendezvous hash of the caller's openid; without a caller, of the client address.
+    #[serde(rename = "hash:openid")]
     HashOpenid,
     /// Rendezvous hash of the client address.
+    #[serde(rename = "hash:ip")]
     HashIp,
 }
 
@@ -221,7 +232,8 @@ pub struct Backend {
 }
 
 /// What a route asks of the caller.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
 pub enum Auth {
     /// A valid token, or 401.
     #[default]

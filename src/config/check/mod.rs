@@ -1,0 +1,55 @@
+//! What the keys of `gateway.toml` mean: defaults, ranges, and the rules between them.
+//!
+//! Every section is built in full even when it has faults, with its default in the place of what was refused, so that
+//! one run finds everything. Such a [`Config`] never leaves [`super::load`]: one fault discards it. A required key that
+//! is missing here has been reported by [`super::structure`].
+
+mod app;
+mod route;
+mod server;
+mod shared;
+mod statics;
+mod token;
+mod upstream;
+
+use std::path::Path;
+
+use super::file::File;
+use super::report::Report;
+use super::section::Config;
+
+/// Checks `file`, read from `path`.
+pub(super) fn file(file: File, path: &Path, report: &mut Report<'_>) -> Config {
+    let source = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let folder = source.parent().unwrap_or(Path::new("/")).to_owned();
+
+    let public = file.server.unwrap_or_default();
+    let server = server::server(&public, report);
+    let admin = server::admin(&file.admin.unwrap_or_default(), report);
+    let internal = file.internal.map(|table| server::internal(&table, report));
+    server::distinct(&public, &admin, internal.as_ref(), report);
+
+    let token = token::token(file.token.unwrap_or_default(), &folder, report);
+    let store = token::store(&file.store.unwrap_or_default(), &folder, report);
+    let wechat = app::wechat(&file.wechat.unwrap_or_default(), report);
+    let (apps, appids) = app::apps(file.app.unwrap_or_default(), &folder, report);
+
+    let upstreams = upstream::upstreams(&file.upstream.unwrap_or_default(), report);
+    let around = route::Around { server: &server, upstreams: &upstreams, appids: &appids };
+    let routes = route::routes(&file.route.unwrap_or_default(), &around, report);
+    let statics = statics::statics(&file.statics.unwrap_or_default(), &server, &routes, report);
+
+    Config {
+        source,
+        server,
+        admin,
+        internal,
+        token,
+        store,
+        wechat,
+        apps,
+        upstreams: upstreams.into_iter().flatten().collect(),
+        routes: routes.into_iter().flatten().collect(),
+        statics,
+    }
+}

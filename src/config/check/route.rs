@@ -1,0 +1,166 @@
+//! `[[route]]`: which request goes where, and what it needs.
+
+use http::Method;
+
+use super::super::file;
+use super::super::pattern::{exact_path, host, path};
+use super::super::report::Report;
+use super::super::section::{Auth, HostPattern, PathPattern, Route, Segment, Server, Upstream};
+use super::super::structure::closest;
+use super::super::value::{Wrong, duration, method, name};
+use super::server::{max_body, reserved};
+use super::shared::{list, time};
+use crate::ids::AppId;
+
+/// What routes refer to.
+pub(super) struct Around<'a> {
+    pub(super) server: &'a Server,
+    pub(super) upstreams: &'a [Option<Upstream>],
+    /// Of each `[[app]]`; `None` where it is missing or wrong.
+    pub(super) appids: &'a [Option<AppId>],
+}
+
+/// `[[route]]`, each at its place in the file; `None` where the path is missing or wrong.
+pub(super) fn routes(files: &[file::Route], around: &Around<'_>, report: &mut Report<'_>) -> Vec<Option<Route>> {
+    let mut routes: Vec<Option<Route>> = Vec::with_capacity(files.len());
+    for (n, file) in files.iter().enumerate() {
+        let route = route(file, &format!("route[{n}]"), around, report);
+        if let Some(route) = &route {
+            let rival = routes.iter().position(|other| other.as_ref().is_some_and(|other| ties(other, route)));
+            if let Some(m) = rival {
+                let other = report.refer(&format!("route[{m}]"));
+                let what = format!(
+                    "matches the same requests as {other} and neither is more specific; change its path, host or methods, \
+                     or remove one"
+                );
+                report.fault(&format!("route[{n}].path"), what);
+            }
+        }
+        routes.push(route);
+    }
+    routes
+}
+
+fn route(file: &file::Route, at: &str, around: &Around<'_>, report: &mut Report<'_>) -> Option<Route> {
+    let key = |name: &str| format!("{at}.{name}");
+    let pattern = file.path.as_deref().and_then(|text| report.read(&key("path"), text, path));
+    if let Some(own) = pattern.as_ref().and_then(|pattern| reserved(around.server, pattern)) {
+        let what = format!("lies in {own}, which the gateway answers itself, so it would never be reached; change it");
+        report.fault(&key("path"), what);
+    }
+    let upstream = file.upstream.as_deref().and_then(|name| upstream(name, &key("upstream"), around, report));
+    let hosts = list(report, &key("host"), file.host.as_ref(), host);
+    let methods = list(report, &key("methods"), file.methods.as_ref(), method);
+    let auth = file.auth.unwrap_or_default();
+    let roles = list(report, &key("roles"), file.roles.as_ref(), name);
+    let apps = apps(file, &key("apps"), around, report);
+    if auth == Auth::None {
+        for (name, written) in [("roles", file.roles.as_ref()), ("apps", file.apps.as_ref())] {
+            if written.is_some_and(|list| !list.is_empty()) {
+                let what = format!(
+                    "needs a token to look at, but {} = \"none\" reads none, so nobody could pass; write auth = \
+                     \"required\", or remove {name}",
+                    key("auth")
+                );
+                report.fault(&key(name), what);
+            }
+        }
+    }
+    let strip_prefix = file.strip_prefix.as_deref().and_then(|text| {
+        let parse = |text: &str| prefix(text, pattern.as_ref());
+        report.read(&key("strip_prefix"), text, parse)
+    });
+    let timeout = time(report, &key("timeout"), file.timeout.as_ref(), "30s", duration);
+    let idle_timeout = time(report, &key("idle_timeout"), file.idle_timeout.as_ref(), "60s", duration);
+    let total_timeout =
+        file.total_timeout.as_ref().and_then(|text| report.read(&key("total_timeout"), &text.0, duration));
+    if let (Some(total), Some(_)) = (total_timeout, &file.timeout)
+        && total < timeout
+        && !report.is_refused(&key("timeout"))
+    {
+        let what =
+            format!("is shorter than {}, which would never be reached; raise it, or lower the other", key("timeout"));
+        report.fault(&key("total_timeout"), what);
+    }
+    let max_body = max_body(report, &key("max_body"), file.max_body.as_ref()).unwrap_or(around.server.max_body);
+    Some(Route {
+        path: pattern?,
+        hosts,
+        methods,
+        upstream: upstream.unwrap_or_default(),
+        auth,
+        roles,
+        apps,
+        strip_prefix,
+        timeout,
+        idle_timeout,
+        total_timeout,
+        max_body,
+        forward_token: file.forward_token.unwrap_or(false),
+    })
+}
+
+/// The index of the upstream called `name`.
+fn upstream(name: &str, key: &str, around: &Around<'_>, report: &mut Report<'_>) -> Option<usize> {
+    let known: Vec<&str> = around.upstreams.iter().flatten().map(|upstream| upstream.name.as_str()).collect();
+    let found = known.iter().position(|known| *known == name);
+    // An upstream without a valid name has its own fault; this may be the one that is meant.
+    let unnamed = around.upstreams.iter().any(Option::is_none) || report.is_refused("upstream");
+    if found.is_none() && !unnamed {
+        let write = match (closest(name, &known), known.as_slice()) {
+            (Some(close), _) => format!("did you mean \"{close}\"?"),
+            (None, []) => "write [[upstream]] with that name".to_owned(),
+            (None, known) => format!("write one of {}, or an [[upstream]] of that name", known.join(", ")),
+        };
+        report.refuse(key, &Wrong::new("is no upstream", write));
+    }
+    found
+}
+
+/// The apps that a route names, which must be apps of this gateway.
+fn apps(file: &file::Route, key: &str, around: &Around<'_>, report: &mut Report<'_>) -> Vec<AppId> {
+    // As with upstreams: an app without a valid appid may be the one that is meant.
+    let unnamed = around.appids.iter().any(Option::is_none) || report.is_refused("app");
+    let known = |text: &str| {
+        let found = around.appids.iter().flatten().find(|appid| appid.as_str() == text).cloned();
+        match found.is_some() || unnamed {
+            true => Ok((text.to_owned(), found)),
+            false => Err(Wrong::new("is no app of this gateway", "write the appid of an [[app]]")),
+        }
+    };
+    list(report, key, file.apps.as_ref(), known).into_iter().filter_map(|(_, found)| found).collect()
+}
+
+/// A prefix of `pattern` by whole segments, all of them literal.
+fn prefix(text: &str, pattern: Option<&PathPattern>) -> Result<String, Wrong> {
+    let prefix = exact_path(text)?;
+    if prefix.ends_with('/') {
+        return Err(Wrong::new("ends with \"/\"", "write whole segments without the last slash, such as \"/api\""));
+    }
+    let Some(pattern) = pattern else { return Ok(prefix) };
+    let mut segments = pattern.segments.iter();
+    let whole = prefix
+        .split('/')
+        .skip(1)
+        .all(|part| matches!(segments.next(), Some(Segment::Literal(literal)) if literal == part));
+    match whole {
+        true => Ok(prefix),
+        false => Err(Wrong::new("is not how the route's path begins", "write its first segments, such as \"/api\"")),
+    }
+}
+
+/// Whether two routes can match one request and neither is more specific.
+///
+/// The path decides first, then the host, then the methods: a route that names hosts or methods is more specific than
+/// one that takes any, a longer host suffix than a shorter one. What is left is the same shape of path, with a host
+/// pattern and a method in common, or with neither limited.
+fn ties(a: &Route, b: &Route) -> bool {
+    let (p, q) = (&a.path, &b.path);
+    (&p.segments, p.rest, p.slash) == (&q.segments, q.rest, q.slash)
+        && common::<HostPattern>(&a.hosts, &b.hosts)
+        && common::<Method>(&a.methods, &b.methods)
+}
+
+fn common<T: PartialEq>(a: &[T], b: &[T]) -> bool {
+    (a.is_empty() && b.is_empty()) || a.iter().any(|item| b.contains(item))
+}

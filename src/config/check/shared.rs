@@ -1,0 +1,67 @@
+//! What the checks of all sections have in common: one scalar with its default, one list without repetitions.
+
+use std::time::Duration;
+
+use super::super::file;
+use super::super::report::Report;
+use super::super::value::{Wrong, size};
+
+/// The value of `key`, or `default`, which is written as it would be in the file.
+pub(super) fn scalar<T>(
+    report: &mut Report<'_>,
+    key: &str,
+    text: Option<&str>,
+    default: &str,
+    parse: impl Fn(&str) -> Result<T, Wrong>,
+) -> Option<T> {
+    text.and_then(|text| report.read(key, text, &parse)).or_else(|| parse(default).ok())
+}
+
+/// The duration at `key`, or `default`.
+pub(super) fn time(
+    report: &mut Report<'_>,
+    key: &str,
+    text: Option<&file::Duration>,
+    default: &str,
+    parse: impl Fn(&str) -> Result<Duration, Wrong>,
+) -> Duration {
+    scalar(report, key, text.map(|text| text.0.as_str()), default, parse).unwrap_or_default()
+}
+
+/// The size at `key` in bytes, if it is written and between `least` and `most`.
+pub(super) fn bytes(
+    report: &mut Report<'_>,
+    key: &str,
+    value: Option<&file::Size>,
+    (least, most): (&str, &str),
+) -> Option<u64> {
+    let bytes = match value? {
+        file::Size::Text(text) => report.read(key, text, size)?,
+        file::Size::Bytes(bytes) => u64::try_from(*bytes).unwrap_or_default(),
+    };
+    let bound = |text: &str| size(text).unwrap_or_default();
+    if (bound(least)..=bound(most)).contains(&bytes) {
+        return Some(bytes);
+    }
+    report.refuse(key, &Wrong::new("is out of range", format!("write {least} to {most}")));
+    None
+}
+
+/// The items of the list at `key`; each may stand there once.
+pub(super) fn list<T: PartialEq>(
+    report: &mut Report<'_>,
+    key: &str,
+    items: Option<&Vec<String>>,
+    parse: impl Fn(&str) -> Result<T, Wrong>,
+) -> Vec<T> {
+    let mut parsed: Vec<T> = Vec::new();
+    for (n, text) in items.into_iter().flatten().enumerate() {
+        let key = format!("{key}[{n}]");
+        match report.read(&key, text, &parse) {
+            Some(item) if parsed.contains(&item) => report.refuse(&key, &Wrong::new("is listed twice", "remove one")),
+            Some(item) => parsed.push(item),
+            None => {}
+        }
+    }
+    parsed
+}

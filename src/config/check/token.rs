@@ -1,0 +1,88 @@
+//! `[token]` and `[store]`: what a login yields, and where it is kept.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::super::file;
+use super::super::report::Report;
+use super::super::section::{Algorithm, Database, Store, Token};
+use super::super::url::{self, database, issuer};
+use super::super::value::{Wrong, duration_or_zero, lifetime};
+use super::shared::{list, scalar, time};
+
+/// `[token]`.
+pub(super) fn token(file: file::Token, folder: &Path, report: &mut Report<'_>) -> Token {
+    let mut audience = list(report, "token.audience", file.audience.as_ref(), one_audience);
+    if audience.is_empty() {
+        audience.push("wxgate".to_owned());
+    }
+    let keys = |text: &str| url::file(text, folder);
+    let token = Token {
+        issuer: file.issuer.and_then(|text| report.read("token.issuer", &text, issuer)).unwrap_or_default(),
+        audience,
+        algorithm: file.algorithm.unwrap_or(Algorithm::Es256),
+        keys: scalar(report, "token.keys", file.keys.as_deref(), "data/keys", keys).unwrap_or_default(),
+        access_ttl: time(report, "token.access_ttl", file.access_ttl.as_ref(), "2h", lifetime),
+        refresh_ttl: time(report, "token.refresh_ttl", file.refresh_ttl.as_ref(), "30d", lifetime),
+        refresh_grace: time(report, "token.refresh_grace", file.refresh_grace.as_ref(), "30s", duration_or_zero),
+        session_ttl: time(report, "token.session_ttl", file.session_ttl.as_ref(), "180d", lifetime),
+        accept_bare: file.accept_bare.unwrap_or(false),
+    };
+    lifetimes(&token, report);
+    token
+}
+
+fn one_audience(text: &str) -> Result<String, Wrong> {
+    if text.is_empty() || text.len() > 256 || !text.bytes().all(|b| b.is_ascii_graphic()) {
+        return Err(Wrong::new("is not an audience", "write a name or a URL of visible ASCII, at most 256 bytes"));
+    }
+    Ok(text.to_owned())
+}
+
+/// The rules between the lives of a login's parts.
+fn lifetimes(token: &Token, report: &mut Report<'_>) {
+    let rules = [
+        (
+            ("token.access_ttl", token.access_ttl),
+            token.access_ttl > token.session_ttl,
+            ("token.session_ttl", token.session_ttl),
+            "is longer than",
+            "access tokens would outlive their session; write a shorter one, or raise token.session_ttl",
+        ),
+        (
+            ("token.refresh_ttl", token.refresh_ttl),
+            token.refresh_ttl < token.access_ttl,
+            ("token.access_ttl", token.access_ttl),
+            "is shorter than",
+            "nobody could refresh once an access token has expired; write a longer one, or lower token.access_ttl",
+        ),
+        (
+            ("token.refresh_grace", token.refresh_grace),
+            token.refresh_grace >= token.refresh_ttl,
+            ("token.refresh_ttl", token.refresh_ttl),
+            "is not shorter than",
+            "the reuse of a stolen token would never be noticed; write a shorter one, such as \"30s\"",
+        ),
+    ];
+    let show = |duration: Duration| humantime::format_duration(duration).to_string();
+    // Refused values are looked up before the first rule adds its own fault.
+    let sound = rules.map(|((key, _), _, (other, _), ..)| !report.is_refused(key) && !report.is_refused(other));
+    for (((key, value), broken, (other, limit), relation, consequence), sound) in rules.into_iter().zip(sound) {
+        if broken && sound {
+            let (value, limit) = (show(value), show(limit));
+            report.fault(key, format!("{value} {relation} {other} ({limit}), so {consequence}"));
+        }
+    }
+}
+
+/// `[store]`.
+pub(super) fn store(file: &file::Store, folder: &Path, report: &mut Report<'_>) -> Store {
+    let mut open = |key: &str, text: Option<&str>| {
+        let parse = |text: &str| database(text, folder);
+        scalar(report, key, text, "sqlite:data/wxgate.db", parse).unwrap_or(Database::Sqlite(folder.to_owned()))
+    };
+    Store {
+        members: open("store.members", file.members.as_deref()),
+        sessions: open("store.sessions", file.sessions.as_deref()),
+    }
+}

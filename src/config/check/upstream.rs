@@ -1,0 +1,27 @@
+//! `[[upstream]]`: the services behind the gateway.
+
+use super::super::file;
+use super::super::report::Report;
+use super::super::section::Upstream;
+use super::super::url::backend;
+use super::super::value::{Wrong, duration, name};
+use super::shared::{list, time};
+
+/// `[[upstream]]`, each at its place in the file; `None` where the name is missing or wrong.
+pub(super) fn upstreams(files: &[file::Upstream], report: &mut Report<'_>) -> Vec<Option<Upstream>> {
+    let mut upstreams: Vec<Option<Upstream>> = Vec::with_capacity(files.len());
+    for (n, file) in files.iter().enumerate() {
+        let key = |name: &str| format!("upstream[{n}].{name}");
+        let called = file.name.as_deref().and_then(|text| report.read(&key("name"), text, name));
+        let earlier = |upstream: &Option<Upstream>| upstream.as_ref().map(|u| &u.name) == called.as_ref();
+        if let (Some(_), Some(m)) = (&called, upstreams.iter().position(earlier)) {
+            let other = report.refer(&format!("upstream[{m}].name"));
+            report.refuse(&key("name"), &Wrong::new(format!("is the same as {other}"), "give each its own name"));
+        }
+        let servers = list(report, &key("servers"), file.servers.as_ref(), backend);
+        let connect_timeout = time(report, &key("connect_timeout"), file.connect_timeout.as_ref(), "2s", duration);
+        let balance = file.balance.unwrap_or_default();
+        upstreams.push(called.map(|name| Upstream { name, servers, balance, connect_timeout }));
+    }
+    upstreams
+}

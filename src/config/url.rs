@@ -1,0 +1,181 @@
+//! Addresses of servers: the issuer, the bases of WeChat, the servers of an upstream, the stores.
+//!
+//! None of these refusals quotes its value: addresses are where people put passwords.
+
+use std::net::Ipv6Addr;
+use std::path::{Path, PathBuf};
+
+use http::Uri;
+use http::uri::Scheme;
+
+use super::pattern::is_host;
+use super::section::{Backend, Database};
+use super::value::Wrong;
+
+/// The issuer: an `http` or `https` URL, compared byte by byte by whoever verifies a token, so it is kept as written.
+///
+/// # Errors
+/// When it is no such URL, or has userinfo, a query or a fragment (RFC 8414, section 2).
+pub fn issuer(text: &str) -> Result<String, Wrong> {
+    http_url(text, "write the public URL of this gateway, such as \"https://api.example.com\"")?;
+    Ok(text.to_owned())
+}
+
+/// A base under which paths are put: an `http` or `https` URL; a slash at its end is dropped.
+///
+/// # Errors
+/// As [`issuer`].
+pub fn base(text: &str) -> Result<String, Wrong> {
+    http_url(text, "write a URL such as \"https://api.weixin.qq.com\"")?;
+    Ok(text.trim_end_matches('/').to_owned())
+}
+
+/// One server of an upstream: `http://HOST:PORT`.
+///
+/// # Errors
+/// When it is no such URL, or has more than scheme, host and port.
+pub fn backend(text: &str) -> Result<Backend, Wrong> {
+    const WRITE: &str = "write http://HOST:PORT, such as \"http://127.0.0.1:3001\"";
+    let uri = http_url(text, WRITE)?;
+    if uri.scheme() != Some(&Scheme::HTTP) {
+        return Err(Wrong::silent("is not a plain http URL", WRITE));
+    }
+    if uri.path() != "/" {
+        return Err(Wrong::silent("has a path", "write http://HOST:PORT alone; the path comes from the request"));
+    }
+    let authority = uri.authority().ok_or_else(|| Wrong::silent("has no host", WRITE))?.clone();
+    let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
+    match authority.port_u16().unwrap_or(80) {
+        0 => Err(Wrong::silent("has port 0, on which nothing listens", WRITE)),
+        port => Ok(Backend { authority, host, port }),
+    }
+}
+
+fn http_url(text: &str, write: &str) -> Result<Uri, Wrong> {
+    let wrong = |what: &str| Wrong::silent(what, write);
+    // `Uri` drops a fragment silently.
+    if text.contains('#') {
+        return Err(wrong("has a fragment"));
+    }
+    let uri: Uri = text.parse().map_err(|_| wrong("is not a URL"))?;
+    if uri.scheme() != Some(&Scheme::HTTP) && uri.scheme() != Some(&Scheme::HTTPS) {
+        return Err(wrong("is not an http or https URL"));
+    }
+    if uri.query().is_some() {
+        return Err(wrong("has a query"));
+    }
+    let authority = uri.authority().ok_or_else(|| wrong("has no host"))?;
+    if authority.as_str().contains('@') {
+        return Err(wrong("has a user name or password"));
+    }
+    let host = authority.host();
+    let ipv6 = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let known = ipv6.map_or_else(|| is_host(host), |host| host.parse::<Ipv6Addr>().is_ok());
+    if !known {
+        return Err(wrong("has no valid host"));
+    }
+    // `Uri` accepts a port that is empty or above 65535 and then answers that there is none.
+    if authority.as_str().len() > host.len() && authority.port_u16().is_none() {
+        return Err(wrong("has no valid port"));
+    }
+    Ok(uri)
+}
+
+/// A store: `sqlite:PATH`, where a relative path starts at `folder`.
+///
+/// # Errors
+/// When it is no such address.
+pub fn database(text: &str, folder: &Path) -> Result<Database, Wrong> {
+    const WRITE: &str = "write \"sqlite:\" and the path of a file, such as \"sqlite:data/wxgate.db\"";
+    let Some(path) = text.strip_prefix("sqlite:") else {
+        return Err(Wrong::silent("is not a store", WRITE));
+    };
+    if path == ":memory:" {
+        return Err(Wrong::silent("would forget every session at each restart", WRITE));
+    }
+    if path.starts_with("//") || path.contains(['?', '\0']) || path.ends_with('/') {
+        return Err(Wrong::silent("is a URL, not a path", WRITE));
+    }
+    Ok(Database::Sqlite(file(path, folder).map_err(|_| Wrong::silent("names no file", WRITE))?))
+}
+
+/// A path of this machine; a relative one starts at `folder`.
+///
+/// # Errors
+/// When it is empty or has a NUL byte.
+pub fn file(text: &str, folder: &Path) -> Result<PathBuf, Wrong> {
+    if text.is_empty() || text.contains('\0') {
+        return Err(Wrong::new("is not a path", "write a path; a relative one starts at the folder of this file"));
+    }
+    Ok(folder.join(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backend_is_scheme_host_and_port() {
+        let server = backend("http://127.0.0.1:3001").unwrap();
+        assert_eq!(
+            (server.authority.as_str(), server.host.as_str(), server.port),
+            ("127.0.0.1:3001", "127.0.0.1", 3001)
+        );
+        assert_eq!(backend("http://orders/").unwrap().port, 80);
+        assert_eq!(backend("http://[::1]:8080").unwrap().host, "::1");
+        for bad in [
+            "",
+            "127.0.0.1:3001",
+            "http://",
+            "http://a:0",
+            "http://a:",
+            "http://a:70000",
+            "http://a/b",
+            "http://a?b",
+            "http://a#b",
+            "http://u:p@a",
+            "https://a",
+            "ftp://a",
+            "http://a b",
+            "http://-a",
+            "http://[::1",
+            "/a",
+            "http://:80",
+        ] {
+            assert!(backend(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_refused_address_is_never_quoted() {
+        for bad in ["http://user:hunter2@host", "http://host?key=hunter2", "hunter2"] {
+            let wrong = issuer(bad).unwrap_err();
+            assert!(!wrong.quote && !wrong.to_string().contains("hunter2"), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn an_issuer_is_kept_as_written_and_a_base_loses_its_slash() {
+        assert_eq!(issuer("https://api.example.com/").unwrap(), "https://api.example.com/");
+        assert_eq!(base("http://127.0.0.1:9100/").unwrap(), "http://127.0.0.1:9100");
+    }
+
+    #[test]
+    fn a_store_is_a_sqlite_file_below_the_folder_of_the_configuration() {
+        let folder = Path::new("/etc/wxgate");
+        assert_eq!(database("sqlite:a.db", folder).unwrap(), Database::Sqlite("/etc/wxgate/a.db".into()));
+        assert_eq!(database("sqlite:/var/a.db", folder).unwrap(), Database::Sqlite("/var/a.db".into()));
+        for bad in [
+            "",
+            "a.db",
+            "sqlite:",
+            "sqlite::memory:",
+            "sqlite:///a.db",
+            "sqlite:a.db?mode=ro",
+            "mysql://a",
+            "sqlite:a/",
+        ] {
+            assert!(database(bad, folder).is_err(), "{bad}");
+        }
+    }
+}
