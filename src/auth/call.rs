@@ -2,7 +2,6 @@
 
 use std::convert::Infallible;
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use axum::extract::FromRequest;
 use bytes::Bytes;
@@ -34,7 +33,7 @@ pub struct Call {
     body: Bytes,
 }
 
-impl<S: Sync> FromRequest<S> for Call {
+impl<S: Send + Sync> FromRequest<S> for Call {
     type Rejection = Infallible;
 
     async fn from_request(request: axum::extract::Request, state: &S) -> Result<Self, Infallible> {
@@ -116,6 +115,3 @@ impl Call {
         response.map(axum::body::Body::new)
     }
 }
-
-/// Handlers share the state by `Arc`.
-pub type State = axum::extract::State<Arc<Auth>>;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use axum::extract::State;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
 use http::{HeaderValue, Response, StatusCode};
 use serde_json::json;
@@ -12,10 +13,10 @@ use crate::token::jwks;
 
 use super::Auth;
 use super::answer;
-use super::call::{Call, State};
+use super::call::Call;
 
 /// The public keys, with cache headers.
-pub async fn jwks(State(auth): State, call: Call) -> Response<axum::body::Body> {
+pub async fn jwks(State(auth): State<Arc<Auth>>, call: Call) -> Response<axum::body::Body> {
     let document = jwks::document(&auth.ring);
     let etag = jwks::etag(&document);
     let known = call.headers().get(IF_NONE_MATCH).is_some_and(|v| v.as_bytes() == etag.as_bytes());
@@ -36,7 +37,7 @@ pub async fn jwks(State(auth): State, call: Call) -> Response<axum::body::Body> 
 }
 
 /// Who issues tokens, where the keys are, where to revoke.
-pub async fn metadata(State(auth): State, call: Call) -> Response<axum::body::Body> {
+pub async fn metadata(State(auth): State<Arc<Auth>>, call: Call) -> Response<axum::body::Body> {
     let made = describe(&auth);
     call.answer(made)
 }

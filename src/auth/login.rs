@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::digest;
+use axum::extract::State;
 use http::Response;
 use serde::Deserialize;
 
@@ -20,7 +21,7 @@ use crate::store::{CodeHash, Member, NewSession, RefreshHash, SealedKey, Session
 
 use super::Auth;
 use super::answer;
-use super::call::{Call, State};
+use super::call::Call;
 use super::single_flight::SingleFlight;
 
 /// How long the same code yields the same session.
@@ -52,7 +53,7 @@ struct Request {
 }
 
 /// The handler.
-pub async fn login(State(auth): State, call: Call) -> Response<axum::body::Body> {
+pub async fn login(State(auth): State<Arc<Auth>>, call: Call) -> Response<axum::body::Body> {
     let made = handle(auth, &call).await;
     call.answer(made)
 }

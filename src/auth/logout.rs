@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use axum::extract::State;
 use http::{Response, StatusCode};
 
 use crate::body::Body;
@@ -17,7 +18,7 @@ use crate::token::verify;
 
 use super::Auth;
 use super::answer;
-use super::call::{Call, State};
+use super::call::Call;
 use super::refresh::Request;
 
 /// Whose session is to end.
@@ -28,7 +29,7 @@ struct Target {
 }
 
 /// The handler of `/auth/logout`.
-pub async fn logout(State(auth): State, call: Call) -> Response<axum::body::Body> {
+pub async fn logout(State(auth): State<Arc<Auth>>, call: Call) -> Response<axum::body::Body> {
     let made = handle_logout(&auth, &call).await;
     call.answer(made)
 }
@@ -86,7 +87,7 @@ async fn end(auth: &Auth, target: &Target, all: bool) -> Result<(), Problem> {
 }
 
 /// The handler of `/auth/revoke`: 200 for every well-formed request, whatever the token is (RFC 7009, section 2.2).
-pub async fn revoke(State(auth): State, call: Call) -> Response<axum::body::Body> {
+pub async fn revoke(State(auth): State<Arc<Auth>>, call: Call) -> Response<axum::body::Body> {
     let made = handle_revoke(&auth, &call).await;
     call.answer(made)
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use axum::extract::State;
 use http::{Response, StatusCode};
 use serde::{Deserialize, Serialize};
 
@@ -10,7 +11,7 @@ use crate::problem::{Code, Problem};
 
 use super::Auth;
 use super::answer::{self, MemberView};
-use super::call::{Call, State};
+use super::call::Call;
 
 /// Longest nickname, characters. WeChat allows 20; ours may be set from elsewhere.
 const MAX_NICKNAME: usize = 64;
@@ -31,7 +32,7 @@ struct SessionView<'a> {
 }
 
 /// GET.
-pub async fn me(State(auth): State, call: Call) -> Response<axum::body::Body> {
+pub async fn me(State(auth): State<Arc<Auth>>, call: Call) -> Response<axum::body::Body> {
     let made = handle_me(&auth, &call).await;
     call.answer(made)
 }
@@ -57,7 +58,7 @@ struct Update {
 }
 
 /// PUT.
-pub async fn update(State(auth): State, call: Call) -> Response<axum::body::Body> {
+pub async fn update(State(auth): State<Arc<Auth>>, call: Call) -> Response<axum::body::Body> {
     let made = handle_update(&auth, &call).await;
     call.answer(made)
 }
@@ -89,7 +90,7 @@ fn is_web_url(url: &str) -> bool {
 }
 
 /// DELETE: sessions, keys, profile and phone go (privacy law asks for it). A later login of the same person is a new member.
-pub async fn erase(State(auth): State, call: Call) -> Response<axum::body::Body> {
+pub async fn erase(State(auth): State<Arc<Auth>>, call: Call) -> Response<axum::body::Body> {
     let made = handle_erase(&auth, &call).await;
     call.answer(made)
 }

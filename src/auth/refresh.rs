@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use axum::extract::State;
 use http::Response;
 use serde::Deserialize;
 
@@ -18,7 +19,7 @@ use crate::token::refresh::RefreshToken;
 
 use super::Auth;
 use super::answer;
-use super::call::{Call, State};
+use super::call::Call;
 
 #[derive(Deserialize, Default)]
 pub(super) struct Request {
@@ -45,7 +46,7 @@ impl Drop for Request {
 }
 
 /// The handler.
-pub async fn refresh(State(auth): State, call: Call) -> Response<axum::body::Body> {
+pub async fn refresh(State(auth): State<Arc<Auth>>, call: Call) -> Response<axum::body::Body> {
     let made = handle(&auth, &call).await;
     call.answer(made)
 }

@@ -41,6 +41,11 @@ impl Upstream {
         &self.backends
     }
 
+    /// How it chooses, which tells what an affinity is to be made of.
+    pub const fn balance(&self) -> Balance {
+        self.balance
+    }
+
     pub(super) const fn connect_timeout(&self) -> Duration {
         self.connect_timeout
     }

@@ -1,0 +1,283 @@
+//! The composition root: configuration + what lives on → what answers requests.
+//!
+//! Everything that depends on `gateway.toml` hangs off one immutable [`Snapshot`] behind one pointer; a request uses the
+//! one that it met first to its end. A reload makes the next snapshot from the new file and from [`Kept`], which is the
+//! list of all that outlives a reload, and swaps. On any fault nothing is swapped.
+
+mod endpoints;
+mod kept;
+mod reload;
+mod to_proxy;
+
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
+use axum::Router;
+use tower::Service as _;
+
+use crate::auth::{self, Auth};
+use crate::clock::Clock;
+use crate::config::{self, Config};
+use crate::metrics::Shard;
+use crate::pipeline::access_log::AccessLog;
+use crate::pipeline::authenticate::{AuthenticateLayer, Authenticator};
+use crate::pipeline::client_addr::ClientAddrLayer;
+use crate::pipeline::dispatch::Dispatch;
+use crate::pipeline::principal::Principal;
+use crate::pipeline::route::{RouteLayer, Routes};
+use crate::pipeline::trace::{Observer, RequestIds, TraceLayer};
+use crate::pipeline::{Layers, Stack, stack};
+use crate::proxy::{Forwarder, Upstream};
+use crate::telemetry::LogWriter;
+use crate::token::cache::VerifiedCache;
+use crate::token::keys::KeyRing;
+use crate::token::mint::Minter;
+use crate::token::verify::Verifier;
+use crate::wechat;
+
+pub use crate::pipeline::trace::{Connection, Inbound, Traced};
+pub use kept::Kept;
+pub use reload::{ReloadError, Reloaded};
+
+use endpoints::Endpoints;
+use to_proxy::ToProxy;
+
+/// Why a gateway cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The signing keys.
+    #[error("keys: {0}")]
+    Keys(#[from] crate::token::keys::Error),
+    /// The refresh secret.
+    #[error("keys: {0}")]
+    Refresh(#[from] crate::token::refresh::Error),
+    /// The sealing key.
+    #[error("keys: {0}")]
+    Vault(#[from] crate::store::vault::Error),
+    /// Another key file.
+    #[error("keys: {0}")]
+    KeyFile(#[source] std::io::Error),
+    /// The database.
+    #[error("store: {0}")]
+    Store(#[from] crate::store::sqlite::OpenError),
+    /// What was revoked before the start cannot be read; without it, ended sessions would come back.
+    #[error("store: live revocations cannot be read: {0}")]
+    Revocations(#[source] crate::store::Error),
+    /// The client for WeChat.
+    #[error("wechat: {0}")]
+    WeChat(#[from] wechat::Error),
+}
+
+/// One configuration in force, with all that is made from it. Immutable.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// As checked.
+    pub config: Config,
+    /// 1 at the start, one more with each reload.
+    pub generation: u64,
+    ring: Arc<KeyRing>,
+    verifier: Arc<Verifier>,
+    cache: Arc<VerifiedCache<Principal>>,
+    upstreams: Arc<[Arc<Upstream>]>,
+    router: Router,
+}
+
+impl Snapshot {
+    fn new(config: Config, kept: &Kept, generation: u64) -> Result<Self, Error> {
+        let ring = Arc::new(KeyRing::open(&config.token.keys, config.token.algorithm, &kept.clock)?);
+        let verifier = Arc::new(Verifier::new(Arc::clone(&ring), &config.token, kept.clock.clone()));
+        let auth = Auth {
+            section: config.token.clone(),
+            apps: config.apps.clone(),
+            base: config.server.base.clone(),
+            clock: kept.clock.clone(),
+            members: Arc::clone(&kept.members),
+            sessions: Arc::clone(&kept.sessions),
+            vault: Arc::clone(&kept.vault),
+            wechat: wechat::Client::new(&config.wechat)?,
+            ring: Arc::clone(&ring),
+            minter: Minter::new(Arc::clone(&ring), &config.token, kept.clock.clone()),
+            verifier: Arc::clone(&verifier),
+            refresh: kept.refresh.clone(),
+            revocations: Arc::clone(&kept.revocations),
+            metrics: Arc::clone(&kept.metrics),
+            logins: Arc::clone(&kept.logins),
+        };
+        Ok(Self {
+            router: auth::router(Arc::new(auth), &config.server.base),
+            upstreams: config.upstreams.iter().map(|section| Upstream::new(section, &kept.backends)).collect(),
+            // A new cache with each snapshot: what was verified by another ring or policy is verified again.
+            cache: Arc::default(),
+            config,
+            generation,
+            ring,
+            verifier,
+        })
+    }
+
+    /// The signing keys in force.
+    pub fn ring(&self) -> &KeyRing {
+        &self.ring
+    }
+
+    /// The upstreams, in the order of the file.
+    pub fn upstreams(&self) -> &[Arc<Upstream>] {
+        &self.upstreams
+    }
+}
+
+/// A gateway. Sockets are `server`'s business.
+#[derive(Debug)]
+pub struct Gateway {
+    snapshot: ArcSwap<Snapshot>,
+    kept: Kept,
+    control: tokio::runtime::Handle,
+    reloading: tokio::sync::Mutex<()>,
+}
+
+impl Gateway {
+    /// Opens keys and store and makes the first snapshot. Must be called on the control runtime, on which endpoints and
+    /// background work will run.
+    ///
+    /// # Errors
+    /// Any [`Error`]; nothing is left running then.
+    pub async fn open(config: Config, clock: Clock, log: LogWriter) -> Result<Arc<Self>, Error> {
+        let kept = Kept::open(&config, clock, log).await?;
+        let snapshot = Snapshot::new(config, &kept, 1)?;
+        let gateway = Arc::new(Self {
+            snapshot: ArcSwap::from_pointee(snapshot),
+            kept,
+            control: tokio::runtime::Handle::current(),
+            reloading: tokio::sync::Mutex::default(),
+        });
+        gateway.register_metrics();
+        gateway.kept.start_sweeping();
+        Ok(gateway)
+    }
+
+    /// The configuration in force, with what is made from it.
+    pub fn current(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
+    }
+
+    /// What outlives reloads.
+    pub fn kept(&self) -> &Kept {
+        &self.kept
+    }
+
+    /// From now on the health answers say that this instance is going away.
+    pub fn start_draining(&self) {
+        self.kept.draining.store(true, std::sync::atomic::Ordering::Release);
+    }
+
+    /// Whether it is going away.
+    pub fn is_draining(&self) -> bool {
+        self.kept.draining.load(std::sync::atomic::Ordering::Acquire)
+    }
+
+    /// What one worker thread answers with. Call it once per worker.
+    pub fn worker(self: &Arc<Self>) -> Worker {
+        let shard = self.kept.metrics.shard();
+        let observer = Arc::new(Observer {
+            metrics: Arc::clone(&self.kept.metrics),
+            shard: Arc::clone(&shard),
+            log: AccessLog::new(self.kept.log.clone(), self.kept.clock.clone(), Arc::clone(&shard)),
+            ids: RequestIds::new(),
+        });
+        let forwarder = Forwarder::new();
+        let snapshot = self.current();
+        let stack = self.stack(&snapshot, &observer, &forwarder);
+        Worker { gateway: Arc::clone(self), observer, forwarder, current: Mutex::new((snapshot, stack)) }
+    }
+
+    fn stack(&self, snapshot: &Arc<Snapshot>, observer: &Arc<Observer>, forwarder: &Forwarder) -> WorkerStack {
+        let layers = Layers {
+            trace: TraceLayer::new(Arc::clone(observer)),
+            client_addr: ClientAddrLayer::new(&snapshot.config.server.trusted_proxies),
+            // A table per worker: handing out a route costs no cache line that another core writes.
+            route: RouteLayer::new(Arc::new(Routes::new(&snapshot.config))),
+            authenticate: AuthenticateLayer::new(Authenticator {
+                verifier: Arc::clone(&snapshot.verifier),
+                cache: Arc::clone(&snapshot.cache),
+                revocations: Arc::clone(&self.kept.revocations),
+                pseudonyms: self.kept.pseudonyms.clone(),
+                clock: self.kept.clock.clone(),
+                shard: Arc::clone(&observer.shard),
+                accept_bare: snapshot.config.token.accept_bare,
+            }),
+        };
+        let endpoints = Endpoints::new(snapshot.router.clone(), self.control.clone(), &self.kept.endpoint_permits);
+        let proxy = ToProxy::new(forwarder.clone(), Arc::clone(&snapshot.upstreams));
+        stack(&layers, Dispatch::new(endpoints, proxy, Arc::clone(&self.kept.draining)))
+    }
+
+    #[allow(clippy::cast_precision_loss)] // counts far from 2^53
+    fn register_metrics(self: &Arc<Self>) {
+        let metrics = &self.kept.metrics;
+        let weak = Arc::downgrade(self);
+        metrics.register("wxgate_config_generation", "gauge", "Configurations put in force so far.", move || {
+            weak.upgrade().map(|g| (String::new(), g.current().generation as f64)).into_iter().collect()
+        });
+        let revocations = Arc::clone(&self.kept.revocations);
+        metrics.register("wxgate_revocations", "gauge", "Live revocations held in memory.", move || {
+            vec![(String::new(), revocations.len() as f64)]
+        });
+    }
+}
+
+type WorkerStack = Stack<Dispatch<Endpoints, ToProxy>>;
+
+/// What one worker thread answers requests with: the stack of the current snapshot, and the worker's own connections,
+/// counters and log.
+#[derive(Debug)]
+pub struct Worker {
+    gateway: Arc<Gateway>,
+    observer: Arc<Observer>,
+    forwarder: Forwarder,
+    /// Locked for a few instructions and only by this worker's thread, so never contended. It is a lock because the
+    /// stack is `&mut` while it is called, and so that the worker stays `Send`.
+    current: Mutex<(Arc<Snapshot>, WorkerStack)>,
+}
+
+impl Worker {
+    /// Answers a request.
+    pub fn call(
+        &self,
+        inbound: Inbound,
+    ) -> impl Future<Output = Result<http::Response<Traced>, std::convert::Infallible>> + use<> {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        if !std::ptr::eq(Arc::as_ptr(&current.0), Arc::as_ptr(&self.gateway.snapshot.load())) {
+            let snapshot = self.gateway.current();
+            let stack = self.gateway.stack(&snapshot, &self.observer, &self.forwarder);
+            *current = (snapshot, stack);
+        }
+        current.1.call(inbound)
+    }
+
+    /// `[server]` as it is in force.
+    pub fn server_section(&self) -> config::Server {
+        self.gateway.snapshot.load().config.server.clone()
+    }
+
+    /// Whether the gateway is going away.
+    pub fn is_draining(&self) -> bool {
+        self.gateway.is_draining()
+    }
+
+    /// The worker's counters.
+    pub fn shard(&self) -> &Shard {
+        &self.observer.shard
+    }
+
+    /// What is to be done a few times a second.
+    pub fn tick(&self) {
+        self.observer.log.flush();
+        self.forwarder.sweep();
+    }
+
+    /// Hands over what has gathered; the last thing a worker does.
+    pub fn flush(&self) {
+        self.observer.log.flush();
+    }
+}

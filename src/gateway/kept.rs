@@ -1,0 +1,147 @@
+//! What outlives a reload: all of it, in one place.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use aws_lc_rs::rand;
+use tokio::sync::Semaphore;
+use zeroize::Zeroizing;
+
+use crate::auth::login::Logins;
+use crate::clock::Clock;
+use crate::config::{Config, Database};
+use crate::keyfile;
+use crate::metrics::Metrics;
+use crate::pipeline::dispatch::Draining;
+use crate::proxy::Backends;
+use crate::store::sqlite::Sqlite;
+use crate::store::vault::Vault;
+use crate::store::{Members, Sessions};
+use crate::telemetry::{LogWriter, Pseudonyms};
+use crate::token::refresh::RefreshSecret;
+use crate::token::revocation::Revocations;
+
+use super::Error;
+
+/// Calls of endpoints that run or wait at once; more are refused with `overloaded`. Each holds a small body and perhaps a
+/// connection to WeChat.
+const MAX_ENDPOINT_CALLS: usize = 4096;
+
+/// How often expired rows and revocations are deleted.
+const SWEEP: Duration = Duration::from_secs(60);
+
+/// File of the key that people's names in logs are made with.
+const LOG_KEY: &str = "log.key";
+
+/// The long-lived parts.
+#[derive(Debug)]
+pub struct Kept {
+    /// Time.
+    pub clock: Clock,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// Where log lines go.
+    pub log: LogWriter,
+    /// Who is a member.
+    pub members: Arc<dyn Members>,
+    /// Who is logged in.
+    pub sessions: Arc<dyn Sessions>,
+    /// Seals session_key.
+    pub vault: Arc<Vault>,
+    /// Makes refresh tokens.
+    pub refresh: RefreshSecret,
+    /// Tokens that ended before their time.
+    pub revocations: Arc<Revocations>,
+    /// Logins under way.
+    pub logins: Arc<Logins>,
+    /// People's names in logs.
+    pub pseudonyms: Pseudonyms,
+    /// Servers of upstreams: addresses, load.
+    pub backends: Backends,
+    /// Whether the gateway is going away.
+    pub draining: Draining,
+    /// Room for calls of endpoints.
+    pub endpoint_permits: Arc<Semaphore>,
+}
+
+impl Kept {
+    /// Opens keys and store, and loads what was revoked.
+    pub(super) async fn open(config: &Config, clock: Clock, log: LogWriter) -> Result<Self, Error> {
+        let keys = &config.token.keys;
+        keyfile::create_dir(keys).map_err(Error::KeyFile)?;
+        let (Database::Sqlite(members_path), Database::Sqlite(sessions_path)) =
+            (&config.store.members, &config.store.sessions);
+        let sessions = Sqlite::open(sessions_path)?;
+        let members: Arc<dyn Members> = if members_path == sessions_path {
+            Arc::clone(&sessions) as Arc<dyn Members>
+        } else {
+            Sqlite::open(members_path)?
+        };
+        let metrics = Arc::new(Metrics::default());
+        register_store(&metrics, &sessions);
+        let revocations = Arc::new(Revocations::new());
+        for revoked in Sessions::revoked(&*sessions, clock.now()).await.map_err(Error::Revocations)? {
+            revocations.revoke_session(&revoked.session_id, revoked.until);
+        }
+        Ok(Self {
+            vault: Arc::new(Vault::open(keys)?),
+            refresh: RefreshSecret::open(keys)?,
+            pseudonyms: Pseudonyms::new(&log_key(keys).map_err(Error::KeyFile)?),
+            clock,
+            metrics,
+            log,
+            members,
+            sessions,
+            revocations,
+            logins: Arc::default(),
+            backends: Backends::new(),
+            draining: Arc::new(AtomicBool::new(false)),
+            endpoint_permits: Arc::new(Semaphore::new(MAX_ENDPOINT_CALLS)),
+        })
+    }
+
+    /// Deletes what has expired, now and then, until the gateway is dropped.
+    pub(super) fn start_sweeping(&self) {
+        let (sessions, revocations) = (Arc::downgrade(&self.sessions), Arc::downgrade(&self.revocations));
+        let clock = self.clock.clone();
+        tokio::spawn(async move {
+            let mut tick = tokio::time::interval(SWEEP);
+            loop {
+                tick.tick().await;
+                let (Some(sessions), Some(revocations)) = (sessions.upgrade(), revocations.upgrade()) else { return };
+                revocations.sweep(clock.now());
+                match sessions.sweep(clock.now()).await {
+                    Ok(0) => {}
+                    Ok(rows) => tracing::debug!(rows, "expired rows deleted"),
+                    Err(error) => tracing::warn!(%error, "expired rows could not be deleted; trying again later"),
+                }
+            }
+        });
+    }
+}
+
+/// The key for names in logs; made on the first start.
+fn log_key(keys: &Path) -> std::io::Result<Zeroizing<Vec<u8>>> {
+    let path = keys.join(LOG_KEY);
+    match keyfile::read(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let mut fresh = Zeroizing::new([0; 32]);
+            rand::fill(fresh.as_mut_slice()).map_err(|_| std::io::Error::other("the system gives no random numbers"))?;
+            keyfile::write_new(&path, fresh.as_slice())
+        }
+        other => other,
+    }
+}
+
+#[allow(clippy::cast_precision_loss)] // counts far from 2^53
+fn register_store(metrics: &Metrics, store: &Arc<Sqlite>) {
+    let figure = |read: fn(&Sqlite) -> f64| {
+        let store = Arc::downgrade(store);
+        move || store.upgrade().map(|s| (String::new(), read(&s))).into_iter().collect::<Vec<_>>()
+    };
+    metrics.register("wxgate_store_commits_total", "counter", "Transactions on disk.", figure(|s| s.commits() as f64));
+    metrics.register("wxgate_store_jobs_total", "counter", "Changes in them.", figure(|s| s.jobs() as f64));
+    metrics.register("wxgate_store_queue", "gauge", "Changes that wait.", figure(|s| s.queue_depth() as f64));
+}

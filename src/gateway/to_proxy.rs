@@ -1,0 +1,80 @@
+//! From a matched route to the upstream: limits, affinity, and the problem when there is no answer.
+
+use std::convert::Infallible;
+use std::hash::{BuildHasher as _, Hash as _, Hasher as _};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use foldhash::fast::FixedState;
+use tower::Service;
+
+use crate::config::{self, Balance};
+use crate::pipeline::Exchange;
+use crate::pipeline::Response;
+use crate::pipeline::dispatch::{Awaited, ToUpstream};
+use crate::problem::Problem;
+use crate::proxy::{Forwarder, Limits, Outbound, Upstream};
+
+/// The service.
+#[derive(Debug, Clone)]
+pub(super) struct ToProxy {
+    forwarder: Forwarder,
+    upstreams: Arc<[Arc<Upstream>]>,
+}
+
+impl ToProxy {
+    pub(super) fn new(forwarder: Forwarder, upstreams: Arc<[Arc<Upstream>]>) -> Self {
+        Self { forwarder, upstreams }
+    }
+}
+
+impl Service<ToUpstream> for ToProxy {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Awaited;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, to: ToUpstream) -> Awaited {
+        let ToUpstream { request, route, exchange } = to;
+        let Some(upstream) = self.upstreams.get(route.policy.upstream) else {
+            let problem = Problem::internal("the route names an upstream that is not there");
+            return Box::pin(std::future::ready(Ok(exchange.refuse(problem))));
+        };
+        let affinity = affinity(upstream.balance(), &exchange);
+        let forwarding = self.forwarder.forward(Outbound {
+            request,
+            upstream: Arc::clone(upstream),
+            limits: limits(&route.policy),
+            affinity,
+        });
+        Box::pin(async move {
+            Ok(match forwarding.await {
+                Ok(response) => response,
+                Err(error) => exchange.refuse(Problem::from(error)),
+            })
+        })
+    }
+}
+
+fn limits(policy: &config::Route) -> Limits {
+    Limits {
+        response_head: policy.timeout,
+        idle: policy.idle_timeout,
+        total: policy.total_timeout,
+        max_body: policy.max_body,
+    }
+}
+
+/// What a `hash:*` balance goes by: the person, or the address where nobody is logged in. The same on every instance.
+fn affinity(balance: Balance, exchange: &Exchange) -> u64 {
+    let mut hasher = FixedState::default().build_hasher();
+    match (balance, exchange.principal.get()) {
+        (Balance::RoundRobin | Balance::P2c, _) => return 0,
+        (Balance::HashOpenid, Some(principal)) => principal.claims.openid.hash(&mut hasher),
+        (Balance::HashOpenid, None) | (Balance::HashIp, _) => exchange.client().hash(&mut hasher),
+    }
+    hasher.finish()
+}
