@@ -236,7 +236,10 @@ impl<'a> Fields<'a> {
 fn folds_to_framing(name: &[u8]) -> bool {
     let folds = |to: &[u8]| {
         name.len() == to.len()
-            && name.iter().zip(to).all(|(&a, &b)| a.eq_ignore_ascii_case(&b) || (b == b'-' && !a.is_ascii_alphanumeric()))
+            && name
+                .iter()
+                .zip(to)
+                .all(|(&a, &b)| a.eq_ignore_ascii_case(&b) || (b == b'-' && !a.is_ascii_alphanumeric()))
     };
     folds(b"content-length") || folds(b"transfer-encoding")
 }

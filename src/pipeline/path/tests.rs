@@ -24,7 +24,7 @@ fn what_every_server_reads_alike_is_brought_into_one_form() {
         ("/a/..", "/"),
         ("/%61%70%69", "/api"),
         ("/a%c3%a9", "/a%C3%A9"),
-        ("/a é", "")
+        ("/a é", ""),
     ] {
         if expected.is_empty() {
             assert!(canonical(path).is_err());
@@ -42,9 +42,34 @@ fn what_every_server_reads_alike_is_brought_into_one_form() {
 #[test]
 fn what_servers_read_differently_is_refused() {
     for path in [
-        "", "api", "*", "/a%2fb", "/a%2Fb", "/a%5cb", "/a\\b", "/..;/api", "/a;x=y", "/%252e%252e/api", "/%252fapi",
-        "/%255c", "/%25252e", "/%00", "/a%0d%0ab", "/%09", "/%7f", "/%c0%af", "/%ef%bc%8fapi", "/%e0%80%af", "/%",
-        "/%2", "/%zz", "/a b", "/\u{ff0f}api", "/a%u002e", "/%2e%2e%2fapi", "/a\tb",
+        "",
+        "api",
+        "*",
+        "/a%2fb",
+        "/a%2Fb",
+        "/a%5cb",
+        "/a\\b",
+        "/..;/api",
+        "/a;x=y",
+        "/%252e%252e/api",
+        "/%252fapi",
+        "/%255c",
+        "/%25252e",
+        "/%00",
+        "/a%0d%0ab",
+        "/%09",
+        "/%7f",
+        "/%c0%af",
+        "/%ef%bc%8fapi",
+        "/%e0%80%af",
+        "/%",
+        "/%2",
+        "/%zz",
+        "/a b",
+        "/\u{ff0f}api",
+        "/a%u002e",
+        "/%2e%2e%2fapi",
+        "/a\tb",
     ] {
         assert!(canonical(path).is_err(), "{path:?}");
     }
