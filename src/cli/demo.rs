@@ -136,9 +136,9 @@ Try it: each line works as it stands.
 # what wx.login gives the mini program
 CODE=$(curl -s '{simulator}/_sim/code?user=alice' | sed 's/.*"code": *"\([^"]*\)".*/\1/')
 # log in: the code becomes a member and a token
-curl -s http://{gateway}/auth/login -H 'Content-Type: application/json' -d "{{\"code\":\"$CODE\"}}" > /tmp/wxgate-demo.json; cat /tmp/wxgate-demo.json; echo
-TOKEN=$(sed 's/.*"access_token": *"\([^"]*\)".*/\1/' /tmp/wxgate-demo.json)
-REFRESH=$(sed 's/.*"refresh_token": *"\([^"]*\)".*/\1/' /tmp/wxgate-demo.json)
+ANSWER=$(curl -s http://{gateway}/auth/login -H 'Content-Type: application/json' -d "{{\"code\":\"$CODE\"}}"); echo "$ANSWER"
+TOKEN=$(echo "$ANSWER" | sed 's/.*"access_token": *"\([^"]*\)".*/\1/')
+REFRESH=$(echo "$ANSWER" | sed 's/.*"refresh_token": *"\([^"]*\)".*/\1/')
 # call a service: it reads the openid from a header
 curl -s http://{gateway}/api/hello -H "Authorization: Bearer $TOKEN"; echo
 # without a token the service is never asked

@@ -92,7 +92,8 @@ proptest! {
         path in "(/|[a-c.%;\\\\]|%2[eEfF5]|%5[cC]|%25|%e4%b8%ad|\\.\\.|[^\\x00-\\x1f]){0,12}"
     ) {
         if let Ok(once) = canonical(&path) {
-            prop_assert_eq!(canonical(&once).as_deref(), Ok(&*once));
+            let twice = canonical(&once);
+            prop_assert_eq!(twice.as_deref(), Ok(&*once));
             prop_assert!(once.starts_with('/'));
             prop_assert!(!once.contains("//"));
             prop_assert!(once.split('/').all(|s| s != "." && s != ".."));
@@ -107,7 +108,8 @@ proptest! {
     #[test]
     fn any_text_is_either_refused_or_made_canonical(path in "\\PC{0,40}") {
         if let Ok(once) = canonical(&path) {
-            prop_assert_eq!(canonical(&once).as_deref(), Ok(&*once));
+            let twice = canonical(&once);
+            prop_assert_eq!(twice.as_deref(), Ok(&*once));
         }
     }
 }
