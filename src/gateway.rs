@@ -5,6 +5,7 @@
 //! list of all that outlives a reload, and swaps. On any fault nothing is swapped.
 
 mod endpoints;
+mod forward_auth;
 mod kept;
 mod reload;
 mod to_proxy;
@@ -37,6 +38,7 @@ use crate::token::verify::Verifier;
 use crate::wechat;
 
 pub use crate::pipeline::trace::{Connection, Inbound, Traced};
+pub use forward_auth::Demand;
 pub use kept::Kept;
 pub use reload::{ReloadError, Reloaded};
 
@@ -121,6 +123,11 @@ impl Snapshot {
         &self.ring
     }
 
+    /// Checks access tokens; what was revoked is not known to it.
+    pub fn verifier(&self) -> &Verifier {
+        &self.verifier
+    }
+
     /// The upstreams, in the order of the file.
     pub fn upstreams(&self) -> &[Arc<Upstream>] {
         &self.upstreams
@@ -133,6 +140,8 @@ pub struct Gateway {
     snapshot: ArcSwap<Snapshot>,
     kept: Kept,
     control: tokio::runtime::Handle,
+    /// Counters of what is decided on the control runtime.
+    shard: Arc<Shard>,
     reloading: tokio::sync::Mutex<()>,
 }
 
@@ -147,6 +156,7 @@ impl Gateway {
         let snapshot = Snapshot::new(config, &kept, 1)?;
         let gateway = Arc::new(Self {
             snapshot: ArcSwap::from_pointee(snapshot),
+            shard: kept.metrics.shard(),
             kept,
             control: tokio::runtime::Handle::current(),
             reloading: tokio::sync::Mutex::default(),
@@ -197,19 +207,23 @@ impl Gateway {
             client_addr: ClientAddrLayer::new(&snapshot.config.server.trusted_proxies),
             // A table per worker: handing out a route costs no cache line that another core writes.
             route: RouteLayer::new(Arc::new(Routes::new(&snapshot.config))),
-            authenticate: AuthenticateLayer::new(Authenticator {
-                verifier: Arc::clone(&snapshot.verifier),
-                cache: Arc::clone(&snapshot.cache),
-                revocations: Arc::clone(&self.kept.revocations),
-                pseudonyms: self.kept.pseudonyms.clone(),
-                clock: self.kept.clock.clone(),
-                shard: Arc::clone(&observer.shard),
-                accept_bare: snapshot.config.token.accept_bare,
-            }),
+            authenticate: AuthenticateLayer::new(self.authenticator(snapshot, &observer.shard)),
         };
         let endpoints = Endpoints::new(snapshot.router.clone(), self.control.clone(), &self.kept.endpoint_permits);
         let proxy = ToProxy::new(forwarder.clone(), Arc::clone(&snapshot.upstreams));
         stack(&layers, Dispatch::new(endpoints, proxy, Arc::clone(&self.kept.draining)))
+    }
+
+    fn authenticator(&self, snapshot: &Snapshot, shard: &Arc<Shard>) -> Authenticator {
+        Authenticator {
+            verifier: Arc::clone(&snapshot.verifier),
+            cache: Arc::clone(&snapshot.cache),
+            revocations: Arc::clone(&self.kept.revocations),
+            pseudonyms: self.kept.pseudonyms.clone(),
+            clock: self.kept.clock.clone(),
+            shard: Arc::clone(shard),
+            accept_bare: snapshot.config.token.accept_bare,
+        }
     }
 
     #[allow(clippy::cast_precision_loss)] // counts far from 2^53

@@ -186,6 +186,22 @@ pub struct Internal {
     /// Address, "IP:PORT". Default: "127.0.0.1:9080".
     #[schemars(example = &"127.0.0.1:9080")]
     pub listen: Option<String>,
+    /// The services that may use it; without any, nobody may.
+    pub service: Option<Vec<Service>>,
+}
+
+/// A service that may use the internal listener: by its `token`, or by the addresses that it comes `from`.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Service {
+    /// Its name, unique; letters, digits, ".", "_" and "-". Required.
+    #[schemars(required, example = &"orders")]
+    pub name: Option<String>,
+    /// What it shows as `Authorization: Bearer`, or as the password of `Proxy-Authorization: Basic`.
+    pub token: Option<Secret>,
+    /// Networks that it comes from, in CIDR notation; whoever is there needs no token.
+    #[schemars(length(min = 1), example = ["10.0.0.0/8"])]
+    pub from: Option<Vec<String>>,
 }
 
 /// The tokens that a login yields.

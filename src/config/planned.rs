@@ -22,7 +22,6 @@ const fn planned_off(key: &'static str, off: &'static str) -> Planned {
 
 const KEYS: &[Planned] = &[
     planned("server.tls"),
-    planned("internal.service"),
     planned_off("token.format", "\"jwt\""),
     planned("token.master_key"),
     planned("token.max_staleness"),

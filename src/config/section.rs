@@ -82,6 +82,26 @@ pub struct Admin {
 pub struct Internal {
     /// Address of the services' listener.
     pub listen: SocketAddr,
+    /// `[[internal.service]]`, each `name` once.
+    pub services: Vec<Service>,
+}
+
+/// `[[internal.service]]`.
+#[derive(Debug, Clone)]
+pub struct Service {
+    /// Its name, unique, without `:`.
+    pub name: String,
+    /// How it is known.
+    pub proof: Proof,
+}
+
+/// How a service is known.
+#[derive(Debug, Clone)]
+pub enum Proof {
+    /// It shows this token.
+    Token(Secret<String>),
+    /// It comes from one of these networks.
+    From(Vec<IpNet>),
 }
 
 /// A signature algorithm for tokens (RFC 7518, RFC 8037).

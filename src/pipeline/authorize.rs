@@ -5,7 +5,7 @@ use std::task::{Context, Poll};
 
 use tower::{Layer, Service};
 
-use crate::config;
+use crate::ids::AppId;
 use crate::problem::{Code, Problem};
 use crate::token::Claims;
 
@@ -23,19 +23,19 @@ pub enum Denial {
     App,
 }
 
-/// Whether this caller may use this route.
+/// Whether this caller has any of these roles and comes from any of these apps; empty is no condition.
 ///
 /// # Errors
 /// The first condition that he does not meet.
-pub fn authorize(policy: &config::Route, caller: Option<&Claims>) -> Result<(), Denial> {
-    if policy.roles.is_empty() && policy.apps.is_empty() {
+pub fn authorize(roles: &[String], apps: &[AppId], caller: Option<&Claims>) -> Result<(), Denial> {
+    if roles.is_empty() && apps.is_empty() {
         return Ok(());
     }
     let caller = caller.ok_or(Denial::Anonymous)?;
-    if !policy.apps.is_empty() && !policy.apps.contains(&caller.appid) {
+    if !apps.is_empty() && !apps.contains(&caller.appid) {
         return Err(Denial::App);
     }
-    if !policy.roles.is_empty() && !policy.roles.iter().any(|role| caller.roles.contains(role)) {
+    if !roles.is_empty() && !roles.iter().any(|role| caller.roles.contains(role)) {
         return Err(Denial::Role);
     }
     Ok(())
@@ -85,7 +85,7 @@ where
         let decision = Exchange::of(&request).and_then(|exchange| match exchange.matched()? {
             Matched::Route(route) => {
                 let caller = exchange.principal.get().map(|p| &p.claims);
-                authorize(&route.policy, caller).map_err(Problem::from)
+                authorize(&route.policy.roles, &route.policy.apps, caller).map_err(Problem::from)
             }
             Matched::Endpoint | Matched::Health | Matched::Static(_) => Ok(()),
         });

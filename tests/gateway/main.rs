@@ -3,5 +3,7 @@
 
 mod architecture;
 mod config_faults;
+mod forward_auth;
+mod internal;
 mod login;
 mod support;

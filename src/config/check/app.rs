@@ -4,11 +4,10 @@ use std::path::Path;
 
 use super::super::file;
 use super::super::report::Report;
-use super::super::secret;
 use super::super::section::{App, WeChat};
-use super::super::url::{self, base};
+use super::super::url::base;
 use super::super::value::{Wrong, duration};
-use super::shared::{scalar, time};
+use super::shared::{scalar, secret, time};
 use crate::ids::{AppId, Secret};
 
 /// `[wechat]`.
@@ -52,13 +51,7 @@ fn appid(text: &str) -> Result<AppId, Wrong> {
 }
 
 fn app_secret(report: &mut Report<'_>, key: &str, from: file::Secret, folder: &Path) -> Option<Secret<String>> {
-    let secret = match from {
-        file::Secret::Text(secret) => secret,
-        file::Secret::File(file) => {
-            let from = |text: &str| url::file(text, folder).and_then(|path| secret::read(&path));
-            report.read(&format!("{key}.file"), &file.file?, from)?
-        }
-    };
+    let secret = secret(report, key, from, folder)?;
     if secret.expose().is_empty() {
         report.fault(key, "is empty; write \"${WX_SECRET}\" and set that environment variable");
         return None;

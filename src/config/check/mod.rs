@@ -5,6 +5,7 @@
 //! is missing here has been reported by [`super::structure`].
 
 mod app;
+mod internal;
 mod route;
 mod server;
 mod shared;
@@ -26,7 +27,7 @@ pub(super) fn file(file: File, path: &Path, report: &mut Report<'_>) -> Config {
     let public = file.server.unwrap_or_default();
     let server = server::server(&public, report);
     let admin = server::admin(&file.admin.unwrap_or_default(), report);
-    let internal = file.internal.map(|table| server::internal(&table, report));
+    let internal = file.internal.map(|table| internal::internal(table, &folder, report));
     server::distinct(&public, &admin, internal.as_ref(), report);
 
     let token = token::token(file.token.unwrap_or_default(), &folder, report);

@@ -135,6 +135,11 @@ impl Gateway {
         format!("http://{}{path}", self.running().server.admin_address())
     }
 
+    /// A URL on the services' listener.
+    pub(crate) fn internal_url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.running().server.internal_address().unwrap())
+    }
+
     /// An HTTP client for requests that need nothing special.
     pub(crate) fn client(&self) -> &reqwest::Client {
         &self.client
@@ -205,6 +210,8 @@ fn configuration(api_base: &str, upstream: SocketAddr, tables: &str) -> String {
 listen = ["127.0.0.1:0"]
 {server}
 [admin]
+listen = "127.0.0.1:0"
+[internal]
 listen = "127.0.0.1:0"
 [token]
 issuer = "https://api.example.com"

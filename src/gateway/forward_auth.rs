@@ -1,0 +1,40 @@
+//! The pipeline's decision for somebody else's proxy: the same steps, without a route.
+
+use http::HeaderMap;
+
+use crate::ids::AppId;
+use crate::pipeline::authorize::authorize;
+use crate::pipeline::identity;
+use crate::problem::Problem;
+
+use super::Gateway;
+
+/// What is asked of a caller.
+#[derive(Debug, Clone, Default)]
+pub struct Demand {
+    /// Whether no token is good, too; a bad one never is.
+    pub optional: bool,
+    /// Any of these roles; empty is no condition.
+    pub roles: Vec<String>,
+    /// Any of these apps; empty is no condition.
+    pub apps: Vec<AppId>,
+}
+
+impl Gateway {
+    /// Who sent these headers, as the headers that an upstream gets; none for somebody who is anonymous.
+    ///
+    /// # Errors
+    /// The problem that the pipeline would answer on a route that demands the same.
+    pub fn identify(&self, headers: &HeaderMap, demand: &Demand) -> Result<HeaderMap, Problem> {
+        let caller = self.authenticator(&self.current(), &self.shard).authenticate(headers)?;
+        if caller.is_none() && !demand.optional {
+            return Err(Problem::token_missing());
+        }
+        authorize(&demand.roles, &demand.apps, caller.as_ref().map(|principal| &principal.claims))?;
+        let mut identity = HeaderMap::new();
+        if let Some(caller) = caller {
+            identity::inject(&mut identity, &caller);
+        }
+        Ok(identity)
+    }
+}
