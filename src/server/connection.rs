@@ -17,7 +17,6 @@ use crate::gateway::{Connection, Inbound, Worker};
 
 use super::drain::Watch;
 use super::guard::{Guard, Limits};
-use super::head::MAX_FIELDS;
 
 /// How long an idle connection is kept after the drain has started.
 const IDLE_GRACE: Duration = Duration::from_secs(1);
@@ -51,8 +50,9 @@ pub async fn serve(stream: TcpStream, peer: SocketAddr, worker: Arc<Worker>, mut
         }
     });
     let mut http = http1::Builder::new();
-    // The guard keeps time and has looked at every head; hyper's own limits only have to be above its.
-    http.max_buf_size((section.max_head + MIN_BUFFER).max(64 * 1024)).max_headers(MAX_FIELDS + 1).keep_alive(true);
+    // The guard keeps time and has looked at every head; hyper's own limits only have to be above its. Its limit of 100
+    // fields is the guard's too, and must stay unset: set, it costs an allocation on every request.
+    http.max_buf_size((section.max_head + MIN_BUFFER).max(64 * 1024)).keep_alive(true);
     let serving = http.serve_connection(TokioIo::new(guard), service);
     tokio::pin!(serving);
     let mut draining = false;
