@@ -154,8 +154,8 @@ impl Reader {
             let chunked = named("transfer-encoding").any(|value| value.contains("chunked"));
             let mut lengths = named("content-length");
             let length = if self.length_wins { lengths.next_back() } else { lengths.next() };
-            let last = named("connection").any(|v| v.contains("close"))
-                || (request.version == Some(0) && !named("connection").any(|v| v.contains("keep-alive")));
+            let says = |option: &str| named("connection").any(|value| value.split(',').any(|one| one.trim() == option));
+            let last = says("close") || (request.version == Some(0) && !says("keep-alive"));
             let head_end = at;
             let body = match length {
                 Some(length) if self.length_wins || !chunked => {
