@@ -11,6 +11,8 @@ use std::sync::Arc;
 
 use zeroize::Zeroize;
 
+use crate::clock::Timestamp;
+
 /// Longest identifier that is accepted, in bytes (contract: `sub` and `sid` are opaque ASCII of at most 128).
 pub const MAX_LEN: usize = 128;
 
@@ -113,9 +115,13 @@ impl MemberId {
 }
 
 impl SessionId {
-    /// A new one, ordered by time.
-    pub fn new_v7() -> Self {
-        Self(uuid::Uuid::now_v7().to_string().into())
+    /// A new one, of a session that begins at `now`: the millisecond in it is what an epoch ("everything before now") is
+    /// held against.
+    pub fn new_v7(now: Timestamp) -> Self {
+        let millis = u64::try_from(now.millis()).unwrap_or(0);
+        let nanos = u32::try_from(millis % 1000 * 1_000_000).unwrap_or(0);
+        let time = uuid::Timestamp::from_unix(uuid::NoContext, millis / 1000, nanos);
+        Self(uuid::Uuid::new_v7(time).to_string().into())
     }
 }
 

@@ -1,6 +1,7 @@
 //! **wxgate**: the gateway that a WeChat mini program puts in front of its services.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr))]
 
+pub mod admin;
 pub mod auth;
 pub mod body;
 pub mod cli;

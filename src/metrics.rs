@@ -10,8 +10,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// Upper bounds of the request duration histogram, microseconds.
-const BOUNDS_US: [u64; 14] =
-    [250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 5_000_000, 30_000_000];
+const BOUNDS_US: [u64; 14] = [
+    250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 5_000_000, 30_000_000,
+];
 
 /// A number that only grows.
 #[derive(Debug, Default)]
@@ -226,15 +227,18 @@ impl Metrics {
         total += sum(&|s| s.buckets[BOUNDS_US.len()].get());
         let _ = writeln!(page, "wxgate_request_duration_seconds_bucket{{le=\"+Inf\"}} {total}");
         let us = sum(&|s| s.duration_us.get());
-        let _ =
-            writeln!(page, "wxgate_request_duration_seconds_sum {}.{:06}", us / 1_000_000, us % 1_000_000);
+        let _ = writeln!(page, "wxgate_request_duration_seconds_sum {}.{:06}", us / 1_000_000, us % 1_000_000);
         let _ = writeln!(page, "wxgate_request_duration_seconds_count {total}");
         head(&mut page, "wxgate_problems_total", "counter", "Refusals, by problem code.");
         for (code, counter) in lock(&self.problems).iter() {
             let _ = writeln!(page, "wxgate_problems_total{{code=\"{code}\"}} {}", counter.get());
         }
         let gauges: [(&str, &str, i64); 2] = [
-            ("wxgate_requests_in_flight", "Requests whose answer is under way.", shards.iter().map(|s| s.in_flight.get()).sum()),
+            (
+                "wxgate_requests_in_flight",
+                "Requests whose answer is under way.",
+                shards.iter().map(|s| s.in_flight.get()).sum(),
+            ),
             ("wxgate_connections", "Open connections of clients.", shards.iter().map(|s| s.connections.get()).sum()),
         ];
         for (name, help, value) in gauges {

@@ -289,18 +289,24 @@ impl From<wechat::Error> for Problem {
             E::Errcode(errcode) => match errcode.meaning {
                 M::BadCode => (Code::CodeInvalid, "Call wx.login again and send its new code.", 0),
                 M::UsedCode => (Code::CodeUsed, "Call wx.login again: a code is good for one login.", 0),
-                M::Blocked => (Code::LoginBlocked, "WeChat classes this user as high risk. Trying again will not help.", 0),
+                M::Blocked => {
+                    (Code::LoginBlocked, "WeChat classes this user as high risk. Trying again will not help.", 0)
+                }
                 M::Restricted => (Code::LoginBlocked, "WeChat has restricted this user or account.", 0),
                 M::RateLimited => (Code::WechatRateLimited, "Wait a minute before the next login.", WECHAT_MINUTE_SECS),
                 M::Busy => (Code::WechatUnavailable, "WeChat is busy: call wx.login again in a moment.", 1),
-                M::QuotaExceeded => (Code::WechatUnavailable, "Logins are not possible at the moment.", WECHAT_MINUTE_SECS),
+                M::QuotaExceeded => {
+                    (Code::WechatUnavailable, "Logins are not possible at the moment.", WECHAT_MINUTE_SECS)
+                }
                 M::Configuration(_) | M::OurFault | M::AccessToken | M::SignatureInvalid | M::Other => {
                     (Code::WechatFailed, "The login could not be completed.", 0)
                 }
             },
             E::Connect(_) => (Code::WechatUnavailable, "WeChat cannot be reached: try again in a moment.", 1),
             E::Timeout => (Code::WechatTimeout, "WeChat did not answer in time: call wx.login again.", 0),
-            E::Transport(_) | E::Answer(_) => (Code::WechatFailed, "WeChat gave no usable answer: call wx.login again.", 0),
+            E::Transport(_) | E::Answer(_) => {
+                (Code::WechatFailed, "WeChat gave no usable answer: call wx.login again.", 0)
+            }
         };
         Self::new(code, detail).retry_after(retry).caused_by(error)
     }

@@ -38,10 +38,11 @@ impl<S: Send + Sync> FromRequest<S> for Call {
 
     async fn from_request(request: axum::extract::Request, state: &S) -> Result<Self, Infallible> {
         let (parts, body) = request.into_parts();
-        let info = parts.extensions.get::<CallInfo>().cloned().unwrap_or(CallInfo {
-            request_id: HeaderValue::from_static(""),
-            client: IpAddr::from([0, 0, 0, 0]),
-        });
+        let info = parts
+            .extensions
+            .get::<CallInfo>()
+            .cloned()
+            .unwrap_or(CallInfo { request_id: HeaderValue::from_static(""), client: IpAddr::from([0, 0, 0, 0]) });
         let request = axum::extract::Request::from_parts(http::Request::new(()).into_parts().0, body);
         // In memory already, so this cannot fail for want of a client.
         let body = Bytes::from_request(request, state).await.unwrap_or_default();
@@ -109,9 +110,8 @@ impl Call {
 
     /// The answer: what the handler made, or its problem with this call's id.
     pub fn answer(&self, made: Result<Response<Body>, Problem>) -> Response<axum::body::Body> {
-        let response = made.unwrap_or_else(|problem| {
-            problem.into_response(self.info.request_id.to_str().unwrap_or_default())
-        });
+        let response =
+            made.unwrap_or_else(|problem| problem.into_response(self.info.request_id.to_str().unwrap_or_default()));
         response.map(axum::body::Body::new)
     }
 }

@@ -20,11 +20,8 @@ pub async fn jwks(State(auth): State<Arc<Auth>>, call: Call) -> Response<axum::b
     let document = jwks::document(&auth.ring);
     let etag = jwks::etag(&document);
     let known = call.headers().get(IF_NONE_MATCH).is_some_and(|v| v.as_bytes() == etag.as_bytes());
-    let mut response = if known {
-        answer::empty(StatusCode::NOT_MODIFIED)
-    } else {
-        Response::new(Body::from(document))
-    };
+    let mut response =
+        if known { answer::empty(StatusCode::NOT_MODIFIED) } else { Response::new(Body::from(document)) };
     let headers = response.headers_mut();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static(jwks::CACHE_CONTROL));
     if !known {

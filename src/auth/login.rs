@@ -148,7 +148,7 @@ async fn once(auth: &Auth, app: &config::App, code: &Secret<String>, hash: CodeH
 
 fn new_session(auth: &Auth, member: &Member, at: Timestamp) -> Session {
     Session {
-        session_id: SessionId::new_v7(),
+        session_id: SessionId::new_v7(at),
         member_id: member.member_id.clone(),
         appid: member.appid.clone(),
         openid: member.openid.clone(),

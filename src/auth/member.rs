@@ -67,10 +67,16 @@ async fn handle_update(auth: &Auth, call: &Call) -> Result<Response<Body>, Probl
     let caller = call.caller(auth)?;
     let update: Update = call.json()?;
     if update.nickname.as_ref().is_some_and(|n| n.chars().count() > MAX_NICKNAME || n.chars().any(char::is_control)) {
-        return Err(Problem::new(Code::InvalidRequest, "`nickname` has at most 64 characters and no control characters."));
+        return Err(Problem::new(
+            Code::InvalidRequest,
+            "`nickname` has at most 64 characters and no control characters.",
+        ));
     }
     if update.avatar_url.as_ref().is_some_and(|url| !is_web_url(url)) {
-        return Err(Problem::new(Code::InvalidRequest, "`avatar_url` must be an http or https URL of at most 1024 bytes."));
+        return Err(Problem::new(
+            Code::InvalidRequest,
+            "`avatar_url` must be an http or https URL of at most 1024 bytes.",
+        ));
     }
     let session = auth.sessions.find(&caller.session_id, auth.clock.now()).await?.ok_or_else(Problem::token_revoked)?;
     let member = auth

@@ -53,9 +53,9 @@ pub async fn refresh(State(auth): State<Arc<Auth>>, call: Call) -> Response<axum
 
 async fn handle(auth: &Auth, call: &Call) -> Result<Response<Body>, Problem> {
     let request: Request = call.json()?;
-    let shown = request
-        .token()?
-        .ok_or_else(|| Problem::new(Code::InvalidRequest, "`refresh_token` must be the one of the last token answer."))?;
+    let shown = request.token()?.ok_or_else(|| {
+        Problem::new(Code::InvalidRequest, "`refresh_token` must be the one of the last token answer.")
+    })?;
     let successor = auth.refresh.successor(&shown);
     let now = auth.clock.now();
     let rotation = auth
@@ -88,7 +88,10 @@ async fn handle(auth: &Auth, call: &Call) -> Result<Response<Body>, Problem> {
         }
         Rotation::Ended => return Err(Problem::token_revoked()),
         Rotation::Unknown => {
-            return Err(Problem::new(Code::RefreshInvalid, "This refresh token is unknown or has expired: log in again."));
+            return Err(Problem::new(
+                Code::RefreshInvalid,
+                "This refresh token is unknown or has expired: log in again.",
+            ));
         }
     };
     let member = auth.members.find(&session.member_id).await?.ok_or_else(Problem::token_revoked)?;

@@ -1,6 +1,189 @@
 //! The commands of `wxgate`, one file each. Nothing else prints.
 
 pub mod check;
+pub mod demo;
 pub mod keys;
+pub mod reload;
+pub mod sample;
 pub mod schema;
+pub mod serve;
 pub mod simulate;
+
+use std::io::{Write, stderr, stdout};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use clap::{Parser, Subcommand};
+
+use crate::clock::Clock;
+use crate::config::{self, Config, Environment};
+use crate::telemetry::{self, LogWriter};
+
+/// `EX_USAGE` of sysexits.h: the command line or the configuration is wrong.
+pub const USAGE: u8 = 64;
+
+/// Threads of the control runtime: endpoints, stores, WeChat, operators. They mostly wait; the request path has its own.
+const CONTROL_THREADS: usize = 2;
+
+/// The gateway that a WeChat mini program puts in front of its services.
+///
+/// It terminates the WeChat login, mints and checks tokens, and forwards requests to your services with the caller's
+/// openid in the header X-WX-OPENID.
+#[derive(Debug, Parser)]
+#[command(name = "wxgate", version, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the gateway
+    ///
+    /// Stops on SIGTERM or ctrl-c: it takes no new connections, finishes what is in flight and exits 0. Reloads its file
+    /// on SIGHUP, on save, and on `wxgate reload`. Exits 64 when the configuration has faults (all are printed), 1 when
+    /// it cannot start.
+    Serve(ConfigFile),
+    /// Try it: gateway, WeChat simulator and a sample service in one process
+    ///
+    /// Needs no account, no network and no configuration. Prints lines for sh and curl that work as they stand.
+    Demo {
+        /// Address of the gateway
+        #[arg(long, default_value = "127.0.0.1:8080")]
+        listen: SocketAddr,
+        /// Address of the operators' listener
+        #[arg(long, default_value = "127.0.0.1:9090")]
+        admin: SocketAddr,
+        /// Address of the services' listener (this version does not open it yet)
+        #[arg(long, default_value = "127.0.0.1:9080")]
+        internal: SocketAddr,
+        /// Folder for database and keys; a temporary one that is deleted at the end, if not given
+        #[arg(long)]
+        data: Option<PathBuf>,
+    },
+    /// Check a configuration without opening a socket
+    ///
+    /// Prints every fault at once, each with file, line, key, what is wrong and what to write. Exits 0 or 64.
+    Check(ConfigFile),
+    /// Have the running gateway read its configuration again
+    ///
+    /// Prints what changed, or the faults (exit 64); then nothing has changed. Reads the admin token beside the keys.
+    Reload(ConfigFile),
+    /// Run the WeChat simulator alone
+    Simulate {
+        /// Address of the simulator
+        #[arg(long, default_value = "127.0.0.1:9100")]
+        listen: SocketAddr,
+    },
+    /// Print the JSON Schema of gateway.toml, for editors
+    Schema,
+    /// Work on the key directory
+    #[command(subcommand)]
+    Keys(Keys),
+}
+
+#[derive(Debug, Subcommand)]
+enum Keys {
+    /// Bring in an existing key; it becomes the active one of its algorithm
+    ///
+    /// Needs no running gateway; a running one takes the key up at its next reload.
+    Import {
+        /// A private key as PEM PKCS#8, or with --hs256 a file that holds a secret of at least 32 bytes
+        file: PathBuf,
+        /// The file is a raw secret for HS256
+        #[arg(long)]
+        hs256: bool,
+        #[command(flatten)]
+        config: ConfigFile,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct ConfigFile {
+    /// The configuration
+    #[arg(long, default_value = "gateway.toml")]
+    config: PathBuf,
+}
+
+/// Runs the command; returns the exit status. 0: done. 64: wrong usage or configuration. 1: it could not be done.
+pub fn run(cli: Cli) -> u8 {
+    match dispatch(cli.command) {
+        Ok(status) => status,
+        Err(error) => {
+            let _ = writeln!(stderr(), "wxgate: {error:#}");
+            1
+        }
+    }
+}
+
+fn dispatch(command: Command) -> anyhow::Result<u8> {
+    match command {
+        Command::Serve(ConfigFile { config }) => with_config(&config, |config| {
+            let log = log();
+            control()?.block_on(serve::run(config, log))?;
+            Ok(0)
+        }),
+        Command::Demo { listen, admin, internal, data } => {
+            let log = log();
+            let options = demo::Options { listen, admin, internal, data };
+            control()?.block_on(demo::run(&options, log, &mut stdout()))?;
+            Ok(0)
+        }
+        Command::Check(ConfigFile { config }) => {
+            Ok(check::run(&config, &Environment::process(), &mut stdout(), &mut stderr())?)
+        }
+        Command::Reload(ConfigFile { config }) => {
+            with_config(&config, |config| control()?.block_on(reload::run(&config, &mut stdout(), &mut stderr())))
+        }
+        Command::Simulate { listen } => {
+            control()?.block_on(simulate::run(listen, &mut stdout()))?;
+            Ok(0)
+        }
+        Command::Schema => {
+            schema::run(&mut stdout())?;
+            Ok(0)
+        }
+        Command::Keys(Keys::Import { file, hs256, config }) => with_config(&config.config, |config| {
+            keys::import(&config.token, &file, hs256, &Clock::system(), &mut stdout())?;
+            Ok(0)
+        }),
+    }
+}
+
+/// Loads the configuration, or prints its faults.
+fn with_config(path: &Path, work: impl FnOnce(Config) -> anyhow::Result<u8>) -> anyhow::Result<u8> {
+    match config::load(path) {
+        Ok(config) => work(config),
+        Err(faults) => {
+            writeln!(stderr(), "{faults}")?;
+            Ok(USAGE)
+        }
+    }
+}
+
+fn control() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(CONTROL_THREADS)
+        .thread_name("control")
+        .enable_all()
+        .build()
+}
+
+/// The log on standard error; `WXGATE_LOG` sets its level in the form of `RUST_LOG`.
+fn log() -> LogWriter {
+    let log = LogWriter::stderr();
+    let filter = Environment::process().get("WXGATE_LOG").unwrap_or_else(|_| "info".to_owned());
+    telemetry::init(&log, &filter);
+    log
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

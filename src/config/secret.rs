@@ -35,7 +35,11 @@ impl Environment {
         Self(Source::Given(variables.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()))
     }
 
-    fn get(&self, name: &str) -> Result<String, &'static str> {
+    /// The value of a variable.
+    ///
+    /// # Errors
+    /// Why there is none, as the end of a sentence.
+    pub fn get(&self, name: &str) -> Result<String, &'static str> {
         let value = match &self.0 {
             #[expect(clippy::disallowed_methods, reason = "this is the one reader of the environment")]
             Source::Process => std::env::var_os(name).map(std::ffi::OsString::into_string),

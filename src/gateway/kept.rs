@@ -128,7 +128,8 @@ fn log_key(keys: &Path) -> std::io::Result<Zeroizing<Vec<u8>>> {
     match keyfile::read(&path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let mut fresh = Zeroizing::new([0; 32]);
-            rand::fill(fresh.as_mut_slice()).map_err(|_| std::io::Error::other("the system gives no random numbers"))?;
+            rand::fill(fresh.as_mut_slice())
+                .map_err(|_| std::io::Error::other("the system gives no random numbers"))?;
             keyfile::write_new(&path, fresh.as_slice())
         }
         other => other,

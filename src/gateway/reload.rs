@@ -115,8 +115,18 @@ fn changes(old: &Config, new: &Config) -> Vec<String> {
     if secrets_changed {
         lines.push("[[app]] a secret changed".to_owned());
     }
-    listed(&mut lines, "app", &keyed(&old.apps, |a| a.appid.as_str().to_owned()), &keyed(&new.apps, |a| a.appid.as_str().to_owned()));
-    listed(&mut lines, "upstream", &keyed(&old.upstreams, |u| u.name.clone()), &keyed(&new.upstreams, |u| u.name.clone()));
+    listed(
+        &mut lines,
+        "app",
+        &keyed(&old.apps, |a| a.appid.as_str().to_owned()),
+        &keyed(&new.apps, |a| a.appid.as_str().to_owned()),
+    );
+    listed(
+        &mut lines,
+        "upstream",
+        &keyed(&old.upstreams, |u| u.name.clone()),
+        &keyed(&new.upstreams, |u| u.name.clone()),
+    );
     listed(&mut lines, "route", &routes(old), &routes(new));
     listed(&mut lines, "static", &keyed(&old.statics, |s| s.path.clone()), &keyed(&new.statics, |s| s.path.clone()));
     lines
@@ -136,7 +146,12 @@ fn routes(config: &Config) -> Keyed {
         .map(|route| {
             let hosts = format!("{:?}", route.hosts);
             let methods: Vec<&str> = route.methods.iter().map(http::Method::as_str).collect();
-            let key = format!("{}{}{}", route.path.text, bracketed(&methods.join(",")), bracketed(hosts.trim_matches(['[', ']'])));
+            let key = format!(
+                "{}{}{}",
+                route.path.text,
+                bracketed(&methods.join(",")),
+                bracketed(hosts.trim_matches(['[', ']']))
+            );
             let upstream = config.upstreams.get(route.upstream).map_or("", |u| u.name.as_str());
             let mut plain = route.clone();
             plain.upstream = 0;

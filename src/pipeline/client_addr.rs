@@ -108,7 +108,9 @@ fn is_host(value: &[u8]) -> bool {
 fn is_request_id(value: &[u8]) -> bool {
     !value.is_empty()
         && value.len() <= 128
-        && value.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'=' | b'+' | b'/' | b':'))
+        && value
+            .iter()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'=' | b'+' | b'/' | b':'))
 }
 
 /// W3C Trace Context, version 00: `00-<32 hex>-<16 hex>-<2 hex>`.
@@ -218,11 +220,13 @@ mod tests {
     #[test]
     fn what_a_trusted_proxy_says_is_still_checked() {
         let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-        let found = read("10.0.0.1", &[("x-request-id", "abc-1"), ("traceparent", trace), ("x-forwarded-proto", "https")]);
+        let found =
+            read("10.0.0.1", &[("x-request-id", "abc-1"), ("traceparent", trace), ("x-forwarded-proto", "https")]);
         assert_eq!(found.request_id.unwrap(), "abc-1");
         assert_eq!(found.traceparent.unwrap(), trace);
         assert!(found.https);
-        let found = read("10.0.0.1", &[("x-request-id", "a b"), ("traceparent", "00-0-0-0"), ("x-forwarded-host", "a@b")]);
+        let found =
+            read("10.0.0.1", &[("x-request-id", "a b"), ("traceparent", "00-0-0-0"), ("x-forwarded-host", "a@b")]);
         assert_eq!((found.request_id, found.traceparent, found.host), (None, None, None));
     }
 }

@@ -295,7 +295,8 @@ mod tests {
 
     #[test]
     fn another_method_falls_to_the_next_best_or_is_405() {
-        let m = table(&[("", "/a", &["POST"]), ("", "/b", &["PUT", "POST"]), ("", "/a", &[]), ("", "/c/*", &["DELETE"])]);
+        let m =
+            table(&[("", "/a", &["POST"]), ("", "/b", &["PUT", "POST"]), ("", "/a", &[]), ("", "/c/*", &["DELETE"])]);
         assert_eq!(get(&m, "", "/a"), "/a");
         assert!(matches!(m.find("", "/a", &Method::POST), Found::Match(v) if v.starts_with("0:")));
         assert_eq!(get(&m, "", "/b"), "[POST, PUT]");

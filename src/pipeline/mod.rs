@@ -88,17 +88,13 @@ where
             // Reads forwarding headers before `hygiene` removes them.
             layers.client_addr.layer(
                 // Before anything looks at the request: no step below sees a header that a client may not send.
-                hygiene::HygieneLayer.layer(
-                    layers.route.layer(
-                        // Needs the route's policy.
-                        layers.authenticate.layer(
-                            authorize::AuthorizeLayer.layer(
-                                // Last before forwarding, so that nothing removes what it adds.
-                                identity::IdentityLayer.layer(inner),
-                            ),
-                        ),
-                    ),
-                ),
+                hygiene::HygieneLayer.layer(layers.route.layer(
+                    // Needs the route's policy.
+                    layers.authenticate.layer(authorize::AuthorizeLayer.layer(
+                        // Last before forwarding, so that nothing removes what it adds.
+                        identity::IdentityLayer.layer(inner),
+                    )),
+                )),
             ),
         ),
     )

@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use http::{HeaderValue, Method};
-use http_body::{Frame, SizeHint};
+use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
@@ -201,6 +201,7 @@ where
             record.exchange.refuse(Problem::new(Code::Internal, "").caused_by("a handler panicked"))
         });
         record.status = response.status().as_u16();
+        record.complete = response.body().is_end_stream();
         record.refused = response.extensions_mut().remove::<Refused>();
         if let Some(refused) = &record.refused {
             record.observer.metrics.problem(refused.code.name());

@@ -43,7 +43,8 @@ pub(super) async fn forward(pool: Arc<Pool>, outbound: Outbound) -> Result<Respo
         let mut hold = Hold::new(&pool, &upstream.backends()[index]);
         let connection = match if fresh { None } else { pool.take(hold.backend()) } {
             Some(connection) => connection,
-            None => match Connection::open(hold.backend(), upstream.connect_timeout(), total).await {
+            // Boxed, so that the many requests that need no new connection do not carry the room for opening one.
+            None => match Box::pin(Connection::open(hold.backend(), upstream.connect_timeout(), total)).await {
                 Ok(connection) => connection,
                 Err(error) => {
                     let error = hold.fail(error);
@@ -68,11 +69,11 @@ pub(super) async fn forward(pool: Arc<Pool>, outbound: Outbound) -> Result<Respo
                 return answer(response, hold, &method, &limits, total).await;
             }
             Err(Unanswered { error, unsent }) => {
-                let error = hold.fail(error);
                 request = match (unsent, spare) {
+                    // Nobody's failure: the connection had been idle, and was closed in the meantime.
                     (Some(unsent), _) if reused => *unsent,
                     (None, Some(spare)) if error.retry() == Retry::ReusedOnly => spare,
-                    _ => return Err(error),
+                    _ => return Err(hold.fail(error)),
                 };
                 // Others in the pool are likely to have been closed together with this one.
                 fresh = true;

@@ -236,6 +236,17 @@ mod tests {
         assert_eq!(prepare(request, 0).unwrap().0.uri(), "/a?b");
     }
 
+    #[test]
+    fn the_time_for_the_answer_begins_when_sending_does() {
+        let second = Duration::from_secs(1);
+        let limits = Limits { response_head: second, idle: second, total: None, max_body: 0 };
+        let start = Instant::now().checked_sub(5 * second).unwrap();
+        let upload = Upload { start, ..Upload::new() };
+        assert!(upload.due(&limits).0 < Instant::now());
+        upload.begin();
+        assert!(upload.due(&limits).0 > Instant::now());
+    }
+
     struct Unsized(Full<Bytes>);
 
     impl HttpBody for Unsized {

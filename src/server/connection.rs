@@ -1,15 +1,16 @@
-//! One client connection: guard, hyper, and a gentle end.
+//! One client connection: guard, hyper, and its place in the drain.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use http::HeaderValue;
+use http::header::CONNECTION;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::gateway::{Connection, Inbound, Worker};
@@ -18,10 +19,8 @@ use super::drain::Watch;
 use super::guard::{Guard, Limits};
 use super::head::MAX_FIELDS;
 
-/// How much of an unread request is read and thrown away before a connection is closed, and for how long. Closing with
-/// unread bytes makes the kernel reset the connection, and the client may lose the answer (RFC 9112, section 9.6).
-const LINGER_BYTES: usize = 256 * 1024;
-const LINGER: Duration = Duration::from_secs(1);
+/// How long an idle connection is kept after the drain has started.
+const IDLE_GRACE: Duration = Duration::from_secs(1);
 
 /// Smallest read buffer that hyper accepts, bytes.
 const MIN_BUFFER: usize = 8 * 1024;
@@ -39,20 +38,40 @@ pub async fn serve(stream: TcpStream, peer: SocketAddr, worker: Arc<Worker>, mut
     };
     let guard = Guard::new(stream, limits, Arc::clone(&connection));
     let service = service_fn(|request: http::Request<Incoming>| {
-        worker.call(Inbound { request, connection: Arc::clone(&connection) })
+        let answer = worker.call(Inbound { request, connection: Arc::clone(&connection) });
+        let worker = &worker;
+        async move {
+            let mut answer = answer.await;
+            if worker.is_draining()
+                && let Ok(answer) = &mut answer
+            {
+                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            answer
+        }
     });
     let mut http = http1::Builder::new();
     // The guard keeps time and has looked at every head; hyper's own limits only have to be above its.
     http.max_buf_size((section.max_head + MIN_BUFFER).max(64 * 1024)).max_headers(MAX_FIELDS + 1).keep_alive(true);
-    let mut serving = http.serve_connection(TokioIo::new(guard), service);
+    let serving = http.serve_connection(TokioIo::new(guard), service);
+    tokio::pin!(serving);
     let mut draining = false;
+    let mut told_to_end = false;
+    let idle_grace = tokio::time::sleep(Duration::ZERO);
+    tokio::pin!(idle_grace);
     let ended = loop {
         tokio::select! {
             biased;
-            ended = std::future::poll_fn(|cx| serving.poll_without_shutdown(cx)) => break ended,
+            ended = &mut serving => break ended,
             () = drain.started(), if !draining => {
                 draining = true;
-                std::pin::Pin::new(&mut serving).graceful_shutdown();
+                // An idle connection may have a request on its way to us: it gets its answer, with `Connection: close`.
+                let grace = if connection.busy.load(Ordering::Relaxed) { Duration::ZERO } else { IDLE_GRACE };
+                idle_grace.as_mut().reset(tokio::time::Instant::now() + grace);
+            }
+            () = &mut idle_grace, if draining && !told_to_end => {
+                told_to_end = true;
+                serving.as_mut().graceful_shutdown();
             }
         }
     };
@@ -62,27 +81,6 @@ pub async fn serve(stream: TcpStream, peer: SocketAddr, worker: Arc<Worker>, mut
     {
         tracing::debug!(%error, "a connection broke off");
     }
-    let mut guard = serving.into_parts().io.into_inner();
-    let unread = guard.has_unread();
-    linger(guard.stream_mut(), unread).await;
-}
-
-/// Ends the writing side, and reads on for a moment what the client is still sending.
-async fn linger(stream: &mut TcpStream, unread: bool) {
-    if stream.shutdown().await.is_err() || !unread {
-        return;
-    }
-    let mut left = LINGER_BYTES;
-    let mut scrap = vec![0; 16 * 1024];
-    let _ = tokio::time::timeout(LINGER, async {
-        while left > 0 {
-            match stream.read(&mut scrap).await {
-                Ok(0) | Err(_) => return,
-                Ok(n) => left = left.saturating_sub(n),
-            }
-        }
-    })
-    .await;
 }
 
 /// Counts the connection while it lives.

@@ -26,6 +26,11 @@ use super::head::{self, Framing, Refusal};
 /// cannot hold memory for ever.
 pub(crate) const WRITE_STALL: Duration = Duration::from_secs(60);
 
+/// How much of what a client still sends after its last answer is read and thrown away, and for how long. Closing with
+/// unread bytes makes the kernel reset the connection, and the client may lose the answer (RFC 9112, section 9.6).
+const LINGER_BYTES: usize = 256 * 1024;
+const LINGER: Duration = Duration::from_secs(1);
+
 /// What a guard allows.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
@@ -63,6 +68,8 @@ pub(crate) struct Guard<S, B> {
     in_head: bool,
     read_timer: Option<Pin<Box<Sleep>>>,
     write_timer: Option<Pin<Box<Sleep>>>,
+    /// The gentle end, once it has begun: how much may still be thrown away, and until when.
+    linger: Option<(usize, Pin<Box<Sleep>>)>,
 }
 
 #[derive(Debug)]
@@ -102,17 +109,12 @@ impl<S, B: Busy> Guard<S, B> {
             in_head: true,
             read_timer: None,
             write_timer: None,
+            linger: None,
         }
     }
 
-    /// The socket, for a last read after hyper is done.
-    pub(crate) fn stream_mut(&mut self) -> &mut S {
-        &mut self.stream
-    }
-
-    /// Whether the client may still be sending what nobody will read: then closing at once would reset the connection
-    /// under the answer.
-    pub(crate) fn has_unread(&self) -> bool {
+    /// Whether the client may still be sending what nobody will read.
+    fn has_unread(&self) -> bool {
         !matches!(self.at, At::Head) || !self.held.is_empty()
     }
 
@@ -325,7 +327,7 @@ impl<S: AsyncWrite + Unpin, B> Guard<S, B> {
     }
 }
 
-impl<S: AsyncWrite + Unpin, B: Unpin> AsyncWrite for Guard<S, B> {
+impl<S: AsyncRead + AsyncWrite + Unpin, B: Busy + Unpin> AsyncWrite for Guard<S, B> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let outcome = Pin::new(&mut this.stream).poll_write(cx, data);
@@ -350,8 +352,28 @@ impl<S: AsyncWrite + Unpin, B: Unpin> AsyncWrite for Guard<S, B> {
         Pin::new(&mut self.get_mut().stream).poll_flush(cx)
     }
 
+    /// Ends the writing side, and reads on for a moment what the client is still sending.
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+        let this = self.get_mut();
+        if this.linger.is_none() {
+            ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
+            if !this.has_unread() {
+                return Poll::Ready(Ok(()));
+            }
+        }
+        let (left, timer) =
+            this.linger.get_or_insert_with(|| (LINGER_BYTES, Box::pin(sleep_until(Instant::now() + LINGER))));
+        let mut scrap = [0; 8 * 1024];
+        loop {
+            if timer.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Ok(()));
+            }
+            let mut buf = ReadBuf::new(&mut scrap);
+            match ready!(Pin::new(&mut this.stream).poll_read(cx, &mut buf)) {
+                Ok(()) if !buf.filled().is_empty() && *left > 0 => *left = left.saturating_sub(buf.filled().len()),
+                _ => return Poll::Ready(Ok(())),
+            }
+        }
     }
 }
 

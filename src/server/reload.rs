@@ -1,1 +1,85 @@
-//! To be written.
+//! What makes a running gateway read its file again: SIGHUP, and a save.
+//!
+//! The folder is watched, not the file: editors and configuration tools replace files, and a mounted volume swaps a link
+//! somewhere above. Whatever happened, only other content counts.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use crate::config;
+use crate::gateway::Gateway;
+
+/// How long a save may take: some editors write in several steps.
+const SETTLE: Duration = Duration::from_millis(100);
+
+/// Reloads on SIGHUP and on save until it is dropped.
+#[derive(Debug)]
+pub struct Triggers(JoinHandle<()>);
+
+impl Triggers {
+    /// Starts to listen. Without a watcher (no inotify left) SIGHUP and `wxgate reload` still work, and the log says so.
+    ///
+    /// # Errors
+    /// When the signal cannot be caught.
+    pub fn start(gateway: &Arc<Gateway>) -> std::io::Result<Self> {
+        let mut hangup = signal(SignalKind::hangup())?;
+        let gateway = Arc::clone(gateway);
+        let path = gateway.current().config.source.clone();
+        let (events, mut saved) = mpsc::channel::<()>(1);
+        let watcher = watch(&path, events);
+        let mut content = config::read(&path).ok();
+        Ok(Self(tokio::spawn(async move {
+            let _watcher = watcher;
+            loop {
+                tokio::select! {
+                    Some(()) = hangup.recv() => {}
+                    Some(()) = saved.recv() => {
+                        tokio::time::sleep(SETTLE).await;
+                        while saved.try_recv().is_ok() {}
+                        let now = config::read(&path).ok();
+                        if now == content {
+                            continue;
+                        }
+                    }
+                    else => return,
+                }
+                content = config::read(&path).ok();
+                // Refused or not, the gateway has said so in its log and counted it.
+                let _ = gateway.reload().await;
+            }
+        })))
+    }
+}
+
+impl Drop for Triggers {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+fn watch(path: &Path, events: mpsc::Sender<()>) -> Option<RecommendedWatcher> {
+    let folder = path.parent()?;
+    let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        if event.is_ok_and(|event| !event.kind.is_access()) {
+            // One waiting event is enough: whatever it was, the file is read afterwards.
+            let _ = events.try_send(());
+        }
+    });
+    let started = watcher.and_then(|mut watcher| {
+        watcher.watch(folder, RecursiveMode::NonRecursive)?;
+        Ok(watcher)
+    });
+    match started {
+        Ok(watcher) => Some(watcher),
+        Err(error) => {
+            tracing::warn!(%error, "the configuration cannot be watched; use SIGHUP or `wxgate reload` after a change");
+            None
+        }
+    }
+}

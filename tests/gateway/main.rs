@@ -3,4 +3,5 @@
 
 mod architecture;
 mod config_faults;
+mod login;
 mod support;

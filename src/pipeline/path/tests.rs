@@ -24,7 +24,7 @@ fn what_every_server_reads_alike_is_brought_into_one_form() {
         ("/a/..", "/"),
         ("/%61%70%69", "/api"),
         ("/a%c3%a9", "/a%C3%A9"),
-        ("/a é", "")
+        ("/a é", ""),
     ] {
         if expected.is_empty() {
             assert!(canonical(path).is_err());
@@ -42,9 +42,34 @@ fn what_every_server_reads_alike_is_brought_into_one_form() {
 #[test]
 fn what_servers_read_differently_is_refused() {
     for path in [
-        "", "api", "*", "/a%2fb", "/a%2Fb", "/a%5cb", "/a\\b", "/..;/api", "/a;x=y", "/%252e%252e/api", "/%252fapi",
-        "/%255c", "/%25252e", "/%00", "/a%0d%0ab", "/%09", "/%7f", "/%c0%af", "/%ef%bc%8fapi", "/%e0%80%af", "/%",
-        "/%2", "/%zz", "/a b", "/\u{ff0f}api", "/a%u002e", "/%2e%2e%2fapi", "/a\tb",
+        "",
+        "api",
+        "*",
+        "/a%2fb",
+        "/a%2Fb",
+        "/a%5cb",
+        "/a\\b",
+        "/..;/api",
+        "/a;x=y",
+        "/%252e%252e/api",
+        "/%252fapi",
+        "/%255c",
+        "/%25252e",
+        "/%00",
+        "/a%0d%0ab",
+        "/%09",
+        "/%7f",
+        "/%c0%af",
+        "/%ef%bc%8fapi",
+        "/%e0%80%af",
+        "/%",
+        "/%2",
+        "/%zz",
+        "/a b",
+        "/\u{ff0f}api",
+        "/a%u002e",
+        "/%2e%2e%2fapi",
+        "/a\tb",
     ] {
         assert!(canonical(path).is_err(), "{path:?}");
     }
@@ -67,7 +92,8 @@ proptest! {
         path in "(/|[a-c.%;\\\\]|%2[eEfF5]|%5[cC]|%25|%e4%b8%ad|\\.\\.|[^\\x00-\\x1f]){0,12}"
     ) {
         if let Ok(once) = canonical(&path) {
-            prop_assert_eq!(canonical(&once).as_deref(), Ok(&*once));
+            let twice = canonical(&once);
+            prop_assert_eq!(twice.as_deref(), Ok(&*once));
             prop_assert!(once.starts_with('/'));
             prop_assert!(!once.contains("//"));
             prop_assert!(once.split('/').all(|s| s != "." && s != ".."));
@@ -82,7 +108,8 @@ proptest! {
     #[test]
     fn any_text_is_either_refused_or_made_canonical(path in "\\PC{0,40}") {
         if let Ok(once) = canonical(&path) {
-            prop_assert_eq!(canonical(&once).as_deref(), Ok(&*once));
+            let twice = canonical(&once);
+            prop_assert_eq!(twice.as_deref(), Ok(&*once));
         }
     }
 }

@@ -1,7 +1,5 @@
 //! Connections: kept, replaced, never poisoned; and the choice of backends.
 
-use std::os::fd::AsFd as _;
-
 use futures_util::future::join_all;
 use tokio::join;
 
@@ -86,7 +84,7 @@ async fn a_post_is_sent_on_a_fresh_connection_when_the_idle_one_has_just_closed(
     let _ = bell.try_read(&mut [0]);
     tokio::task::yield_now().await;
     std::io::Write::write_all(&mut &ring, b"!").unwrap();
-    socket2::SockRef::from(&peer.tcp.as_fd()).shutdown(std::net::Shutdown::Both).unwrap();
+    socket2::SockRef::from(&peer.tcp).shutdown(std::net::Shutdown::Both).unwrap();
     let client = async {
         bell.readable().await.unwrap();
         assert_eq!(gateway.idle(), 1);
@@ -189,6 +187,29 @@ async fn bytes_that_arrive_on_an_idle_connection_close_it() {
     peer.say("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil").await;
     gateway.idle_becomes(0).await;
     assert_eq!(peer.rest().await, "");
+}
+
+#[tokio::test]
+async fn what_the_runtime_has_not_seen_yet_spoils_no_request() {
+    let stray = |peer: &Peer| {
+        peer.tcp.try_write(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil").unwrap();
+    };
+    let close = |peer: &Peer| socket2::SockRef::from(&peer.tcp).shutdown(std::net::Shutdown::Both).unwrap();
+    for spoil in [&stray as &dyn Fn(&Peer), &close] {
+        let server = Server::start().await;
+        let (gateway, peer) = idle(&server).await;
+        // No await between this and the request: only the kernel knows.
+        spoil(&peer);
+        let script = async {
+            server.accept().await.serve(OK).await;
+            std::future::pending().await
+        };
+        let answer = tokio::select! {
+            answer = gateway.forward(post("body")) => whole(answer).await,
+            answer = script => answer,
+        };
+        assert_eq!(answer.1, "ok");
+    }
 }
 
 #[tokio::test]

@@ -51,7 +51,7 @@ pub(super) fn key(sealed: &str, exchanged_at: Timestamp) -> SealedKey {
 pub(super) fn login(name: &str, now: Timestamp) -> NewSession {
     NewSession {
         session: Session {
-            session_id: SessionId::new_v7(),
+            session_id: SessionId::new_v7(now),
             member_id: MemberId::parse(&format!("member-of-{name}")).unwrap(),
             appid: app("wx1"),
             openid: person(name),

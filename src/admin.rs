@@ -1,0 +1,192 @@
+//! The operators' listener: live, ready, metrics, reload.
+//!
+//! `/livez`, `/readyz` and `/metrics` are open; everything else needs the admin token, on loopback too. A browser that was
+//! led here by a strange name or page is turned away by `Host` and `Origin` (DNS rebinding, CSRF).
+
+mod token;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::routing::{get, post};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HOST, ORIGIN};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use serde_json::{Value, json};
+
+use crate::body::Body;
+use crate::credential;
+use crate::gateway::{Gateway, ReloadError};
+use crate::problem::{Code, Problem};
+
+pub use token::{AdminToken, FILE};
+
+type Answer = Response<axum::body::Body>;
+
+/// How long the stores may take to say that they are there.
+const READY_TIMEOUT: Duration = Duration::from_secs(2);
+
+#[derive(Debug)]
+struct Admin {
+    gateway: Arc<Gateway>,
+    token: AdminToken,
+}
+
+/// The listener's router.
+pub fn router(gateway: &Arc<Gateway>, token: AdminToken) -> Router {
+    let admin = Arc::new(Admin { gateway: Arc::clone(gateway), token });
+    let api = Router::new()
+        .route("/api/reload", post(reload))
+        .fallback(nothing_here)
+        .layer(from_fn_with_state(Arc::clone(&admin), authenticate));
+    Router::new()
+        .route("/livez", get(live))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
+        .merge(api)
+        .layer(axum::middleware::from_fn(same_site))
+        .with_state(admin)
+}
+
+fn refused(problem: Problem) -> Answer {
+    problem.into_response("").map(axum::body::Body::new)
+}
+
+fn text(status: StatusCode, content_type: &'static str, body: impl Into<Body>) -> Answer {
+    let mut response = Response::new(body.into());
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response.map(axum::body::Body::new)
+}
+
+fn json_answer(status: StatusCode, document: &Value) -> Answer {
+    text(status, "application/json", document.to_string())
+}
+
+/// The process runs.
+async fn live() -> Answer {
+    text(StatusCode::OK, "text/plain; charset=utf-8", "ok\n")
+}
+
+/// It can take traffic: not draining, and the stores answer.
+async fn ready(State(admin): State<Arc<Admin>>) -> Answer {
+    let kept = admin.gateway.kept();
+    let stores = async {
+        kept.members.ping().await?;
+        kept.sessions.ping().await
+    };
+    let (ready, why) = if admin.gateway.is_draining() {
+        (false, "draining")
+    } else {
+        match tokio::time::timeout(READY_TIMEOUT, stores).await {
+            Ok(Ok(())) => (true, "ready"),
+            Ok(Err(_)) => (false, "the store is unavailable"),
+            Err(_) => (false, "the store does not answer"),
+        }
+    };
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    json_answer(status, &json!({ "ready": ready, "reason": why, "generation": admin.gateway.current().generation }))
+}
+
+/// For Prometheus.
+async fn metrics(State(admin): State<Arc<Admin>>) -> Answer {
+    text(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", admin.gateway.kept().metrics.page())
+}
+
+/// Reads `gateway.toml` again: what changed, or the faults.
+async fn reload(State(admin): State<Arc<Admin>>) -> Answer {
+    match admin.gateway.reload().await {
+        Ok(reloaded) => {
+            let document = json!({ "generation": reloaded.generation, "changes": reloaded.changes });
+            json_answer(StatusCode::OK, &document)
+        }
+        Err(error) => {
+            let faults = match &error {
+                ReloadError::Faults(faults) => faults.to_string().lines().map(str::to_owned).collect(),
+                ReloadError::Open(error) => vec![error.to_string()],
+            };
+            json_answer(StatusCode::UNPROCESSABLE_ENTITY, &json!({ "faults": faults }))
+        }
+    }
+}
+
+async fn nothing_here() -> Answer {
+    refused(Problem::new(Code::RouteNotFound, "The admin listener has nothing of this name."))
+}
+
+async fn authenticate(State(admin): State<Arc<Admin>>, request: Request, next: Next) -> Answer {
+    match credential::bearer(request.headers(), false) {
+        Ok(Some(shown)) if admin.token.is(shown) => next.run(request).await,
+        Ok(None) => refused(Problem::new(
+            Code::TokenMissing,
+            "Send `Authorization: Bearer` with the token of the file admin.token beside the keys.",
+        )),
+        Ok(Some(_)) => refused(Problem::new(Code::TokenInvalid, "This is not the token of the file admin.token.")),
+        Err(ambiguous) => refused(ambiguous.into()),
+    }
+}
+
+async fn same_site(request: Request, next: Next) -> Answer {
+    if is_same_site(request.headers()) {
+        next.run(request).await
+    } else {
+        refused(Problem::new(
+            Code::OriginForbidden,
+            "Ask the admin listener by its address or as localhost, not from a page of another origin.",
+        ))
+    }
+}
+
+/// An address or `localhost` in `Host`, and an `Origin`, if any, of the same host: no page elsewhere, and no name that
+/// somebody else controls, can make a browser speak to this listener.
+fn is_same_site(headers: &HeaderMap) -> bool {
+    let mut hosts = headers.get_all(HOST).iter();
+    let (Some(host), None) = (hosts.next().and_then(|h| h.to_str().ok()), hosts.next()) else { return false };
+    let name = match host.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        None => host.rsplit_once(':').map_or(host, |(name, _)| name),
+    };
+    let is_ours = name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok();
+    is_ours && headers.get_all(ORIGIN).iter().all(|origin| origin.as_bytes() == format!("http://{host}").as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(host: &str, origin: Option<&str>) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        map.insert(HOST, HeaderValue::from_str(host).unwrap());
+        if let Some(origin) = origin {
+            map.insert(ORIGIN, HeaderValue::from_str(origin).unwrap());
+        }
+        map
+    }
+
+    #[test]
+    fn only_addresses_and_localhost_and_their_own_pages_are_served() {
+        for (host, origin) in [
+            ("127.0.0.1:9090", None),
+            ("localhost:9090", Some("http://localhost:9090")),
+            ("[::1]:9090", None),
+            ("10.0.0.7", None),
+        ] {
+            assert!(is_same_site(&headers(host, origin)), "{host} {origin:?}");
+        }
+        for (host, origin) in [
+            ("evil.example:9090", None),
+            ("127.0.0.1.evil.example", None),
+            ("127.0.0.1:9090", Some("http://evil.example")),
+            ("127.0.0.1:9090", Some("null")),
+            ("127.0.0.1:9090", Some("http://127.0.0.1:9091")),
+            ("", None),
+        ] {
+            assert!(!is_same_site(&headers(host, origin)), "{host} {origin:?}");
+        }
+        assert!(!is_same_site(&HeaderMap::new()));
+    }
+}

@@ -1,0 +1,104 @@
+//! `wxgate serve`: the gateway, until SIGTERM or ctrl-c, and then a clean drain.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::admin::{self, AdminToken};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::gateway::Gateway;
+use crate::server::Server;
+use crate::server::drain::Drained;
+use crate::server::reload::Triggers;
+use crate::telemetry::LogWriter;
+
+/// A gateway with its listeners.
+#[derive(Debug)]
+pub struct Running {
+    /// The gateway.
+    pub gateway: Arc<Gateway>,
+    /// Its listeners.
+    pub server: Server,
+    drain_timeout: Duration,
+}
+
+impl Running {
+    /// Opens keys, store and sockets. Must be called on the control runtime.
+    ///
+    /// # Errors
+    /// When something cannot be opened; nothing is left running then.
+    pub async fn start(config: Config, clock: Clock, log: LogWriter) -> anyhow::Result<Self> {
+        let drain_timeout = config.server.drain_timeout;
+        if config.internal.is_some() {
+            tracing::warn!(
+                "[internal] is set, but this version has no internal endpoints yet: the listener stays closed"
+            );
+        }
+        let keys = config.token.keys.clone();
+        let gateway = Gateway::open(config, clock, log).await?;
+        let token = AdminToken::open(&keys).context("admin.token in the key directory")?;
+        let server = Server::start(&gateway, admin::router(&gateway, token)).await?;
+        let (public, admin) = (server.addresses(), server.admin_address());
+        tracing::info!(version = env!("CARGO_PKG_VERSION"), ?public, %admin, "wxgate is ready");
+        Ok(Self { gateway, server, drain_timeout })
+    }
+
+    /// Not ready any more, no new connections, what is in flight finishes, at most `[server] drain_timeout`.
+    pub async fn stop(self) -> Drained {
+        tracing::info!("draining");
+        self.gateway.start_draining();
+        let drained = self.server.drain(self.drain_timeout).await;
+        match drained {
+            Drained::Complete => tracing::info!("drained"),
+            Drained::DeadlinePassed => tracing::warn!("the drain took too long: what was left has been cut"),
+        }
+        drained
+    }
+}
+
+/// Runs the gateway until it is told to stop.
+///
+/// # Errors
+/// When it cannot start.
+pub async fn run(config: Config, log: LogWriter) -> anyhow::Result<()> {
+    // Caught before anybody can know that we run: a signal during the start stops us cleanly, too.
+    let stop = Stop::catch()?;
+    let running = Running::start(config, Clock::system(), log).await?;
+    let triggers = Triggers::start(&running.gateway).context("cannot catch SIGHUP")?;
+    stop.told().await;
+    drop(triggers);
+    running.stop().await;
+    Ok(())
+}
+
+/// SIGTERM and ctrl-c, caught for the life of the process: a second one does not cut the drain short.
+#[derive(Debug)]
+pub struct Stop(tokio::sync::watch::Receiver<bool>);
+
+impl Stop {
+    /// Starts catching.
+    ///
+    /// # Errors
+    /// When signals cannot be caught.
+    pub fn catch() -> anyhow::Result<Self> {
+        let (tell, told) = tokio::sync::watch::channel(false);
+        for kind in [SignalKind::terminate(), SignalKind::interrupt()] {
+            let mut signals = signal(kind).context("cannot catch signals")?;
+            let tell = tell.clone();
+            tokio::spawn(async move {
+                while signals.recv().await.is_some() {
+                    tell.send_replace(true);
+                }
+            });
+        }
+        Ok(Self(told))
+    }
+
+    /// Waits for the first.
+    pub async fn told(mut self) {
+        let _ = self.0.wait_for(|told| *told).await;
+    }
+}

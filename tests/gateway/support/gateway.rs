@@ -1,0 +1,292 @@
+//! The whole gateway in the test's process: real sockets on free ports, a WeChat simulator, a service behind it, a clock
+//! that moves only when told, and a log that can be read.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use serde_json::Value;
+use tempfile::TempDir;
+use wxgate::cli::serve::Running;
+use wxgate::clock::{Clock, Timestamp};
+use wxgate::config::{self, Environment};
+use wxgate::ids::{AppId, Secret};
+use wxgate::server::drain::Drained;
+use wxgate::telemetry::{Format, LogWriter};
+use wxgate::wechat::simulator::{Simulator, SimulatorConfig};
+
+use super::upstream::Upstream;
+
+/// The app that every test gateway serves.
+pub(crate) const APPID: &str = "wx0123456789abcdef";
+/// Its secret; must never be seen anywhere.
+pub(crate) const SECRET: &str = "planted-app-secret-5e0c1d";
+/// When a test's clock starts: 2026-11-21T00:00:00Z.
+pub(crate) const START: i64 = 1_795_219_200;
+
+/// Where a test's log lines end.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    /// Everything so far.
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned()
+    }
+}
+
+impl Write for Log {
+    fn write(&mut self, data: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(data);
+        Ok(data.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A running gateway and what stands around it.
+#[derive(Debug)]
+pub(crate) struct Gateway {
+    running: Option<Running>,
+    /// WeChat.
+    pub(crate) wechat: Simulator,
+    /// The service behind it, `upstream = "echo"`.
+    pub(crate) upstream: Upstream,
+    /// Its clock.
+    pub(crate) clock: Clock,
+    /// Its log.
+    pub(crate) log: Log,
+    /// Its folder.
+    pub(crate) dir: TempDir,
+    client: reqwest::Client,
+}
+
+/// The routes that a gateway has unless a test says otherwise.
+pub(crate) const ROUTES: &str = r#"
+[[route]]
+path = "/api/*"
+upstream = "echo"
+
+[[route]]
+path = "/optional/*"
+upstream = "echo"
+auth = "optional"
+
+[[route]]
+path = "/public/*"
+upstream = "echo"
+auth = "none"
+"#;
+
+impl Gateway {
+    /// With [`ROUTES`] and defaults.
+    pub(crate) async fn start() -> Self {
+        Self::with(ROUTES).await
+    }
+
+    /// With these tables in place of [`ROUTES`]. A table that the harness writes itself (`server`, `admin`, `token`,
+    /// `store`, `wechat`) is extended by lines of the form `server.max_uri = "1KiB"` at the very top.
+    pub(crate) async fn with(tables: &str) -> Self {
+        Self::in_dir(tempfile::tempdir().unwrap(), tables).await
+    }
+
+    /// As [`Gateway::with`], in a folder that may hold the data of an earlier one.
+    pub(crate) async fn in_dir(dir: TempDir, tables: &str) -> Self {
+        let clock = Clock::manual(Timestamp::from_secs(START));
+        let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
+        let apps = vec![(AppId::parse(APPID).unwrap(), Secret::new(SECRET.to_owned()))];
+        let simulator = SimulatorConfig { listen: loopback, clock: clock.clone(), apps: Some(apps) };
+        let wechat = Simulator::start(simulator).await.unwrap();
+        let upstream = Upstream::echo().await;
+        let log = Log::default();
+        let path = dir.path().join("gateway.toml");
+        let text = configuration(&wechat.api_base(), upstream.address(), tables);
+        std::fs::write(&path, &text).unwrap();
+        let config = config::parse(&text, &path, &Environment::of([])).unwrap_or_else(|faults| panic!("{faults}"));
+        let writer = LogWriter::to(Format::Json, Box::new(log.clone()));
+        let running = Running::start(config, clock.clone(), writer).await.unwrap();
+        let client = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build().unwrap();
+        Self { running: Some(running), wechat, upstream, clock, log, dir, client }
+    }
+
+    fn running(&self) -> &Running {
+        self.running.as_ref().expect("the gateway was stopped")
+    }
+
+    /// The gateway itself.
+    pub(crate) fn inner(&self) -> &Arc<wxgate::gateway::Gateway> {
+        &self.running().gateway
+    }
+
+    /// The public listener.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.running().server.addresses()[0]
+    }
+
+    /// A URL on the public listener.
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address())
+    }
+
+    /// A URL on the operators' listener.
+    pub(crate) fn admin_url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.running().server.admin_address())
+    }
+
+    /// An HTTP client for requests that need nothing special.
+    pub(crate) fn client(&self) -> &reqwest::Client {
+        &self.client
+    }
+
+    /// POSTs JSON.
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Answer {
+        Answer::of(self.client.post(self.url(path)).json(body).send().await.unwrap()).await
+    }
+
+    /// GETs with an access token, or without.
+    pub(crate) async fn get(&self, path: &str, token: Option<&str>) -> Answer {
+        let mut request = self.client.get(self.url(path));
+        if let Some(token) = token {
+            request = request.bearer_auth(token);
+        }
+        Answer::of(request.send().await.unwrap()).await
+    }
+
+    /// Logs `user` in with a fresh code.
+    pub(crate) async fn login(&self, user: &str) -> Member {
+        let code = self.wechat.issue_code(None, user);
+        let answer = self.post("/auth/login", &serde_json::json!({ "code": code })).await;
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        Member { answer: answer.json() }
+    }
+
+    /// Drains it as SIGTERM would.
+    pub(crate) async fn stop(&mut self) -> Drained {
+        self.running.take().expect("stopped twice").stop().await
+    }
+
+    /// Stops it and starts another in the same folder.
+    pub(crate) async fn restart(mut self, tables: &str) -> Self {
+        self.stop().await;
+        let dir = std::mem::replace(&mut self.dir, tempfile::tempdir().unwrap());
+        drop(self);
+        Self::in_dir(dir, tables).await
+    }
+
+    /// Waits until a figure of the metrics page is at least `n`; the name with its labels.
+    pub(crate) async fn until_metric(&self, name: &str, n: u64) {
+        let wait = async {
+            loop {
+                let page = self.client.get(self.admin_url("/metrics")).send().await.unwrap().text().await.unwrap();
+                let value = page.lines().find_map(|l| l.strip_prefix(name)?.trim().parse::<f64>().ok());
+                if value.is_some_and(|value| value >= n as f64) {
+                    return;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(super::DEADLINE, wait).await.unwrap_or_else(|_| panic!("{name} never reached {n}"));
+    }
+}
+
+fn configuration(api_base: &str, upstream: SocketAddr, tables: &str) -> String {
+    // Lines such as `server.max_uri = …` stand before the first table.
+    let at = tables.find('[').unwrap_or(tables.len());
+    let (top, tables) = tables.split_at(at);
+    let own = |section: &str| -> String {
+        let prefix = format!("{section}.");
+        top.lines().filter_map(|l| l.trim().strip_prefix(&prefix)).map(|l| format!("{l}\n")).collect()
+    };
+    let (server, token, wechat) = (own("server"), own("token"), own("wechat"));
+    format!(
+        r#"[server]
+listen = ["127.0.0.1:0"]
+{server}
+[admin]
+listen = "127.0.0.1:0"
+[token]
+issuer = "https://api.example.com"
+keys = "keys"
+{token}
+[store]
+members = "sqlite:wxgate.db"
+sessions = "sqlite:wxgate.db"
+[wechat]
+api_base = "{api_base}"
+{wechat}
+[[app]]
+appid = "{APPID}"
+secret = "{SECRET}"
+[[upstream]]
+name = "echo"
+servers = ["http://{upstream}"]
+{tables}"#
+    )
+}
+
+/// Somebody who is logged in.
+#[derive(Debug, Clone)]
+pub(crate) struct Member {
+    /// The token answer.
+    pub(crate) answer: Value,
+}
+
+impl Member {
+    fn text(&self, name: &str) -> &str {
+        self.answer[name].as_str().unwrap_or_else(|| panic!("no {name} in {}", self.answer))
+    }
+
+    /// The access token.
+    pub(crate) fn token(&self) -> &str {
+        self.text("access_token")
+    }
+
+    /// The refresh token.
+    pub(crate) fn refresh(&self) -> &str {
+        self.text("refresh_token")
+    }
+
+    /// The openid.
+    pub(crate) fn openid(&self) -> &str {
+        self.text("openid")
+    }
+
+    /// The member id.
+    pub(crate) fn id(&self) -> &str {
+        self.text("member_id")
+    }
+}
+
+/// An answer, read to its end.
+#[derive(Debug, Clone)]
+pub(crate) struct Answer {
+    /// Status.
+    pub(crate) status: u16,
+    /// Headers.
+    pub(crate) headers: http::HeaderMap,
+    /// Body.
+    pub(crate) body: String,
+}
+
+impl Answer {
+    /// Reads it.
+    pub(crate) async fn of(response: reqwest::Response) -> Self {
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        Self { status, headers, body: response.text().await.unwrap() }
+    }
+
+    /// The body as JSON.
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|e| panic!("{e}: {}", self.body))
+    }
+
+    /// The problem's code; checks that it is a problem.
+    pub(crate) fn code(&self) -> String {
+        assert_eq!(self.headers["content-type"], "application/problem+json", "{}", self.body);
+        let problem = self.json();
+        assert_eq!(problem["status"], self.status, "{problem}");
+        problem["code"].as_str().unwrap().to_owned()
+    }
+}
