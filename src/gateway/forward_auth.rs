@@ -1,6 +1,6 @@
 //! The pipeline's decision for somebody else's proxy: the same steps, without a route.
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 
 use crate::ids::AppId;
 use crate::pipeline::authorize::authorize;
@@ -21,7 +21,9 @@ pub struct Demand {
 }
 
 impl Gateway {
-    /// Who sent these headers, as the headers that an upstream gets; none for somebody who is anonymous.
+    /// Who sent these headers, as the headers that an upstream gets. What is not known is there and empty, not absent: a
+    /// proxy that copies a header that is not there leaves what the client sent (Caddy before 2.11), or its own
+    /// placeholder (Caddy 2.6).
     ///
     /// # Errors
     /// The problem that the pipeline would answer on a route that demands the same.
@@ -31,7 +33,8 @@ impl Gateway {
             return Err(Problem::token_missing());
         }
         authorize(&demand.roles, &demand.apps, caller.as_ref().map(|principal| &principal.claims))?;
-        let mut identity = HeaderMap::new();
+        let mut identity: HeaderMap =
+            identity::NAMES.into_iter().map(|name| (name, HeaderValue::from_static(""))).collect();
         if let Some(caller) = caller {
             identity::inject(&mut identity, &caller);
         }

@@ -25,6 +25,9 @@ const SESSION: HeaderName = HeaderName::from_static("x-wxgate-session");
 /// What CloudRun sends for calls of a mini program; its presence is the documented proof that the gateway carried the call.
 const WX_CLIENT: HeaderValue = HeaderValue::from_static("wx_client");
 
+/// All names under which a caller's identity is told.
+pub const NAMES: [HeaderName; 7] = [OPENID, APPID, UNIONID, SOURCE, MEMBER, ROLES, SESSION];
+
 /// Sets the caller's headers.
 pub fn inject(headers: &mut HeaderMap, caller: &Principal) {
     headers.insert(OPENID, caller.openid.clone());
