@@ -4,6 +4,7 @@
 //! one that it met first to its end. A reload makes the next snapshot from the new file and from [`Kept`], which is the
 //! list of all that outlives a reload, and swaps. On any fault nothing is swapped.
 
+mod deliver;
 mod endpoints;
 mod forward_auth;
 mod kept;
@@ -90,6 +91,8 @@ impl Snapshot {
     fn new(config: Config, kept: &Kept, generation: u64) -> Result<Self, Error> {
         let ring = Arc::new(KeyRing::open(&config.token.keys, config.token.algorithm, &kept.clock)?);
         let verifier = Arc::new(Verifier::new(Arc::clone(&ring), &config.token, kept.clock.clone()));
+        let upstreams: Arc<[Arc<Upstream>]> =
+            config.upstreams.iter().map(|section| Upstream::new(section, &kept.backends)).collect();
         let auth = Auth {
             section: config.token.clone(),
             apps: config.apps.clone(),
@@ -106,10 +109,12 @@ impl Snapshot {
             revocations: Arc::clone(&kept.revocations),
             metrics: Arc::clone(&kept.metrics),
             logins: Arc::clone(&kept.logins),
+            pushes: Arc::clone(&kept.pushes),
+            deliver: deliver::to(&config.upstreams, &upstreams),
         };
         Ok(Self {
             router: auth::router(Arc::new(auth), &config.server.base),
-            upstreams: config.upstreams.iter().map(|section| Upstream::new(section, &kept.backends)).collect(),
+            upstreams,
             // A new cache with each snapshot: what was verified by another ring or policy is verified again.
             cache: Arc::default(),
             config,

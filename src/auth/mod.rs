@@ -10,7 +10,9 @@ pub mod keys;
 pub mod login;
 pub mod logout;
 pub mod member;
+pub mod push;
 pub mod refresh;
+mod seen;
 pub mod single_flight;
 
 use std::sync::Arc;
@@ -65,6 +67,10 @@ pub struct Auth {
     pub metrics: Arc<Metrics>,
     /// Logins under way, by code. Outlives a reload: a race does not end because a file was saved.
     pub logins: Arc<login::Logins>,
+    /// Pushed messages that were delivered, and that are on their way. Outlives a reload, too.
+    pub pushes: Arc<push::Pushes>,
+    /// The way of pushed messages to the upstreams.
+    pub deliver: push::Deliver,
 }
 
 /// The endpoints under `base`, and the well-known ones.
@@ -74,6 +80,7 @@ pub fn router(auth: Arc<Auth>, base: &str) -> Router {
         .route("/refresh", post(refresh::refresh))
         .route("/logout", post(logout::logout))
         .route("/revoke", post(logout::revoke))
+        .route("/push/{appid}", get(push::check).post(push::receive))
         .route("/me", get(member::me).put(member::update).delete(member::erase));
     let endpoints = if base.is_empty() { endpoints } else { Router::new().nest(base, endpoints) };
     endpoints

@@ -269,6 +269,25 @@ pub struct App {
     /// The AppSecret. Required.
     #[schemars(required)]
     pub secret: Option<Secret>,
+    /// Takes WeChat's message push at BASE/push/APPID. Default: not taken.
+    pub push: Option<Push>,
+}
+
+/// WeChat's message push: how it is verified, and where it goes.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Push {
+    /// The Token of the WeChat console. Required.
+    #[schemars(required)]
+    pub token: Option<Secret>,
+    /// The EncodingAESKey; with it only safe mode is taken. Default: plain mode.
+    pub aes_key: Option<Secret>,
+    /// Name of the upstream that gets the messages. Required.
+    #[schemars(required, example = &"orders")]
+    pub upstream: Option<String>,
+    /// Exact path there. Required.
+    #[schemars(required, example = &"/wechat/push")]
+    pub path: Option<String>,
 }
 
 /// A service behind the gateway.

@@ -31,7 +31,6 @@ const KEYS: &[Planned] = &[
     planned("login.limit"),
     planned("login.decrypt_limit"),
     planned("login.hook"),
-    planned("app.push"),
     planned_off("app.origins", "[]"),
     planned("upstream.health"),
     planned("route.limit"),

@@ -208,6 +208,21 @@ pub struct App {
     pub kind: AppKind,
     /// The AppSecret.
     pub secret: Secret<String>,
+    /// Its message push, if it is taken.
+    pub push: Option<Push>,
+}
+
+/// `push` of an `[[app]]`.
+#[derive(Debug, Clone)]
+pub struct Push {
+    /// The Token of the WeChat console.
+    pub token: Secret<String>,
+    /// The EncodingAESKey, 43 letters and digits; with it only safe mode is taken.
+    pub aes_key: Option<Secret<String>>,
+    /// Index into [`Config::upstreams`].
+    pub upstream: usize,
+    /// Where the messages go there.
+    pub path: String,
 }
 
 /// How an upstream chooses a server.

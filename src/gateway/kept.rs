@@ -10,6 +10,7 @@ use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
 use crate::auth::login::Logins;
+use crate::auth::push::Pushes;
 use crate::clock::Clock;
 use crate::config::{Config, Database};
 use crate::keyfile;
@@ -56,6 +57,8 @@ pub struct Kept {
     pub revocations: Arc<Revocations>,
     /// Logins under way.
     pub logins: Arc<Logins>,
+    /// Pushed messages that were delivered.
+    pub pushes: Arc<Pushes>,
     /// People's names in logs.
     pub pseudonyms: Pseudonyms,
     /// Servers of upstreams: addresses, load.
@@ -96,6 +99,7 @@ impl Kept {
             sessions,
             revocations,
             logins: Arc::default(),
+            pushes: Arc::default(),
             backends: Backends::new(),
             draining: Arc::new(AtomicBool::new(false)),
             endpoint_permits: Arc::new(Semaphore::new(MAX_ENDPOINT_CALLS)),

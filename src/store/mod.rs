@@ -91,6 +91,9 @@ pub trait Members: Send + Sync + Debug {
         avatar_url: Option<&str>,
     ) -> Result<Option<Member>, Error>;
 
+    /// Empties nickname, avatar and phone of this person. Returns the member as it is now; `None` when there is none.
+    async fn forget_profile(&self, appid: &AppId, openid: &OpenId) -> Result<Option<Member>, Error>;
+
     /// Erases the member's record (and, where the same store holds them, nothing else). True when there was one.
     async fn erase(&self, id: &MemberId) -> Result<bool, Error>;
 

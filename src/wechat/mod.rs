@@ -1,7 +1,8 @@
 //! Calls to WeChat's server API, and a server that behaves like it.
 //!
 //! [`client`] speaks HTTP to the configured base and [`answer`] reads what came back; [`code2session`] is the login call;
-//! [`errcode`] is WeChat's table of errors and what each asks of us. [`session_key`] and [`open_data`] are the crypto, pure.
+//! [`errcode`] is WeChat's table of errors and what each asks of us. [`session_key`], [`open_data`] and [`push`] are the crypto, pure;
+//! [`message`] reads what WeChat pushes.
 //! [`simulator`] is a real HTTP server with WeChat's paths and quirks, the same for tests, `wxgate demo` and
 //! `wxgate simulate`.
 
@@ -9,7 +10,9 @@ pub mod answer;
 pub mod client;
 pub mod code2session;
 pub mod errcode;
+pub mod message;
 pub mod open_data;
+pub mod push;
 pub mod session_key;
 pub mod simulator;
 

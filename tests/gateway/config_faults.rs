@@ -149,6 +149,10 @@ fn every_key_says_what_it_says() {
     assert_eq!((first.kind, first.secret.expose().as_str()), (AppKind::Website, "0123456789abcdef"));
     assert_eq!((second.kind, second.secret.expose().as_str()), (AppKind::OfficialAccount, "prefix-0123456789abcdef"));
 
+    let push = second.push.as_ref().unwrap();
+    assert_eq!((push.token.expose().as_str(), push.upstream, push.path.as_str()), ("Token1", 0, "/wechat/push"));
+    assert!(first.push.is_none() && push.aes_key.is_some());
+
     let orders = &config.upstreams[0];
     assert_eq!(
         (orders.name.as_str(), orders.balance, seconds(orders.connect_timeout)),

@@ -6,4 +6,5 @@ mod config_faults;
 mod forward_auth;
 mod internal;
 mod login;
+mod push;
 mod support;
