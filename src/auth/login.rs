@@ -182,6 +182,7 @@ mod tests {
             appid: AppId::parse(appid).unwrap(),
             kind: config::AppKind::MiniProgram,
             secret: Secret::new("s".to_owned()),
+            access_token: config::AccessTokenLine::Stable,
         }
     }
 
