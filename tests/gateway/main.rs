@@ -1,7 +1,11 @@
 //! The gateway seen from outside, as sentences: one file a feature, one function a promise.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr)]
 
+mod access_token;
 mod architecture;
+mod check;
 mod config_faults;
 mod login;
+mod phone;
+mod profile;
 mod support;
