@@ -4,4 +4,12 @@
 mod architecture;
 mod config_faults;
 mod login;
+mod login_input;
+mod login_wechat;
+mod logout;
+mod member;
+mod refresh;
 mod support;
+mod token;
+mod token_keys;
+mod well_known;
