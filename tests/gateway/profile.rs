@@ -290,13 +290,11 @@ async fn a_sealed_key_in_another_persons_row_does_not_open_there() {
 async fn a_login_takes_the_profile_along() {
     let gateway = Gateway::start().await;
     gateway.login("alice").await;
-    gateway.clock.advance(Duration::from_secs(1));
-    let info = gateway.user_info("alice");
-    for body in
-        [info.clone(), without(info.clone(), &["rawData", "signature"]), without(info, &["encryptedData", "iv"])]
-    {
+    for left_out in [&[][..], &["rawData", "signature"], &["encryptedData", "iv"]] {
+        gateway.clock.advance(Duration::from_secs(1));
         let code = gateway.wechat.issue_code(None, "alice");
-        let answer = gateway.post("/auth/login", &with(body, "code", code)).await;
+        let body = with(without(gateway.user_info("alice"), left_out), "code", code);
+        let answer = gateway.post("/auth/login", &body).await;
         assert_eq!(answer.status, 200, "{}", answer.body);
         assert_eq!(answer.json()["member"]["nickname"], "alice");
     }
