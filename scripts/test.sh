@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Every check that a change must pass. Run it from anywhere: scripts/test.sh
 #
-# Needs Rust (the version in Cargo.toml), a C compiler, nginx and caddy, and the network once for the crates. Where
-# apt-get can be used, a missing compiler, nginx or caddy is installed. cargo-deny is run when it is there.
+# Needs Rust (the version in Cargo.toml), a C compiler, curl (the tests run the lines that `wxgate demo` prints), nginx and
+# caddy (the tests put them in front), and the network once for the crates. Where apt-get can be used, what is missing of
+# these is installed. cargo-deny is run when it is there.
 #
 # Every phase runs, also after one has failed. The last line is "N passed, N failed": all tests of the run, and one
 # failure for each other phase that failed. Exit code 1 when anything failed.
@@ -76,14 +77,14 @@ need_cc() {
     fi
 }
 
-# Programs that the tests put in front of the gateway: real ones, because their habits are what is tested.
+# Programs that the tests start beside the gateway: real ones, because their habits are what is tested.
 need_program() {
     command -v "$1" >/dev/null && return
     [ -x "/usr/sbin/$1" ] && return
     if command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
         apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$2"
     else
-        missing "$1. Install it (Debian: apt-get install $2); tests of forward-auth start one."
+        missing "$1. Install it (Debian: apt-get install $2), then run this again."
     fi
 }
 
@@ -104,6 +105,7 @@ deny() { cargo deny --all-features check; }
 
 need_rust
 need_cc
+need_program curl curl
 need_program nginx nginx-light
 need_program caddy caddy
 cargo --version

@@ -8,7 +8,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 use wxgate::config::file::schema;
 use wxgate::config::{
-    Algorithm, AppKind, Auth, Balance, Config, Database, Environment, Faults, HostPattern, Proof, parse,
+    AccessTokenLine, Algorithm, AppKind, Auth, Balance, Config, Database, Environment, Faults, HostPattern, Proof,
+    parse,
 };
 
 /// What must never be seen in a fault, and stands in the environment of every test here.
@@ -152,6 +153,9 @@ fn every_key_says_what_it_says() {
     let push = second.push.as_ref().unwrap();
     assert_eq!((push.token.expose().as_str(), push.upstream, push.path.as_str()), ("Token1", 0, "/wechat/push"));
     assert!(first.push.is_none() && push.aes_key.is_some());
+    assert_eq!((first.access_token, second.access_token), (AccessTokenLine::Classic, AccessTokenLine::Stable));
+    let limit = config.login.decrypt_limit;
+    assert_eq!((limit.rate.count.get(), seconds(limit.rate.per), limit.burst.get()), (30, 60., 5));
 
     let orders = &config.upstreams[0];
     assert_eq!(

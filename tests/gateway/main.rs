@@ -1,10 +1,27 @@
 //! The gateway seen from outside, as sentences: one file a feature, one function a promise.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr)]
 
+mod access_token;
 mod architecture;
+mod check;
+mod command_line;
 mod config_faults;
+mod crash;
+mod demo;
 mod forward_auth;
 mod internal;
 mod login;
+mod login_input;
+mod login_wechat;
+mod logout;
+mod member;
+mod phone;
+mod profile;
 mod push;
+mod refresh;
+mod secrets;
+mod store_file;
 mod support;
+mod token;
+mod token_keys;
+mod well_known;

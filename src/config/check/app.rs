@@ -42,7 +42,8 @@ pub(super) fn apps(
         let secret = file.secret.and_then(|from| app_secret(report, &format!("app[{n}].secret"), from, folder));
         let push = file.push.and_then(|table| push(table, &format!("app[{n}].push"), upstreams, folder, report));
         if let (Some(appid), Some(secret)) = (appid, secret) {
-            apps.push(App { appid, kind: file.kind.unwrap_or_default(), secret, push });
+            let access_token = file.access_token.unwrap_or_default();
+            apps.push(App { appid, kind: file.kind.unwrap_or_default(), secret, push, access_token });
         }
     }
     (apps, seen)

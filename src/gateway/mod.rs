@@ -10,6 +10,7 @@ mod forward_auth;
 mod kept;
 mod reload;
 mod to_proxy;
+mod token_shelf;
 
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -39,7 +40,8 @@ use crate::token::mint::Minter;
 use crate::token::verify::Verifier;
 use crate::wechat;
 
-pub use crate::pipeline::trace::{Connection, Inbound, Traced};
+pub use crate::pipeline::connection::Connection;
+pub use crate::pipeline::trace::{Inbound, Traced};
 pub use forward_auth::Demand;
 pub use kept::Kept;
 pub use reload::{ReloadError, Reloaded};
@@ -95,13 +97,15 @@ impl Snapshot {
             config.upstreams.iter().map(|section| Upstream::new(section, &kept.backends)).collect();
         let auth = Auth {
             section: config.token.clone(),
+            login: config.login.clone(),
             apps: config.apps.clone(),
             base: config.server.base.clone(),
             clock: kept.clock.clone(),
             members: Arc::clone(&kept.members),
             sessions: Arc::clone(&kept.sessions),
             vault: Arc::clone(&kept.vault),
-            wechat: wechat::Client::new(&config.wechat)?,
+            wechat: wechat::Client::with_circuits(&config.wechat, Arc::clone(&kept.circuits))?,
+            access_tokens: Arc::clone(&kept.access_tokens),
             ring: Arc::clone(&ring),
             minter: Minter::new(Arc::clone(&ring), &config.token, kept.clock.clone()),
             verifier: Arc::clone(&verifier),
@@ -111,6 +115,8 @@ impl Snapshot {
             logins: Arc::clone(&kept.logins),
             pushes: Arc::clone(&kept.pushes),
             deliver: deliver::to(&config.upstreams, &upstreams),
+            exchanges: Arc::clone(&kept.exchanges),
+            decryptions: Arc::clone(&kept.decryptions),
         };
         Ok(Self {
             router: auth::router(Arc::new(auth), &config.server.base),
