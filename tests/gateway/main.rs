@@ -3,6 +3,7 @@
 
 mod architecture;
 mod config_faults;
+mod framing;
 mod identity;
 mod login;
 mod support;
