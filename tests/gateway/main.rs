@@ -6,4 +6,6 @@ mod config_faults;
 mod framing;
 mod identity;
 mod login;
+mod path;
+mod route;
 mod support;
