@@ -3,6 +3,7 @@
 
 mod architecture;
 mod config_faults;
+mod forward;
 mod framing;
 mod identity;
 mod login;
