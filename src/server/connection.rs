@@ -13,11 +13,10 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-use crate::gateway::{Connection, Inbound, Worker};
+use crate::gateway::{Connection, ConnectionLimits, Inbound, Worker};
 
 use super::drain::Watch;
 use super::guard::{Guard, Limits};
-use super::head::MAX_FIELDS;
 
 /// How long an idle connection is kept after the drain has started.
 const IDLE_GRACE: Duration = Duration::from_secs(1);
@@ -29,13 +28,9 @@ const MIN_BUFFER: usize = 8 * 1024;
 pub async fn serve(stream: TcpStream, peer: SocketAddr, worker: Arc<Worker>, mut drain: Watch) {
     let _open = Open::new(&worker);
     let connection = Arc::new(Connection { peer, busy: AtomicBool::new(false) });
-    let section = worker.server_section();
-    let limits = Limits {
-        max_head: section.max_head,
-        max_uri: section.max_uri,
-        head_timeout: section.head_timeout,
-        keep_alive: section.keep_alive,
-    };
+    let limits = worker.connection_limits();
+    let ConnectionLimits { max_head, max_uri, head_timeout, keep_alive } = limits;
+    let limits = Limits { max_head, max_uri, head_timeout, keep_alive };
     let guard = Guard::new(stream, limits, Arc::clone(&connection));
     let service = service_fn(|request: http::Request<Incoming>| {
         let answer = worker.call(Inbound { request, connection: Arc::clone(&connection) });
@@ -51,8 +46,9 @@ pub async fn serve(stream: TcpStream, peer: SocketAddr, worker: Arc<Worker>, mut
         }
     });
     let mut http = http1::Builder::new();
-    // The guard keeps time and has looked at every head; hyper's own limits only have to be above its.
-    http.max_buf_size((section.max_head + MIN_BUFFER).max(64 * 1024)).max_headers(MAX_FIELDS + 1).keep_alive(true);
+    // The guard keeps time and has looked at every head; hyper's own limits only have to be above its. Its limit of 100
+    // fields is the guard's too, and must stay unset: set, it costs an allocation on every request.
+    http.max_buf_size((limits.max_head + MIN_BUFFER).max(64 * 1024)).keep_alive(true);
     let serving = http.serve_connection(TokioIo::new(guard), service);
     tokio::pin!(serving);
     let mut draining = false;

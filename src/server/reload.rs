@@ -65,8 +65,14 @@ impl Drop for Triggers {
 
 fn watch(path: &Path, events: mpsc::Sender<()>) -> Option<RecommendedWatcher> {
     let folder = path.parent()?;
+    let name = path.file_name()?.to_owned();
+    // A database in the same folder writes all the time. Names that begin with two dots are the links that a mounted
+    // volume swaps.
+    let concerns_us = move |path: &std::path::PathBuf| {
+        path.file_name().is_some_and(|n| n == name || n.to_string_lossy().starts_with(".."))
+    };
     let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        if event.is_ok_and(|event| !event.kind.is_access()) {
+        if event.is_ok_and(|event| !event.kind.is_access() && event.paths.iter().any(&concerns_us)) {
             // One waiting event is enough: whatever it was, the file is read afterwards.
             let _ = events.try_send(());
         }

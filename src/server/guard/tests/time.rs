@@ -177,3 +177,31 @@ async fn a_slow_reader_has_write_stall_for_each_part() {
     let (written, ()) = tokio::join!(guard.write_all(&[0; 256]), read);
     written.unwrap();
 }
+
+/// Row 31: what is still on its way after a refusal is thrown away for a moment, within a limit.
+#[tokio::test(start_paused = true)]
+async fn the_end_is_gentle_only_when_something_is_unread() {
+    let (mut client, mut guard, flag) = guarded();
+    client.write_all(GET).await.unwrap();
+    answer(&mut guard, &flag).await;
+    let start = Instant::now();
+    guard.shutdown().await.unwrap();
+    about(start.elapsed(), Duration::ZERO);
+
+    let (mut client, mut guard, _) = guarded();
+    client.write_all(&[b"GET\n".as_slice(), &[b'x'; 20_000]].concat()).await.unwrap();
+    assert_eq!(next(&mut guard).await.0, Refusal::InvalidRequest.stand_in());
+    let start = Instant::now();
+    guard.shutdown().await.unwrap();
+    about(start.elapsed(), LINGER);
+
+    let (mut client, mut guard, _) = guarded();
+    client.write_all(b"GET\n").await.unwrap();
+    assert_eq!(next(&mut guard).await.0, Refusal::InvalidRequest.stand_in());
+    let flood = async { while client.write_all(&[0; 4096]).await.is_ok() {} };
+    let start = Instant::now();
+    let (ended, sent) = tokio::join!(async { (guard.shutdown().await, drop(guard)).0 }, timeout(SECOND * 5, flood));
+    ended.unwrap();
+    sent.expect("the flood has met a closed connection");
+    about(start.elapsed(), Duration::ZERO);
+}
