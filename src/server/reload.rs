@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -18,23 +18,33 @@ use crate::gateway::Gateway;
 /// How long a save may take: some editors write in several steps.
 const SETTLE: Duration = Duration::from_millis(100);
 
+/// SIGHUP, caught. Uncaught it would end the process.
+#[derive(Debug)]
+pub struct Hangup(Signal);
+
+impl Hangup {
+    /// Starts catching.
+    ///
+    /// # Errors
+    /// When signals cannot be caught.
+    pub fn catch() -> std::io::Result<Self> {
+        signal(SignalKind::hangup()).map(Self)
+    }
+}
+
 /// Reloads on SIGHUP and on save until it is dropped.
 #[derive(Debug)]
 pub struct Triggers(JoinHandle<()>);
 
 impl Triggers {
     /// Starts to listen. Without a watcher (no inotify left) SIGHUP and `wxgate reload` still work, and the log says so.
-    ///
-    /// # Errors
-    /// When the signal cannot be caught.
-    pub fn start(gateway: &Arc<Gateway>) -> std::io::Result<Self> {
-        let mut hangup = signal(SignalKind::hangup())?;
+    pub fn start(gateway: &Arc<Gateway>, Hangup(mut hangup): Hangup) -> Self {
         let gateway = Arc::clone(gateway);
         let path = gateway.current().config.source.clone();
         let (events, mut saved) = mpsc::channel::<()>(1);
         let watcher = watch(&path, events);
         let mut content = config::read(&path).ok();
-        Ok(Self(tokio::spawn(async move {
+        Self(tokio::spawn(async move {
             let _watcher = watcher;
             loop {
                 tokio::select! {
@@ -53,7 +63,7 @@ impl Triggers {
                 // Refused or not, the gateway has said so in its log and counted it.
                 let _ = gateway.reload().await;
             }
-        })))
+        }))
     }
 }
 

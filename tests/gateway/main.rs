@@ -3,6 +3,7 @@
 
 mod architecture;
 mod config_faults;
+mod drain;
 mod forward;
 mod framing;
 mod identity;
