@@ -9,5 +9,6 @@ mod framing;
 mod identity;
 mod login;
 mod path;
+mod reload;
 mod route;
 mod support;
