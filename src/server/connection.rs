@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use http::HeaderValue;
@@ -32,7 +32,7 @@ const MIN_BUFFER: usize = 8 * 1024;
 /// Serves one connection until it ends, or until its current answer is sent when the drain starts.
 pub async fn serve(stream: TcpStream, peer: SocketAddr, worker: Arc<Worker>, mut drain: Watch) {
     let _open = Open::new(&worker);
-    let connection = Arc::new(Connection { peer, busy: AtomicBool::new(false) });
+    let connection = Arc::new(Connection::new(peer));
     let limits = worker.connection_limits();
     let ConnectionLimits { max_head, max_uri, head_timeout, keep_alive } = limits;
     let limits = Limits { max_head, max_uri, head_timeout, keep_alive };
