@@ -42,29 +42,37 @@ impl Triggers {
         let gateway = Arc::clone(gateway);
         let path = gateway.current().config.source.clone();
         let (events, mut saved) = mpsc::channel::<()>(1);
-        let watcher = watch(&path, events);
-        let mut content = config::read(&path).ok();
+        let watcher = watch(&path, events.clone());
+        // What was saved between the start's own reading and the first watching would be missed.
+        let _ = events.try_send(());
+        let mut refused = None;
         Self(tokio::spawn(async move {
-            let _watcher = watcher;
+            let _alive = (watcher, events);
             loop {
                 tokio::select! {
                     Some(()) = hangup.recv() => {}
                     Some(()) = saved.recv() => {
                         tokio::time::sleep(SETTLE).await;
                         while saved.try_recv().is_ok() {}
-                        let now = config::read(&path).ok();
-                        if now == content {
+                        // No file: it is being replaced, and another event will tell.
+                        let Some(now) = content(&path) else { continue };
+                        if Some(now) == refused || now == gateway.current().config.digest {
                             continue;
                         }
                     }
                     else => return,
                 }
-                content = config::read(&path).ok();
+                let now = content(&path);
                 // Refused or not, the gateway has said so in its log and counted it.
-                let _ = gateway.reload().await;
+                refused = if gateway.reload().await.is_err() { now } else { None };
             }
         }))
     }
+}
+
+/// What the file holds now.
+fn content(path: &Path) -> Option<u64> {
+    config::read(path).ok().map(|text| config::digest(&text))
 }
 
 impl Drop for Triggers {
