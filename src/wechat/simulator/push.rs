@@ -89,7 +89,7 @@ fn written(message: &Value, xml: bool) -> String {
     for (name, value) in message.as_object().into_iter().flatten() {
         let value = value.as_str().map_or_else(|| value.to_string(), cdata);
         // Writing to a string does not fail.
-        let _ = write!(text, "<{name}>{value}</{name}>\n");
+        let _ = writeln!(text, "<{name}>{value}</{name}>");
     }
     text + "</xml>"
 }
