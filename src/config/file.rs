@@ -204,6 +204,9 @@ pub struct Service {
     /// Networks that it comes from, in CIDR notation; whoever is there needs no token.
     #[schemars(length(min = 1), example = ["10.0.0.0/8"])]
     pub from: Option<Vec<String>>,
+    /// Paths of WeChat's API that it may call through the gateway; a trailing /* takes everything below. Default: none.
+    #[schemars(example = ["/cgi-bin/message/*"])]
+    pub wechat: Option<Vec<String>>,
 }
 
 /// The tokens that a login yields.

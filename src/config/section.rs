@@ -98,6 +98,8 @@ pub struct Service {
     pub name: String,
     /// How it is known.
     pub proof: Proof,
+    /// Paths of WeChat's API that it may call; no `{segment}` in them.
+    pub wechat: Vec<PathPattern>,
 }
 
 /// How a service is known.

@@ -86,6 +86,7 @@ pub struct Snapshot {
     verifier: Arc<Verifier>,
     cache: Arc<VerifiedCache<Principal>>,
     upstreams: Arc<[Arc<Upstream>]>,
+    wechat: wechat::Client,
     router: Router,
 }
 
@@ -95,6 +96,7 @@ impl Snapshot {
         let verifier = Arc::new(Verifier::new(Arc::clone(&ring), &config.token, kept.clock.clone()));
         let upstreams: Arc<[Arc<Upstream>]> =
             config.upstreams.iter().map(|section| Upstream::new(section, &kept.backends)).collect();
+        let wechat = wechat::Client::with_circuits(&config.wechat, Arc::clone(&kept.circuits))?;
         let auth = Auth {
             section: config.token.clone(),
             login: config.login.clone(),
@@ -104,7 +106,7 @@ impl Snapshot {
             members: Arc::clone(&kept.members),
             sessions: Arc::clone(&kept.sessions),
             vault: Arc::clone(&kept.vault),
-            wechat: wechat::Client::with_circuits(&config.wechat, Arc::clone(&kept.circuits))?,
+            wechat: wechat.clone(),
             access_tokens: Arc::clone(&kept.access_tokens),
             ring: Arc::clone(&ring),
             minter: Minter::new(Arc::clone(&ring), &config.token, kept.clock.clone()),
@@ -121,6 +123,7 @@ impl Snapshot {
         Ok(Self {
             router: auth::router(Arc::new(auth), &config.server.base),
             upstreams,
+            wechat,
             // A new cache with each snapshot: what was verified by another ring or policy is verified again.
             cache: Arc::default(),
             config,
@@ -138,6 +141,11 @@ impl Snapshot {
     /// Checks access tokens; what was revoked is not known to it.
     pub fn verifier(&self) -> &Verifier {
         &self.verifier
+    }
+
+    /// The client for WeChat.
+    pub fn wechat(&self) -> &wechat::Client {
+        &self.wechat
     }
 
     /// The upstreams, in the order of the file.

@@ -1,10 +1,12 @@
 //! The services' listener: what upstream services, and proxies in front of them, ask the gateway.
 //!
 //! Everybody here is a service of the configuration ([`service`]) or gets 401. [`introspect`] is RFC 7662; [`verify`] is
-//! forward-auth for nginx, Traefik and Caddy, by the same decision as the pipeline. It runs on the control runtime, with
-//! a listener of its own: nothing here is reachable from the public one.
+//! forward-auth for nginx, Traefik and Caddy, by the same decision as the pipeline; [`relay`] makes calls to WeChat with
+//! the app's access token. It runs on the control runtime, with a listener of its own: nothing here is reachable from the
+//! public one.
 
 mod introspect;
+mod relay;
 mod service;
 mod verify;
 
@@ -15,7 +17,7 @@ use axum::Router;
 use axum::extract::{ConnectInfo, DefaultBodyLimit, Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::routing::{any, post};
-use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName};
 use http::{HeaderValue, Response};
 use serde_json::Value;
 
@@ -26,6 +28,9 @@ use crate::problem::{Code, Problem};
 /// Largest body that is read, bytes: a form with one token.
 const MAX_BODY: usize = 64 * 1024;
 
+/// CloudRun's answers carry an id under this name.
+const SEQID: HeaderName = HeaderName::from_static("x-openapi-seqid");
+
 type Answer = Response<axum::body::Body>;
 
 /// The listener's router. It must be served with the peers' addresses (`ConnectInfo<SocketAddr>`).
@@ -34,9 +39,12 @@ pub fn router(gateway: &Arc<Gateway>) -> Router {
         .route("/introspect", post(introspect::introspect))
         .route("/verify", any(verify::required))
         .route("/verify/optional", any(verify::optional))
+        .route("/wechat/{appid}/{*path}", any(relay::by_appid))
         .fallback(nothing_here)
         .method_not_allowed_fallback(other_method)
         .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(from_fn_with_state(Arc::clone(gateway), relay::official))
+        // Outermost: nothing is looked at before it is known who asks.
         .layer(from_fn_with_state(Arc::clone(gateway), authenticate))
         .with_state(Arc::clone(gateway))
 }
@@ -45,7 +53,7 @@ pub fn router(gateway: &Arc<Gateway>) -> Router {
 async fn authenticate(
     State(gateway): State<Arc<Gateway>>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Answer {
     let snapshot = gateway.current();
@@ -55,7 +63,11 @@ async fn authenticate(
         _ => service::shown(request.headers()),
     };
     match shown.and_then(|shown| service::known(services, shown.as_ref(), peer.ip())) {
-        Ok(_) => next.run(request).await,
+        Ok(service) => {
+            let caller = relay::Caller { name: service.name.clone(), wechat: service.wechat.clone() };
+            request.extensions_mut().insert(caller);
+            next.run(request).await
+        }
         Err(stranger) => {
             gateway.kept().metrics.problem(Code::TokenInvalid.name());
             tracing::warn!(%peer, path = request.uri().path(), reason = %stranger, "not a service of [internal]");

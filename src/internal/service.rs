@@ -119,8 +119,13 @@ mod tests {
         let token = |name: &str, token: &str| Service {
             name: name.to_owned(),
             proof: Proof::Token(Secret::new(token.to_owned())),
+            wechat: Vec::new(),
         };
-        let local = Service { name: "local".to_owned(), proof: Proof::From(vec!["10.0.0.0/8".parse().unwrap()]) };
+        let local = Service {
+            name: "local".to_owned(),
+            proof: Proof::From(vec!["10.0.0.0/8".parse().unwrap()]),
+            wechat: Vec::new(),
+        };
         vec![token("orders", "orders-token-0123"), token("stock", "stock:token-01234"), local]
     }
 

@@ -135,6 +135,11 @@ fn every_key_says_what_it_says() {
     let [orders, front] = internal.services.as_slice() else { panic!("two services") };
     let Proof::Token(token) = &orders.proof else { panic!("a token") };
     assert_eq!((orders.name.as_str(), token.expose().as_str()), ("orders", "0123456789abcdef"));
+    assert_eq!(
+        orders.wechat.iter().map(|path| path.text.as_str()).collect::<Vec<_>>(),
+        ["/cgi-bin/message/*", "/wxa/getwxacode"]
+    );
+    assert!(front.wechat.is_empty());
     let Proof::From(networks) = &front.proof else { panic!("networks") };
     assert_eq!(networks.iter().map(ToString::to_string).collect::<Vec<_>>(), ["10.0.0.0/8", "::1/128"]);
 

@@ -24,6 +24,7 @@ mod phone;
 mod profile;
 mod push;
 mod refresh;
+mod relay;
 mod reload;
 mod route;
 mod secrets;

@@ -50,7 +50,8 @@ async fn push(gateway: &Gateway, query: &str, body: impl Into<String>) -> Answer
 
 /// A push of the simulator, which plays WeChat's side.
 async fn simulate(gateway: &Gateway, wish: Value) -> Value {
-    let mut whole = json!({ "url": gateway.url(&format!("/auth/push/{APPID}")), "token": TOKEN, "user": "alice" });
+    let mut whole =
+        json!({ "url": gateway.url(&format!("/auth/push/{APPID}")), "token": TOKEN, "user": "alice", "appid": APPID });
     whole.as_object_mut().unwrap().extend(wish.as_object().unwrap().clone());
     let url = format!("{}/_sim/push", gateway.wechat.api_base());
     Answer::of(gateway.client().post(url).json(&whole).send().await.unwrap()).await.json()

@@ -5,8 +5,9 @@ use std::path::Path;
 use subtle::ConstantTimeEq as _;
 
 use super::super::file;
+use super::super::pattern::path;
 use super::super::report::Report;
-use super::super::section::{Internal, Proof, Service};
+use super::super::section::{Internal, PathPattern, Proof, Segment, Service};
 use super::super::value::{Wrong, name, service_network};
 use super::server::address;
 use super::shared::{list, secret};
@@ -28,6 +29,7 @@ pub(super) fn internal(file: file::Internal, folder: &Path, report: &mut Report<
             report.fault(&at("name"), format!("is the same as {other}; give each service its own name"));
         }
         names.push(name.clone());
+        let wechat = list(report, &at("wechat"), file.wechat.as_ref(), api_path);
         let proof = match (file.token, file.from) {
             (Some(_), Some(_)) => {
                 report
@@ -52,7 +54,7 @@ pub(super) fn internal(file: file::Internal, folder: &Path, report: &mut Report<
             report.fault(&at("token"), "is that of another service; give each its own");
         }
         if let (Some(name), Some(proof)) = (name, proof) {
-            services.push(Service { name, proof });
+            services.push(Service { name, proof, wechat });
         }
     }
     Internal { listen, services }
@@ -72,6 +74,22 @@ fn service_name(text: &str) -> Result<String, Wrong> {
         return Err(Wrong::new("has a colon", "write letters, digits, \".\", \"_\" and \"-\""));
     }
     Ok(name)
+}
+
+/// A path of WeChat's API, or everything below one.
+fn api_path(text: &str) -> Result<PathPattern, Wrong> {
+    let pattern = path(text)?;
+    let plain = |segment: &Segment| match segment {
+        Segment::Literal(text) => text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.')),
+        Segment::Any => false,
+    };
+    if pattern.slash || !pattern.segments.iter().all(plain) {
+        return Err(Wrong::new(
+            "is no path of WeChat's API",
+            "write one such as \"/wxa/getwxacode\", or \"/cgi-bin/message/*\" for everything below",
+        ));
+    }
+    Ok(pattern)
 }
 
 fn service_token(report: &mut Report<'_>, key: &str, from: file::Secret, folder: &Path) -> Option<Secret<String>> {
