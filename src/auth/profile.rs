@@ -96,7 +96,7 @@ mod tests {
 
     use super::*;
 
-    fn read(value: Value) -> (Option<String>, Option<String>) {
+    fn read(value: &Value) -> (Option<String>, Option<String>) {
         let profile = Profile::read(value.as_object().unwrap());
         (profile.nickname, profile.avatar_url)
     }
@@ -104,23 +104,23 @@ mod tests {
     #[test]
     fn name_and_picture_are_taken_and_nothing_else() {
         let data = json!({"nickName": "Band", "avatarUrl": "http://wx.qlogo.cn/a/0", "gender": 1, "city": "x"});
-        assert_eq!(read(data), (Some("Band".to_owned()), Some("http://wx.qlogo.cn/a/0".to_owned())));
+        assert_eq!(read(&data), (Some("Band".to_owned()), Some("http://wx.qlogo.cn/a/0".to_owned())));
     }
 
     #[test]
     fn placeholders_are_nobodys_name_and_picture() {
         let grey = format!("https://thirdwx.qlogo.cn/mmopen/vi_32{ANONYMOUS_AVATAR}132");
-        assert_eq!(read(json!({"nickName": ANONYMOUS_NAME, "avatarUrl": grey})), (None, None));
-        assert_eq!(read(json!({"nickName": ANONYMOUS_NAME, "avatarUrl": "https://another/grey"})), (None, None));
-        assert_eq!(read(json!({"nickName": "Band", "avatarUrl": grey})), (Some("Band".to_owned()), None));
+        assert_eq!(read(&json!({"nickName": ANONYMOUS_NAME, "avatarUrl": grey})), (None, None));
+        assert_eq!(read(&json!({"nickName": ANONYMOUS_NAME, "avatarUrl": "https://another/grey"})), (None, None));
+        assert_eq!(read(&json!({"nickName": "Band", "avatarUrl": grey})), (Some("Band".to_owned()), None));
     }
 
     #[test]
     fn what_is_no_name_and_no_address_is_left_out() {
         for data in [json!({}), json!({"nickName": "", "avatarUrl": ""}), json!({"nickName": 7, "avatarUrl": []})] {
-            assert_eq!(read(data), (None, None));
+            assert_eq!(read(&data), (None, None));
         }
-        assert_eq!(read(json!({"nickName": "a\u{0}b\r\n", "avatarUrl": "javascript:x"})), (Some("ab".into()), None));
-        assert_eq!(read(json!({"nickName": "n".repeat(1000)})).0.unwrap().len(), MAX_NICKNAME);
+        assert_eq!(read(&json!({"nickName": "a\u{0}b\r\n", "avatarUrl": "javascript:x"})), (Some("ab".into()), None));
+        assert_eq!(read(&json!({"nickName": "n".repeat(1000)})).0.unwrap().len(), MAX_NICKNAME);
     }
 }

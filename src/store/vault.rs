@@ -90,7 +90,7 @@ impl Vault {
 
     /// Seals `plaintext` for this person.
     pub fn seal(&self, plaintext: &[u8], appid: &AppId, openid: &OpenId) -> Vec<u8> {
-        self.seal_bound(plaintext, bound_to(&[DOMAIN, appid.as_str(), openid.as_str()]))
+        self.seal_bound(plaintext, &bound_to(&[DOMAIN, appid.as_str(), openid.as_str()]))
     }
 
     /// Opens what [`Vault::seal`] made for the same person.
@@ -99,13 +99,13 @@ impl Vault {
     /// [`Error::UnknownKey`] when the key is not here, [`Error::Sealed`] when the record was changed, cut, or sealed
     /// for another person.
     pub fn unseal(&self, sealed: &[u8], appid: &AppId, openid: &OpenId) -> Result<Zeroizing<Vec<u8>>, Error> {
-        self.unseal_bound(sealed, bound_to(&[DOMAIN, appid.as_str(), openid.as_str()]))
+        self.unseal_bound(sealed, &bound_to(&[DOMAIN, appid.as_str(), openid.as_str()]))
     }
 
     /// Seals an access token that this app has on this line until `end`.
     pub fn seal_access_token(&self, token: &str, appid: &AppId, line: &str, end: Timestamp) -> Vec<u8> {
         let end = end.millis().to_string();
-        self.seal_bound(token.as_bytes(), bound_to(&[TOKEN_DOMAIN, appid.as_str(), line, &end]))
+        self.seal_bound(token.as_bytes(), &bound_to(&[TOKEN_DOMAIN, appid.as_str(), line, &end]))
     }
 
     /// Opens what [`Vault::seal_access_token`] made for the same app, line and end.
@@ -120,21 +120,21 @@ impl Vault {
         end: Timestamp,
     ) -> Result<Zeroizing<Vec<u8>>, Error> {
         let end = end.millis().to_string();
-        self.unseal_bound(sealed, bound_to(&[TOKEN_DOMAIN, appid.as_str(), line, &end]))
+        self.unseal_bound(sealed, &bound_to(&[TOKEN_DOMAIN, appid.as_str(), line, &end]))
     }
 
     #[allow(clippy::expect_used)] // AES-GCM refuses nothing below 64 GiB
-    fn seal_bound(&self, plaintext: &[u8], bound: Vec<u8>) -> Vec<u8> {
+    fn seal_bound(&self, plaintext: &[u8], bound: &[u8]) -> Vec<u8> {
         let key = &self.keys[0];
-        let nonce = key.nonce(&bound, plaintext);
+        let nonce = key.nonce(bound, plaintext);
         let mut text = Zeroizing::new(plaintext.to_vec());
         let nonce_of_cipher = Nonce::assume_unique_for_key(nonce);
-        let tag = key.cipher.seal_in_place_separate_tag(nonce_of_cipher, Aad::from(&bound), &mut text);
+        let tag = key.cipher.seal_in_place_separate_tag(nonce_of_cipher, Aad::from(bound), &mut text);
         let tag = tag.expect("a record is far below 64 GiB");
         [&key.id[..], &nonce, &text, tag.as_ref()].concat()
     }
 
-    fn unseal_bound(&self, sealed: &[u8], bound: Vec<u8>) -> Result<Zeroizing<Vec<u8>>, Error> {
+    fn unseal_bound(&self, sealed: &[u8], bound: &[u8]) -> Result<Zeroizing<Vec<u8>>, Error> {
         let (id, rest) = sealed.split_first_chunk::<KEY_ID_LEN>().ok_or(Error::Sealed)?;
         let (nonce, text) = rest.split_first_chunk::<NONCE_LEN>().ok_or(Error::Sealed)?;
         let key = self.keys.iter().find(|key| key.id == *id).ok_or(Error::UnknownKey)?;

@@ -17,25 +17,17 @@ pub fn parse(body: &[u8]) -> Result<Map<String, Value>, Error> {
         return Err(Error::Answer("it is empty"));
     }
     let text = std::str::from_utf8(body).map_err(|_| Error::Answer("it is not UTF-8"))?;
-    let object = object(text).ok_or(Error::Answer("it is not a JSON object"))?;
+    let value = serde_json::from_str(text).or_else(|_| serde_json::from_str(&escape_controls(text)));
+    let Ok(Value::Object(object)) = value else { return Err(Error::Answer("it is not a JSON object")) };
     match Errcode::read(&object)? {
         Some(errcode) => Err(Error::Errcode(errcode)),
         None => Ok(object),
     }
 }
 
-/// The JSON object that `text` is, raw control characters inside strings forgiven.
-pub(super) fn object(text: &str) -> Option<Map<String, Value>> {
-    let value = serde_json::from_str(text).or_else(|_| serde_json::from_str(&escape_controls(text)));
-    match value {
-        Ok(Value::Object(object)) => Some(object),
-        Ok(_) | Err(_) => None,
-    }
-}
-
 /// `text` with the control characters inside its strings written as JSON escapes. Those between the values stay: there
 /// they are white space or a fault.
-fn escape_controls(text: &str) -> String {
+pub(super) fn escape_controls(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len() + 16);
     let (mut in_string, mut after_backslash) = (false, false);
     for c in text.chars() {

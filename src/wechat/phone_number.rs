@@ -100,15 +100,16 @@ fn read(answer: &Map<String, Value>, appid: &AppId) -> Result<PhoneNumber, Error
 mod tests {
     use super::*;
 
-    fn number(value: Value) -> Option<PhoneNumber> {
+    fn number(value: &Value) -> Option<PhoneNumber> {
         PhoneNumber::read(value.as_object().unwrap())
     }
 
     #[test]
     fn a_country_code_may_be_a_number_or_a_text() {
         for country in [json!(86), json!("86"), json!("+86")] {
-            let read =
-                number(json!({"phoneNumber": "13812345678", "purePhoneNumber": "13812345678", "countryCode": country}));
+            let read = number(
+                &json!({"phoneNumber": "13812345678", "purePhoneNumber": "13812345678", "countryCode": country}),
+            );
             assert_eq!(read.unwrap().country_code, "86");
         }
     }
@@ -116,7 +117,7 @@ mod tests {
     #[test]
     fn what_is_no_phone_number_is_none() {
         let good = json!({"phoneNumber": "+1 415", "purePhoneNumber": "415", "countryCode": "1"});
-        assert!(number(good.clone()).is_some());
+        assert!(number(&good).is_some());
         for (name, bad) in [
             ("phoneNumber", json!(13812345678_u64)),
             ("phoneNumber", json!("")),
@@ -131,7 +132,7 @@ mod tests {
         ] {
             let mut value = good.clone();
             value[name] = bad;
-            assert_eq!(number(value.clone()), None, "{value}");
+            assert_eq!(number(&value), None, "{value}");
         }
     }
 

@@ -378,6 +378,26 @@ async fn an_exchange_that_ends_late_never_replaces_a_newer_key() {
 }
 
 #[tokio::test]
+async fn data_is_decrypted_while_a_login_is_under_way() {
+    let gateway = Gateway::start().await;
+    let alice = gateway.login("alice").await;
+    let data = gateway.encrypted("alice", json!({"n": 1}));
+    gateway.clock.advance(Duration::from_secs(1));
+    gateway.wechat.fault(LOGIN, 1, Fault::Delay(Duration::from_millis(300)));
+    let body = json!({"code": gateway.wechat.issue_code(None, "alice")});
+    let decrypted = async {
+        while gateway.wechat.calls().count(LOGIN) < 2 {
+            tokio::task::yield_now().await;
+        }
+        // WeChat has exchanged already, the gateway does not know it yet: the key is still the one from before.
+        gateway.post_as(&alice, "/auth/open-data", &data).await
+    };
+    let (login, during) = tokio::join!(gateway.post("/auth/login", &body), decrypted);
+    assert_eq!((login.status, during.status), (200, 200), "{}", during.body);
+    assert_eq!(gateway.post_as(&alice, "/auth/open-data", &data).await.status, 200, "and from before that, now");
+}
+
+#[tokio::test]
 async fn two_logins_of_one_person_at_once_leave_both_tokens_good_and_the_newest_key() {
     let gateway = Gateway::start().await;
     let both = tokio::join!(gateway.login("alice"), gateway.login("alice"));

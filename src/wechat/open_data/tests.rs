@@ -189,13 +189,21 @@ fn raw_control_characters_in_a_nickname_are_forgiven() {
 fn decrypt_failures_take_alike() {
     let padding = " ".repeat(BLOCK - data_made_at(NOW.secs()).len() % BLOCK);
     let text = data_made_at(NOW.secs()) + &padding;
-    let blocks = |last: [u8; 16]| sealed_blocks(&[text.as_bytes(), &last].concat());
+    let other_app = text.replace(app().as_str(), "wxffffffffffffffff");
+    let no_json = text.replace('{', "[");
+    let blocks = |text: &str, last: [u8; 16]| sealed_blocks(&[text.as_bytes(), &last].concat());
+    let mut off = [16; 16];
+    off[0] = 15;
+    // Of each kind of text: with good padding and with bad.
     let cases = [
-        ("padding 0", blocks([0; 16])),
-        ("padding 17", blocks([17; 16])),
-        ("one byte of the padding off", blocks([15, 16, 16, 16, 16, 16, 16, 16, 16, 16, 16, 16, 16, 16, 16, 16])),
-        ("good padding, no JSON", sealed_blocks(&[text.replace('{', "[").as_bytes(), &[16; 16]].concat())),
-        ("good padding, another app", sealed(&text.replace(app().as_str(), "wxffffffffffffffff"))),
+        ("JSON of another app", blocks(&other_app, [16; 16])),
+        ("the same, padding 0", blocks(&other_app, [0; 16])),
+        ("the same, padding 17", blocks(&other_app, [17; 16])),
+        ("the same, one byte off", blocks(&other_app, off)),
+        ("no JSON", blocks(&no_json, [16; 16])),
+        ("the same, padding 17", blocks(&no_json, [17; 16])),
+        ("no text", sealed_blocks(&vec![0xff; text.len() + BLOCK])),
+        ("one block that is no text", sealed_blocks(&[0xff; BLOCK])),
     ];
     let owner = Owner { appid: &app(), openid: &alice() };
     for (name, data) in cases {
