@@ -11,6 +11,7 @@ mod login_input;
 mod login_wechat;
 mod logout;
 mod member;
+mod problem;
 mod refresh;
 mod secrets;
 mod store_file;
