@@ -246,7 +246,8 @@ async fn until_free(lock: &std::path::Path) {
 
 fn configuration(api_base: &str, upstream: SocketAddr, tables: &str) -> String {
     // Lines such as `server.max_uri = …` stand before the first table.
-    let at = tables.find('[').unwrap_or(tables.len());
+    let starts = |line: &&str| line.trim_start().starts_with('[');
+    let at = tables.split_inclusive('\n').take_while(|line| !starts(line)).map(str::len).sum();
     let (top, tables) = tables.split_at(at);
     let own = |section: &str| -> String {
         let prefix = format!("{section}.");
