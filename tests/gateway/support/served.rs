@@ -51,11 +51,6 @@ impl Served {
         std::fs::write(self.file(), self.text(server, tables)).unwrap();
     }
 
-    /// The operators' token.
-    pub(crate) fn admin_token(&self) -> String {
-        std::fs::read_to_string(self.dir.path().join("keys/admin.token")).unwrap().trim().to_owned()
-    }
-
     /// Waits for a log line that holds all of these.
     pub(crate) async fn logged(&mut self, parts: &[&str]) {
         self.process.line(|line| parts.iter().all(|part| line.contains(part)).then_some(())).await;
