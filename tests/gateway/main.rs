@@ -7,6 +7,7 @@ mod drain;
 mod forward;
 mod framing;
 mod identity;
+mod limits;
 mod login;
 mod path;
 mod reload;

@@ -65,6 +65,11 @@ impl Process {
         Self { pid: child.id(), child: Some(child), output, folder: folder.to_owned(), _own_folder: None }
     }
 
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.pid
+    }
+
     /// Its working folder.
     pub(crate) fn folder(&self) -> &Path {
         &self.folder
