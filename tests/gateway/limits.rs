@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::support::gateway::{Gateway, ROUTES};
 use crate::support::http1::Broken;
+use crate::support::process::Process;
 use crate::support::raw::{Client, exchange};
 use crate::support::served::{PUBLIC, Served};
 
@@ -193,6 +194,25 @@ async fn two_thousand_idle_connections_hold_up_nobody() {
         assert_eq!(exchange(gateway.address(), get(path)).await.unwrap().status, 200);
     }
     drop(held);
+}
+
+/// Threat: no descriptors left (`EMFILE`).
+#[tokio::test]
+async fn a_gateway_without_descriptors_goes_on_when_there_are_some_again() {
+    let mut served =
+        Served::run("workers = 1", PUBLIC, |folder| Process::wxgate_with_files(64, folder, &["serve"])).await;
+    let mut held = Vec::new();
+    for _ in 0..100 {
+        held.push(Client::connect(served.address).await);
+    }
+    served.logged(&["cannot accept connections"]).await;
+    // Those that it has are served, as far as that needs no descriptor more.
+    held[0].send(get("/healthz")).await;
+    assert_eq!(held[0].response().await.unwrap().status, 200);
+    drop(held);
+    assert_eq!(exchange(served.address, get("/public/x")).await.unwrap().status, 200);
+    let said = served.process.output().stderr.iter().filter(|line| line.contains("cannot accept connections")).count();
+    assert!(said < 200, "it pauses between its tries, and does not spin: {said} lines");
 }
 
 /// Resident memory of a process, KiB; `VmHWM` for the most that it ever was.

@@ -10,6 +10,7 @@ mod identity;
 mod limits;
 mod login;
 mod path;
+mod policy;
 mod reload;
 mod route;
 mod support;
