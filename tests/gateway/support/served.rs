@@ -1,7 +1,7 @@
 //! `wxgate serve` as a process of its own, in front of a service of the test's.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
@@ -28,10 +28,15 @@ pub(crate) const PUBLIC: &str = "[[route]]\npath = \"/public/*\"\nupstream = \"e
 impl Served {
     /// With these lines in `[server]` and these tables.
     pub(crate) async fn start(server: &str, tables: &str) -> Self {
+        Self::run(server, tables, |folder| Process::wxgate_in(folder, &["serve"])).await
+    }
+
+    /// As [`Served::start`], run by `run` in the folder of its file.
+    pub(crate) async fn run(server: &str, tables: &str, run: impl Fn(&Path) -> Process) -> Self {
         let upstream = Upstream::echo().await;
         let dir = TempDir::new().unwrap();
         std::fs::write(dir.path().join("gateway.toml"), text(&upstream, server, tables)).unwrap();
-        let mut process = Process::wxgate_in(dir.path(), &["serve"]);
+        let mut process = run(dir.path());
         let (address, admin) = process.line(ready).await;
         Self { process, address, admin, upstream, dir }
     }
