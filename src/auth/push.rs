@@ -301,7 +301,7 @@ async fn deliver(
 /// itself stays, and with it a ban.
 async fn forget(auth: &Auth, appid: &AppId, openid: &OpenId) -> Result<(), Problem> {
     let now = auth.clock.now();
-    let until = auth.revoked_until(now);
+    let until = auth.revoked_until(now, None);
     auth.sessions.erase_keys(appid, openid).await?;
     let Some(member) = auth.members.forget_profile(appid, openid).await? else { return Ok(()) };
     for session in auth.sessions.end_all(&member.member_id, appid, now, until).await? {

@@ -2,6 +2,7 @@
 
 use http::{HeaderMap, HeaderValue};
 
+use crate::config::Auth;
 use crate::ids::AppId;
 use crate::pipeline::authorize::authorize;
 use crate::pipeline::identity;
@@ -32,7 +33,8 @@ impl Gateway {
         if caller.is_none() && !demand.optional {
             return Err(Problem::token_missing());
         }
-        authorize(&demand.roles, &demand.apps, caller.as_ref().map(|principal| &principal.claims))?;
+        let auth = if demand.optional { Auth::Optional } else { Auth::Required };
+        authorize(auth, &demand.roles, &demand.apps, caller.as_ref().map(|principal| &principal.claims))?;
         let mut identity: HeaderMap =
             identity::NAMES.into_iter().map(|name| (name, HeaderValue::from_static(""))).collect();
         if let Some(caller) = caller {
