@@ -101,7 +101,8 @@ export function createSessions(base: string, authBase: string, { appid, storage 
 
   /** Not inside the login: the listener may make calls, and its faults are its own. */
   const changed = () => {
-    if (onAuthChange) wait(0).then(() => onAuthChange(session()))
+    const who = session()
+    if (onAuthChange) wait(0).then(() => onAuthChange(who))
   }
 
   const postOnce = async (path: string, data: object) => {
