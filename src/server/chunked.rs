@@ -3,16 +3,19 @@
 //! The scanner changes nothing; hyper decodes. It exists so that whatever hyper might read more leniently (bare LF, odd
 //! sizes, long extensions) never reaches it.
 
-use super::head::{is_token, is_value};
+use super::head::{MAX_FIELDS, is_token, is_value};
 
-/// Most bytes of chunk extensions in one body.
+/// Bytes of chunk extensions in one body that are too many, for us as for hyper.
 const MAX_EXTENSIONS: usize = 16 * 1024;
-/// Most bytes of trailers in one body.
+/// Most bytes of trailers in one body, line ends included; hyper gives up at the double.
 const MAX_TRAILERS: usize = 8 * 1024;
 
 /// Not the grammar, or over a limit: the connection must end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Broken;
+pub(crate) struct Broken {
+    /// So many bytes of what was fed were still right.
+    pub(crate) after: usize,
+}
 
 /// Where in a chunked body the stream stands.
 #[derive(Debug, Clone, Copy)]
@@ -22,6 +25,7 @@ pub(crate) struct Scanner {
     digits: u8,
     extensions: usize,
     trailers: usize,
+    trailer_lines: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,10 +46,13 @@ enum At {
 
 impl Scanner {
     pub(crate) const fn new() -> Self {
-        Self { at: At::Size, size: 0, digits: 0, extensions: 0, trailers: 0 }
+        Self { at: At::Size, size: 0, digits: 0, extensions: 0, trailers: 0, trailer_lines: 0 }
     }
 
     /// Reads on. Returns how many bytes of `data` belong to this body, and whether it ended with them.
+    ///
+    /// # Errors
+    /// The first byte that no strict reader would take.
     pub(crate) fn feed(&mut self, data: &[u8]) -> Result<(usize, bool), Broken> {
         let mut p = 0;
         while p < data.len() {
@@ -59,32 +66,32 @@ impl Scanner {
                 }
                 continue;
             }
-            let b = data[p];
+            let over = self.step(data[p]).ok_or(Broken { after: p })?;
             p += 1;
-            if self.step(b)? {
+            if over {
                 return Ok((p, true));
             }
         }
         Ok((p, false))
     }
 
-    /// One byte outside chunk data; true when it was the last of the body.
-    fn step(&mut self, b: u8) -> Result<bool, Broken> {
+    /// One byte outside chunk data: whether it was the last of the body, or `None` when it may not stand there.
+    fn step(&mut self, b: u8) -> Option<bool> {
         self.at = match (self.at, b) {
             (At::Size, b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') => {
                 self.digits += 1;
                 if self.digits > 15 {
-                    return Err(Broken);
+                    return None;
                 }
-                self.size = self.size * 16 + u64::from((b as char).to_digit(16).ok_or(Broken)?);
+                self.size = self.size * 16 + u64::from((b as char).to_digit(16)?);
                 At::Size
             }
             (At::Size, b';') if self.digits > 0 => At::Extension,
             (At::Size | At::Extension, b'\r') if self.digits > 0 => At::SizeLf,
             (At::Extension, b) if is_value(b) => {
                 self.extensions += 1;
-                if self.extensions > MAX_EXTENSIONS {
-                    return Err(Broken);
+                if self.extensions >= MAX_EXTENSIONS {
+                    return None;
                 }
                 At::Extension
             }
@@ -95,20 +102,27 @@ impl Scanner {
             (At::DataCr, b'\r') => At::DataLf,
             (At::DataLf, b'\n') => At::Size,
             (At::Line, b'\r') => At::EndLf,
-            (At::Line | At::Name, b) if is_token(b) => self.trailer(At::Name)?,
+            (At::Line, b) if is_token(b) => {
+                self.trailer_lines += 1;
+                if self.trailer_lines > MAX_FIELDS {
+                    return None;
+                }
+                self.trailer(At::Name)?
+            }
+            (At::Name, b) if is_token(b) => self.trailer(At::Name)?,
             (At::Name, b':') => self.trailer(At::Value)?,
-            (At::Value, b'\r') => At::ValueLf,
+            (At::Value, b'\r') => self.trailer(At::ValueLf)?,
             (At::Value, b) if is_value(b) => self.trailer(At::Value)?,
-            (At::ValueLf, b'\n') => At::Line,
-            (At::EndLf, b'\n') => return Ok(true),
-            _ => return Err(Broken),
+            (At::ValueLf, b'\n') => self.trailer(At::Line)?,
+            (At::EndLf, b'\n') => return Some(true),
+            _ => return None,
         };
-        Ok(false)
+        Some(false)
     }
 
-    fn trailer(&mut self, next: At) -> Result<At, Broken> {
+    fn trailer(&mut self, next: At) -> Option<At> {
         self.trailers += 1;
-        if self.trailers > MAX_TRAILERS { Err(Broken) } else { Ok(next) }
+        (self.trailers <= MAX_TRAILERS).then_some(next)
     }
 }
 
@@ -163,17 +177,34 @@ mod tests {
             b"0\r\n folded\r\n",
             b"0\r\nnocolon\r\n",
         ] {
-            assert_eq!(scan(bad), Err(Broken), "{:?}", String::from_utf8_lossy(bad));
+            assert!(scan(bad).is_err(), "{:?}", String::from_utf8_lossy(bad));
         }
     }
 
     #[test]
+    fn what_stands_before_the_fault_is_counted() {
+        assert_eq!(scan(b"5\r\nhelloX"), Err(Broken { after: 8 }));
+        assert_eq!(scan(b"5\r\nhello\r\n0\r\nx y"), Err(Broken { after: 14 }));
+        assert_eq!(scan(b" 5"), Err(Broken { after: 0 }));
+    }
+
+    #[test]
     fn extensions_and_trailers_are_bounded() {
+        // One chunk with `n` bytes of extensions.
+        let extended = |n| [b"1;".as_slice(), &vec![b'e'; n], b"\r\nx\r\n0\r\n\r\n"].concat();
+        assert!(scan(&extended(MAX_EXTENSIONS - 1)).is_ok());
+        assert!(scan(&extended(MAX_EXTENSIONS)).is_err());
+        // The same in many chunks.
         let mut scanner = Scanner::new();
         let chunk = [b"1;".as_slice(), &[b'e'; 1000], b"\r\nx\r\n"].concat();
-        let fed = (0..17).map(|_| scanner.feed(&chunk)).find(Result::is_err);
-        assert_eq!(fed, Some(Err(Broken)));
-        let trailers = [b"0\r\nx: ".as_slice(), &[b'e'; 9000], b"\r\n\r\n"].concat();
-        assert_eq!(scan(&trailers), Err(Broken));
+        assert!((0..17).any(|_| scanner.feed(&chunk).is_err()));
+        // Bytes of trailers: `x:`, the value and CRLF.
+        let trailing = |n| [b"0\r\nx:".as_slice(), &vec![b'e'; n - 4], b"\r\n\r\n"].concat();
+        assert!(scan(&trailing(MAX_TRAILERS)).is_ok());
+        assert!(scan(&trailing(MAX_TRAILERS + 1)).is_err());
+        // Lines of trailers.
+        let lines = |n| [b"0\r\n".as_slice(), &b"a:\r\n".repeat(n), b"\r\n"].concat();
+        assert!(scan(&lines(MAX_FIELDS)).is_ok());
+        assert!(scan(&lines(MAX_FIELDS + 1)).is_err());
     }
 }

@@ -3,7 +3,8 @@
 //! Each request head is withheld until it is complete and [`head::check`] has accepted it; bodies are followed to their
 //! end ([`chunked::Scanner`]), so that the next head is found where every parser finds it. In the common case, a head
 //! that arrives in one read, nothing is copied. On a refusal hyper gets a stand-in head ([`Refusal::stand_in`]) and then
-//! the end of the stream.
+//! silence: the answer to it closes the connection. (The end of the stream would make hyper drop the answers under way.)
+//! A body that breaks its framing ends the stream at the break.
 //!
 //! Time: a head must be complete `head_timeout` after its first byte (after the accept, for the first); an idle
 //! connection ends after `keep_alive`; a client that does not read its answer for [`WRITE_STALL`] is cut off. Silence in
@@ -76,7 +77,9 @@ enum At {
     Head,
     Body(u64),
     Chunked(chunked::Scanner),
-    /// Nothing more is read: after a refusal or broken framing.
+    /// Nothing more is read; hyper has the stand-in, whose answer closes the connection.
+    Refused,
+    /// Nothing more is read, and hyper is told so: the client is late, or a body broke its framing.
     Over,
 }
 
@@ -140,9 +143,11 @@ impl<S, B: Busy> Guard<S, B> {
                             self.at = At::Head;
                         }
                     }
-                    Err(chunked::Broken) => return Examined { pass, refusal: None, broken: true },
+                    Err(chunked::Broken { after }) => {
+                        return Examined { pass: pass + after, refusal: None, broken: true };
+                    }
                 },
-                At::Over => break,
+                At::Refused | At::Over => break,
             }
         }
         Examined { pass, refusal: None, broken: false }
@@ -157,13 +162,12 @@ impl<S, B: Busy> Guard<S, B> {
             return Ok(None);
         }
         let data = &data[skip..];
-        let Some(len) = head::end(data, &mut self.scanned)? else {
-            return if data.len() > self.limits.max_head { Err(self.too_large(data)) } else { Ok(None) };
+        // Nothing behind the limit is looked at, so that it does not matter how much of it came with this read.
+        let within = &data[..data.len().min(self.limits.max_head)];
+        let Some(len) = head::end(within, &mut self.scanned)? else {
+            return if data.len() > within.len() { Err(self.too_large(within)) } else { Ok(None) };
         };
         self.scanned = 0;
-        if len > self.limits.max_head {
-            return Err(self.too_large(data));
-        }
         self.at = match head::check(&data[..len], self.limits.max_uri)? {
             Framing::Length(0) => At::Head,
             Framing::Length(n) => At::Body(n),
@@ -184,7 +188,7 @@ impl<S, B: Busy> Guard<S, B> {
     }
 
     fn refuse(&mut self, refusal: Refusal) {
-        self.at = At::Over;
+        self.at = At::Refused;
         self.held = Vec::new();
         self.due = None;
         self.busy.set_busy();
@@ -206,11 +210,16 @@ impl<S, B: Busy> Guard<S, B> {
             data.extend_from_slice(&buf.filled()[before..]);
             buf.set_filled(before);
             let examined = self.examine(&data);
-            if examined.refusal.is_none() && !examined.broken {
-                self.held.extend_from_slice(&data[examined.pass..]);
+            let goes_on = examined.refusal.is_none() && !examined.broken;
+            if goes_on && examined.pass == 0 {
+                self.held = data;
+            } else {
+                if goes_on {
+                    self.held.extend_from_slice(&data[examined.pass..]);
+                }
+                data.truncate(examined.pass);
+                self.ready = data;
             }
-            data.truncate(examined.pass);
-            self.ready.extend_from_slice(&data);
             self.settle(&examined);
         }
     }
@@ -246,7 +255,9 @@ impl<S, B: Busy> Guard<S, B> {
     /// The socket has nothing: is the client late? The timer is not moved at every request; it is let fire and then set
     /// to what is due by then.
     fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if !matches!(self.at, At::Head) || (self.busy.is_busy() && !self.in_head) {
+        // An answer that is made but not yet taken by the client is under way too; `WRITE_STALL` watches over it.
+        let answering = self.busy.is_busy() || self.write_timer.is_some();
+        if !matches!(self.at, At::Head) || (answering && !self.in_head) {
             return Poll::Pending;
         }
         let due = *self.due.get_or_insert_with(|| Instant::now() + self.limits.keep_alive);
@@ -271,9 +282,11 @@ impl<S: AsyncRead + Unpin, B: Busy + Unpin> AsyncRead for Guard<S, B> {
             if this.hand_over(buf) {
                 return Poll::Ready(Ok(()));
             }
-            if matches!(this.at, At::Over) {
+            match this.at {
+                At::Refused => return Poll::Pending,
                 // Unexpected inside a body, which hyper then reports as broken off; the end of the stream otherwise.
-                return Poll::Ready(Ok(()));
+                At::Over => return Poll::Ready(Ok(())),
+                At::Head | At::Body(_) | At::Chunked(_) => {}
             }
             let before = buf.filled().len();
             match Pin::new(&mut this.stream).poll_read(cx, buf) {
@@ -281,7 +294,7 @@ impl<S: AsyncRead + Unpin, B: Busy + Unpin> AsyncRead for Guard<S, B> {
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => {
                     ready!(this.poll_late(cx));
-                    if this.in_head && !this.held.is_empty() {
+                    if this.in_head && !this.held.is_empty() && this.held != b"\r" && this.held != b"\r\n" {
                         this.refuse(Refusal::RequestTimeout);
                         continue;
                     }

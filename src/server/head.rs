@@ -6,10 +6,15 @@
 //! a byte, whatever is not exactly the grammar. What it accepts, every parser reads alike. The stream that uses it is
 //! `guard.rs`.
 
+use std::net::Ipv6Addr;
+
 use memchr::memchr;
 
-/// Most header fields in one head.
+/// Most header fields in one head, and most trailers of one body.
 pub(crate) const MAX_FIELDS: usize = 100;
+
+/// Longest request target that the `http` crate holds, bytes; no setting goes over it.
+const MAX_TARGET: usize = u16::MAX as usize - 1;
 
 /// Why a head, or the framing of a body, is refused. The names are codes of the problem catalogue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -132,10 +137,10 @@ impl<'a> RequestLine<'a> {
         }
         let space = memchr(b' ', rest).ok_or(Refusal::InvalidRequest)?;
         let (target, version) = (&rest[..space], &rest[space + 1..]);
-        if target.len() > max_uri {
+        if target.len() > max_uri.min(MAX_TARGET) {
             return Err(Refusal::UriTooLong);
         }
-        if target.is_empty() || target.iter().any(|&b| b <= b' ' || b == 0x7f || b == b'#') {
+        if target.is_empty() || !is_target(target) {
             return Err(Refusal::InvalidRequest);
         }
         let http11 = match version {
@@ -152,6 +157,15 @@ impl<'a> RequestLine<'a> {
         let authority = if target[0] == b'/' { None } else { Some(absolute_authority(target)?) };
         Ok(Self { authority, http11 })
     }
+}
+
+/// Bytes that a path or query may have: those of RFC 3986, what browsers and clients leave unescaped beside them, and
+/// UTF-8. It is the set that hyper's parser takes, so that a refusal is always ours. No control bytes, space or fragment.
+fn is_target(target: &[u8]) -> bool {
+    let path_end = memchr(b'?', target).unwrap_or(target.len());
+    target[..path_end].iter().all(|&b| TABLE[b as usize] & PATH != 0)
+        && target[path_end..].iter().all(|&b| TABLE[b as usize] & QUERY != 0)
+        && (target.is_ascii() || std::str::from_utf8(target).is_ok())
 }
 
 /// The authority of `http://authority/path`; other schemes and forms are refused.
@@ -258,7 +272,7 @@ fn is_host(value: &[u8]) -> bool {
         Some(b'[') => {
             let Some(end) = memchr(b']', value) else { return false };
             let inside = &value[1..end];
-            if inside.len() < 2 || !inside.iter().all(|&b| b.is_ascii_hexdigit() || b == b':' || b == b'.') {
+            if !std::str::from_utf8(inside).is_ok_and(|text| text.parse::<Ipv6Addr>().is_ok()) {
                 return false;
             }
             (inside, &value[end + 1..])
@@ -271,7 +285,7 @@ fn is_host(value: &[u8]) -> bool {
     };
     let port_ok = match port {
         [] => true,
-        [b':', digits @ ..] => !digits.is_empty() && digits.len() <= 5 && digits.iter().all(u8::is_ascii_digit),
+        [b':', digits @ ..] => digits.len() <= 5 && decimal(digits).is_some_and(|port| port <= u64::from(u16::MAX)),
         _ => false,
     };
     let name_ok = value[0] == b'[' || host.iter().all(|&b| b.is_ascii_alphanumeric() || b"-._~".contains(&b));
@@ -290,13 +304,19 @@ fn trim_ows(mut value: &[u8]) -> &[u8] {
 
 /// `tchar` (RFC 9110, section 5.6.2).
 pub(crate) const fn is_token(b: u8) -> bool {
-    TABLE[b as usize] & 1 != 0
+    TABLE[b as usize] & TOKEN != 0
 }
 
 /// `field-vchar`, SP and HTAB (RFC 9110, section 5.5).
 pub(crate) const fn is_value(b: u8) -> bool {
-    TABLE[b as usize] & 2 != 0
+    TABLE[b as usize] & VALUE != 0
 }
+
+// Classes of bytes in `TABLE`.
+const TOKEN: u8 = 1;
+const VALUE: u8 = 2;
+const PATH: u8 = 4;
+const QUERY: u8 = 8;
 
 const TABLE: [u8; 256] = {
     let mut table = [0; 256];
@@ -308,10 +328,16 @@ const TABLE: [u8; 256] = {
             b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~'
         );
         if c.is_ascii_alphanumeric() || special {
-            table[b] |= 1;
+            table[b] |= TOKEN;
         }
         if c == b'\t' || (c >= b' ' && c != 0x7f) {
-            table[b] |= 2;
+            table[b] |= VALUE;
+        }
+        if c > b' ' && !matches!(c, b'#' | b'<' | b'>' | b'`' | 0x7f) {
+            table[b] |= PATH;
+        }
+        if c > b' ' && !matches!(c, b'#' | b'<' | b'>' | b'"' | 0x7f) {
+            table[b] |= QUERY;
         }
         b += 1;
     }

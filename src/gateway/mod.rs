@@ -11,6 +11,7 @@ mod to_proxy;
 
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use axum::Router;
@@ -18,7 +19,7 @@ use tower::Service as _;
 
 use crate::auth::{self, Auth};
 use crate::clock::Clock;
-use crate::config::{self, Config};
+use crate::config::Config;
 use crate::metrics::Shard;
 use crate::pipeline::access_log::AccessLog;
 use crate::pipeline::authenticate::{AuthenticateLayer, Authenticator};
@@ -36,7 +37,8 @@ use crate::token::mint::Minter;
 use crate::token::verify::Verifier;
 use crate::wechat;
 
-pub use crate::pipeline::trace::{Connection, Inbound, Traced};
+pub use crate::pipeline::connection::Connection;
+pub use crate::pipeline::trace::{Inbound, Traced};
 pub use kept::Kept;
 pub use reload::{ReloadError, Reloaded};
 
@@ -226,6 +228,19 @@ impl Gateway {
     }
 }
 
+/// What of `[server]` concerns a connection. Sizes in bytes.
+#[derive(Debug, Clone, Copy)]
+pub struct ConnectionLimits {
+    /// Largest request head.
+    pub max_head: usize,
+    /// Longest request target.
+    pub max_uri: usize,
+    /// How long a head may take from its first byte.
+    pub head_timeout: Duration,
+    /// How long an idle connection is kept.
+    pub keep_alive: Duration,
+}
+
 type WorkerStack = Stack<Dispatch<Endpoints, ToProxy>>;
 
 /// What one worker thread answers requests with: the stack of the current snapshot, and the worker's own connections,
@@ -255,9 +270,16 @@ impl Worker {
         current.1.call(inbound)
     }
 
-    /// `[server]` as it is in force.
-    pub fn server_section(&self) -> config::Server {
-        self.gateway.snapshot.load().config.server.clone()
+    /// The limits of connections, as they are in force.
+    pub fn connection_limits(&self) -> ConnectionLimits {
+        let snapshot = self.gateway.snapshot.load();
+        let server = &snapshot.config.server;
+        ConnectionLimits {
+            max_head: server.max_head,
+            max_uri: server.max_uri,
+            head_timeout: server.head_timeout,
+            keep_alive: server.keep_alive,
+        }
     }
 
     /// Whether the gateway is going away.
