@@ -104,19 +104,37 @@ deny() { cargo deny --all-features check; }
 # The SDK for mini programs. Its tests run the built file against the gateway's own binary.
 sdk=sdk/miniprogram
 
+need_npm() {
+    command -v npm >/dev/null && return
+    say "Missing: npm. Install Node 20 or newer."
+    return 1
+}
+
 sdk_build() {
-    command -v npm >/dev/null || { say "Missing: npm. Install Node 20 or newer."; return 1; }
+    need_npm || return
     npm --prefix "$sdk" ci --ignore-scripts --no-audit --no-fund --loglevel=error || return
     npm --prefix "$sdk" run --silent check || return
     npm --prefix "$sdk" run --silent build || return
     say "$(wc -c <"$sdk/dist/index.js") bytes"
 }
 
-sdk_tests() {
+# Runs the tests of a folder, which start the gateway themselves.
+node_tests() {
     cargo build --locked || return
     local target=${CARGO_TARGET_DIR:-target}
     [[ $target == /* ]] || target=$PWD/$target
-    WXGATE=$target/debug/wxgate npm --prefix "$sdk" test --silent
+    WXGATE=$target/debug/wxgate npm --prefix "$1" test --silent
+}
+
+sdk_tests() {
+    need_npm || return
+    node_tests "$sdk"
+}
+
+example_node() {
+    need_npm || return
+    npm --prefix examples/service-node ci --ignore-scripts --no-audit --no-fund --loglevel=error || return
+    node_tests examples/service-node
 }
 
 need_rust
@@ -133,6 +151,8 @@ tests_log=$work/$phases.log
 phase "mini-program SDK: types and build" sdk_build
 phase "mini-program SDK: tests" sdk_tests
 sdk_log=$work/$phases.log
+phase "example: service in Node" example_node
+node_log=$work/$phases.log
 if compgen -G 'benches/*.rs' >/dev/null; then
     phase "benches build" cargo build --benches --locked
 fi
@@ -162,8 +182,9 @@ count() {
 }
 read -r tests_passed tests_failed < <(count "$tests_log")
 read -r sdk_passed sdk_failed < <(count "$sdk_log")
-passed=$((tests_passed + sdk_passed))
-not_passed=$((tests_failed + sdk_failed))
+read -r node_passed node_failed < <(count "$node_log")
+passed=$((tests_passed + sdk_passed + node_passed))
+not_passed=$((tests_failed + sdk_failed + node_failed))
 
 say ""
 for name in ${failed[@]+"${failed[@]}"}; do
@@ -172,6 +193,7 @@ for name in ${failed[@]+"${failed[@]}"}; do
     case $name in
         tests) [ "$tests_failed" = 0 ] || continue ;;
         "mini-program SDK: tests") [ "$sdk_failed" = 0 ] || continue ;;
+        "example: service in Node") [ "$node_failed" = 0 ] || continue ;;
     esac
     not_passed=$((not_passed + 1))
 done
