@@ -17,21 +17,28 @@ export function send(kind: Kind, options: any, flow: Flow, first?: boolean): Pro
   return new Promise((resolve, reject) => {
     flow.cancel = enqueue(release => {
       let header: any
-      const task = (wx as any)[kind](
-        assign({}, options, {
-          complete: undefined,
-          success(result: any) {
-            release()
-            // Uploads and downloads give headers to listeners only.
-            resolve(assign({ header }, result))
-          },
-          fail({ errMsg, errno }: any) {
-            release()
-            const [why] = /interrupted|timeout/.exec(('' + errMsg).replace(/timed.out/i, 'timeout')) || ['network_error']
-            reject(fault(kind, why, { errMsg, errno }))
-          },
-        }),
-      )
+      let task: any
+      try {
+        task = (wx as any)[kind](
+          assign({}, options, {
+            complete: undefined,
+            success(result: any) {
+              release()
+              // Uploads and downloads give headers to listeners only.
+              resolve(assign({ header }, result))
+            },
+            fail({ errMsg, errno }: any) {
+              release()
+              const [why] = /interrupted|timeout/.exec(('' + errMsg).replace(/timed.out/i, 'timeout')) || ['network_error']
+              reject(fault(kind, why, { errMsg, errno }))
+            },
+          }),
+        )
+      } catch (error) {
+        // Parameters that WeChat does not even look at.
+        release()
+        return reject(error)
+      }
       Promise.resolve().then(() => {
         flow.cancel = () => task.abort()
       })

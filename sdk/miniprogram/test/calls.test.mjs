@@ -131,6 +131,18 @@ test('abort: under way, in the queue, and during a login', async t => {
   assert.equal(phone.count('/never') + phone.count('/queued'), 0)
 })
 
+test('parameters that WeChat throws at cost no place', async t => {
+  const { app, wx } = visitor(t)
+  await wx.login()
+  const { request } = app.wx
+  app.wx.request = () => {
+    throw new TypeError('bad parameter')
+  }
+  for (let i = 0; i < 12; i++) await assert.rejects(wx.request({ url: '/api/a' }))
+  app.wx.request = request
+  assert.equal((await wx.request({ url: '/api/a' })).statusCode, 200)
+})
+
 test('a time-out has its code', async t => {
   const { wx } = visitor(t)
   await fails(wx.request({ url: '/api/hang', timeout: 50 }), 'timeout')
