@@ -18,6 +18,7 @@ mod logout;
 mod member;
 mod path;
 mod policy;
+mod problem;
 mod refresh;
 mod reload;
 mod route;
