@@ -111,3 +111,6 @@ pub type Stack<S> = trace::Trace<
         >,
     >,
 >;
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,7 @@
 //! What the keys of `gateway.toml` mean: defaults, ranges, and the rules between them.
 //!
 //! Every section is built in full even when it has faults, with its default in the place of what was refused, so that
-//! one run finds everything. Such a [`Config`] never leaves [`super::load`]: one fault discards it. A required key that
+//! one run finds everything. Such a [`Config`] never leaves [`super::load()`]: one fault discards it. A required key that
 //! is missing here has been reported by [`super::structure`].
 
 mod app;
