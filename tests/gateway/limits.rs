@@ -51,7 +51,7 @@ async fn a_head_that_trickles_is_ended_as_well() {
 
 #[tokio::test]
 async fn an_idle_connection_ends_and_a_waiting_one_does_not() {
-    let gateway = with("server.keep_alive = \"300ms\"\nserver.head_timeout = \"300ms\"", "").await;
+    let gateway = with("server.keep_alive = \"300ms\"", "").await;
     let mut waiting = Client::connect(gateway.address()).await;
     waiting.send(get("/public/hold")).await;
     gateway.upstream.until_requests(1).await;
