@@ -11,7 +11,7 @@ use schemars::generate::SchemaSettings;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-use super::section::{Algorithm, AppKind, Auth, Balance};
+use super::section::{AccessTokenLine, Algorithm, AppKind, Auth, Balance};
 use crate::ids;
 
 /// The JSON Schema (draft 2020-12) of `gateway.toml`.
@@ -123,6 +123,8 @@ pub struct File {
     pub token: Option<Token>,
     /// Where members and sessions are kept.
     pub store: Option<Store>,
+    /// Logins, and what members do with the data of theirs.
+    pub login: Option<Login>,
     /// How WeChat is reached.
     pub wechat: Option<WeChat>,
     /// The WeChat apps that may log in; at least one.
@@ -227,6 +229,36 @@ pub struct Store {
     pub sessions: Option<String>,
 }
 
+/// Logins, and what members do with the data of theirs.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Login {
+    /// How often one member may use profile, phone, open-data and check. Default: 10/s, burst 200.
+    pub decrypt_limit: Option<DecryptLimit>,
+}
+
+/// How often one member may use the calls that decrypt.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DecryptLimit {
+    /// Who is counted. Default: "member", which is all there is.
+    pub by: Option<DecryptLimitBy>,
+    /// In the long run, such as "10/s", "100/min". Default: "10/s".
+    #[schemars(example = &"10/s")]
+    pub rate: Option<String>,
+    /// At once, after a rest. Default: 200.
+    #[schemars(range(min = 1, max = 1_000_000), example = 200)]
+    pub burst: Option<i64>,
+}
+
+/// Who is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum DecryptLimitBy {
+    /// Each member.
+    Member,
+}
+
 /// How WeChat is reached.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -253,6 +285,8 @@ pub struct App {
     /// The AppSecret. Required.
     #[schemars(required)]
     pub secret: Option<Secret>,
+    /// Where its access tokens come from: WeChat's `stable_token`, or the classic call. Default: "stable".
+    pub access_token: Option<AccessTokenLine>,
 }
 
 /// A service behind the gateway.

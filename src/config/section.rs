@@ -4,7 +4,7 @@
 //! the shipped `gateway.toml`; here stand the types.
 
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::value::Rate;
 use crate::ids::{AppId, Secret};
 
 /// Everything that `gateway.toml` says, checked.
@@ -33,6 +34,8 @@ pub struct Config {
     pub token: Token,
     /// `[store]`.
     pub store: Store,
+    /// `[login]`.
+    pub login: Login,
     /// `[wechat]`.
     pub wechat: WeChat,
     /// `[[app]]`, at least one, each `appid` once.
@@ -157,6 +160,22 @@ pub enum Database {
     Sqlite(PathBuf),
 }
 
+/// `[login]`.
+#[derive(Debug, Clone)]
+pub struct Login {
+    /// How often one member may use the calls that decrypt.
+    pub decrypt_limit: DecryptLimit,
+}
+
+/// `[login] decrypt_limit`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DecryptLimit {
+    /// In the long run.
+    pub rate: Rate,
+    /// At once, after a rest.
+    pub burst: NonZeroU32,
+}
+
 /// `[wechat]`.
 #[derive(Debug, Clone)]
 pub struct WeChat {
@@ -181,6 +200,27 @@ pub enum AppKind {
     Website,
 }
 
+/// Which of WeChat's two lines of access tokens an app uses. They do not touch each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum AccessTokenLine {
+    /// `cgi-bin/stable_token`: whoever asks gets the same token until shortly before its end.
+    #[default]
+    Stable,
+    /// `cgi-bin/token`: each fetch ends the token before it.
+    Classic,
+}
+
+impl AccessTokenLine {
+    /// The name in `gateway.toml` and in the store.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Stable => "stable",
+            Self::Classic => "classic",
+        }
+    }
+}
+
 /// `[[app]]`.
 #[derive(Debug, Clone)]
 pub struct App {
@@ -190,6 +230,8 @@ pub struct App {
     pub kind: AppKind,
     /// The AppSecret.
     pub secret: Secret<String>,
+    /// Where its access tokens come from.
+    pub access_token: AccessTokenLine,
 }
 
 /// How an upstream chooses a server.

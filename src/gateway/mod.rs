@@ -8,6 +8,7 @@ mod endpoints;
 mod kept;
 mod reload;
 mod to_proxy;
+mod token_shelf;
 
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -91,13 +92,15 @@ impl Snapshot {
         let verifier = Arc::new(Verifier::new(Arc::clone(&ring), &config.token, kept.clock.clone()));
         let auth = Auth {
             section: config.token.clone(),
+            login: config.login.clone(),
             apps: config.apps.clone(),
             base: config.server.base.clone(),
             clock: kept.clock.clone(),
             members: Arc::clone(&kept.members),
             sessions: Arc::clone(&kept.sessions),
             vault: Arc::clone(&kept.vault),
-            wechat: wechat::Client::new(&config.wechat)?,
+            wechat: wechat::Client::with_circuits(&config.wechat, Arc::clone(&kept.circuits))?,
+            access_tokens: Arc::clone(&kept.access_tokens),
             ring: Arc::clone(&ring),
             minter: Minter::new(Arc::clone(&ring), &config.token, kept.clock.clone()),
             verifier: Arc::clone(&verifier),
@@ -105,6 +108,8 @@ impl Snapshot {
             revocations: Arc::clone(&kept.revocations),
             metrics: Arc::clone(&kept.metrics),
             logins: Arc::clone(&kept.logins),
+            exchanges: Arc::clone(&kept.exchanges),
+            decryptions: Arc::clone(&kept.decryptions),
         };
         Ok(Self {
             router: auth::router(Arc::new(auth), &config.server.base),

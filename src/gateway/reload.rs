@@ -108,6 +108,7 @@ fn changes(old: &Config, new: &Config) -> Vec<String> {
     };
     section("server", format!("{:?}", old.server), format!("{:?}", new.server));
     section("token", format!("{:?}", old.token), format!("{:?}", new.token));
+    section("login", format!("{:?}", old.login), format!("{:?}", new.login));
     section("wechat", format!("{:?}", old.wechat), format!("{:?}", new.wechat));
     let secrets_changed = old.apps.iter().any(|app| {
         new.apps.iter().any(|other| other.appid == app.appid && other.secret.expose() != app.secret.expose())
