@@ -154,6 +154,7 @@ async fn logins_that_hang_on_a_slow_wechat_slow_no_proxied_request() {
         let expected = [(504, "wechat_timeout".to_owned()), (503, "wechat_unavailable".to_owned())];
         assert!(expected.contains(&problem(&answer)), "{}", answer.body);
     }
+    gateway.wechat.clear_faults();
     gateway.clock.advance(REST);
     gateway.login("bob").await;
 }

@@ -286,5 +286,5 @@ async fn an_answer_that_nobody_reads_is_not_gathered() {
         assert_eq!(exchange(served.address, get(path)).await.unwrap().status, 200);
     }
     let most = memory(served.process.id(), "VmHWM");
-    assert!(most - before < 20 << 10, "1 GB wants to be read; memory grew from {before} to {most} KiB");
+    assert!(most - before < 40 << 10, "1 GB wants to be read; memory grew from {before} to {most} KiB");
 }
