@@ -11,7 +11,7 @@ use schemars::generate::SchemaSettings;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-use super::section::{AccessTokenLine, Algorithm, AppKind, Auth, Balance};
+use super::section::{AccessTokenLine, Algorithm, AppKind, Auth, Balance, WebScope};
 use crate::ids;
 
 /// The JSON Schema (draft 2020-12) of `gateway.toml`.
@@ -308,6 +308,11 @@ pub struct App {
     pub push: Option<Push>,
     /// Where its access tokens come from: WeChat's `stable_token`, or the classic call. Default: "stable".
     pub access_token: Option<AccessTokenLine>,
+    /// Origins that the web login of an official account or website may return to. Default: none, no web login.
+    #[schemars(example = ["https://m.example.com"])]
+    pub origins: Option<Vec<String>>,
+    /// What the web login of an official account asks for. Default: "snsapi_base".
+    pub scope: Option<WebScope>,
 }
 
 /// WeChat's message push: how it is verified, and where it goes.

@@ -30,7 +30,6 @@ const KEYS: &[Planned] = &[
     planned_off("login.max_sessions", "0"),
     planned("login.limit"),
     planned("login.hook"),
-    planned_off("app.origins", "[]"),
     planned("upstream.health"),
     planned("route.limit"),
     planned_off("route.cookie", "false"),

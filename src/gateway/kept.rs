@@ -9,10 +9,12 @@ use aws_lc_rs::rand;
 use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
+use crate::auth::follower::Followers;
 use crate::auth::limit::Limiter;
 use crate::auth::login::Logins;
 use crate::auth::push::Pushes;
 use crate::auth::session_keys::Exchanges;
+use crate::auth::web::WebLogins;
 use crate::clock::Clock;
 use crate::config::{Config, Database};
 use crate::ids::AppId;
@@ -66,6 +68,10 @@ pub struct Kept {
     pub pushes: Arc<Pushes>,
     /// Exchanges of `login_code` under way.
     pub exchanges: Arc<Exchanges>,
+    /// Web logins under way.
+    pub web: Arc<WebLogins>,
+    /// Who follows which official account.
+    pub followers: Arc<Followers>,
     /// How often each member has decrypted.
     pub decryptions: Arc<Limiter>,
     /// What is known of WeChat's health.
@@ -106,13 +112,16 @@ impl Kept {
         let access_tokens = Arc::new(AccessTokens::new(clock.clone(), Arc::new(shelf)));
         let circuits = Arc::new(Circuits::new(clock.clone(), Arc::clone(&metrics)));
         register_wechat(&metrics, &circuits, &access_tokens, &clock);
+        let refresh = RefreshSecret::open(keys)?;
         Ok(Self {
             vault,
+            web: Arc::new(WebLogins::new(&refresh)),
+            followers: Arc::default(),
             exchanges: Arc::default(),
             decryptions: Arc::default(),
             circuits,
             access_tokens,
-            refresh: RefreshSecret::open(keys)?,
+            refresh,
             pseudonyms: Pseudonyms::new(&log_key(keys).map_err(Error::KeyFile)?),
             clock,
             metrics,

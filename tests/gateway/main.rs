@@ -35,4 +35,5 @@ mod store_file;
 mod support;
 mod token;
 mod token_keys;
+mod web;
 mod well_known;
