@@ -1,7 +1,6 @@
 //! A new `gateway.toml` in force, without a lost request; or nothing changes.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use crate::config::{self, Config, Environment, Fault, Faults, Proof};
 
@@ -68,11 +67,6 @@ impl Gateway {
         let snapshot = Snapshot::new(new, &self.kept, generation)?;
         self.snapshot.store(Arc::new(snapshot));
         Ok(Reloaded { generation, changes })
-    }
-
-    /// Whether anything was reloaded while draining is of no interest any more.
-    pub fn wants_reloads(&self) -> bool {
-        !self.kept.draining.load(Ordering::Acquire)
     }
 }
 
