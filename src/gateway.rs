@@ -19,12 +19,13 @@ use tower::Service as _;
 
 use crate::auth::{self, Auth};
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, LimitBy};
 use crate::metrics::Shard;
 use crate::pipeline::access_log::AccessLog;
 use crate::pipeline::authenticate::{AuthenticateLayer, Authenticator};
 use crate::pipeline::client_addr::ClientAddrLayer;
 use crate::pipeline::dispatch::Dispatch;
+use crate::pipeline::limit::{LimitLayer, Limits};
 use crate::pipeline::principal::Principal;
 use crate::pipeline::route::{RouteLayer, Routes};
 use crate::pipeline::trace::{Observer, RequestIds, TraceLayer};
@@ -81,6 +82,7 @@ pub struct Snapshot {
     verifier: Arc<Verifier>,
     cache: Arc<VerifiedCache<Principal>>,
     upstreams: Arc<[Arc<Upstream>]>,
+    limits: Limits,
     router: Router,
 }
 
@@ -88,7 +90,10 @@ impl Snapshot {
     fn new(config: Config, kept: &Kept, generation: u64) -> Result<Self, Error> {
         let ring = Arc::new(KeyRing::open(&config.token.keys, config.token.algorithm, &kept.clock)?);
         let verifier = Arc::new(Verifier::new(Arc::clone(&ring), &config.token, kept.clock.clone()));
+        let limits = Limits::new(&config, &kept.limits);
+        let by_app = config.login.limit.is_some_and(|limit| limit.by == LimitBy::App);
         let auth = Auth {
+            login_limit: limits.login.clone().filter(|_| by_app),
             section: config.token.clone(),
             apps: config.apps.clone(),
             base: config.server.base.clone(),
@@ -110,6 +115,7 @@ impl Snapshot {
             upstreams: config.upstreams.iter().map(|section| Upstream::new(section, &kept.backends)).collect(),
             // A new cache with each snapshot: what was verified by another ring or policy is verified again.
             cache: Arc::default(),
+            limits,
             config,
             generation,
             ring,
@@ -197,7 +203,9 @@ impl Gateway {
             trace: TraceLayer::new(Arc::clone(observer)),
             client_addr: ClientAddrLayer::new(&snapshot.config.server.trusted_proxies),
             // A table per worker: handing out a route costs no cache line that another core writes.
-            route: RouteLayer::new(Arc::new(Routes::new(&snapshot.config))),
+            route: RouteLayer::new(Arc::new(Routes::new(&snapshot.config, &snapshot.limits))),
+            limit_before: LimitLayer::before(&snapshot.config, &snapshot.limits, self.kept.clock.clone()),
+            limit_after: LimitLayer::after(self.kept.clock.clone()),
             authenticate: AuthenticateLayer::new(Authenticator {
                 verifier: Arc::clone(&snapshot.verifier),
                 cache: Arc::clone(&snapshot.cache),

@@ -11,6 +11,7 @@ pub mod credential;
 pub mod gateway;
 pub mod ids;
 pub mod keyfile;
+pub mod limiter;
 pub mod metrics;
 pub mod pipeline;
 pub mod problem;

@@ -62,6 +62,9 @@ async fn handle(auth: Arc<Auth>, call: &Call) -> Result<Response<Body>, Problem>
     let request: Request = call.json()?;
     let code = checked_code(request.code)?;
     let app = find_app(&auth.apps, request.appid.as_deref())?.clone();
+    if let Some(limit) = &auth.login_limit {
+        limit.take(app.appid.as_str(), auth.clock.steady())?;
+    }
     let hash = code_hash(&app.appid, code.expose());
     let logins = Arc::clone(&auth.logins);
     let (outcome, started) = logins

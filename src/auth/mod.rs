@@ -20,6 +20,7 @@ use axum::routing::{get, post};
 
 use crate::clock::Clock;
 use crate::config;
+use crate::limiter::Limit;
 use crate::metrics::Metrics;
 use crate::store::vault::Vault;
 use crate::store::{Members, Sessions};
@@ -63,6 +64,8 @@ pub struct Auth {
     pub revocations: Arc<Revocations>,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// How often each app may log in.
+    pub login_limit: Option<Arc<Limit>>,
     /// Logins under way, by code. Outlives a reload: a race does not end because a file was saved.
     pub logins: Arc<login::Logins>,
 }

@@ -11,7 +11,7 @@ use schemars::generate::SchemaSettings;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-use super::section::{Algorithm, AppKind, Auth, Balance};
+use super::section::{Algorithm, AppKind, Auth, Balance, LimitBy};
 use crate::ids;
 
 /// The JSON Schema (draft 2020-12) of `gateway.toml`.
@@ -123,6 +123,8 @@ pub struct File {
     pub token: Option<Token>,
     /// Where members and sessions are kept.
     pub store: Option<Store>,
+    /// Logins, and what members do with the data of theirs.
+    pub login: Option<Login>,
     /// How WeChat is reached.
     pub wechat: Option<WeChat>,
     /// The WeChat apps that may log in; at least one.
@@ -227,6 +229,39 @@ pub struct Store {
     pub sessions: Option<String>,
 }
 
+/// Logins, and what members do with the data of theirs.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Login {
+    /// How often POST /auth/login may be called, by "ip" or "app". Default: no limit.
+    pub limit: Option<LoginLimit>,
+}
+
+/// How often POST /auth/login may be called.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LoginLimit {
+    /// Counted for each of what. Required.
+    #[schemars(required, example = &"ip")]
+    pub by: Option<LoginLimitBy>,
+    /// In the long run, such as "20/s", "100/min". Required.
+    #[schemars(required, example = &"20/s")]
+    pub rate: Option<String>,
+    /// At once, after a rest. Default: the number in `rate`.
+    #[schemars(range(min = 1, max = 1_000_000), example = 200)]
+    pub burst: Option<i64>,
+}
+
+/// What logins are counted for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum LoginLimitBy {
+    /// Each client address; of version 6 each /64.
+    Ip,
+    /// Each app.
+    App,
+}
+
 /// How WeChat is reached.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -308,6 +343,23 @@ pub struct Route {
     pub max_body: Option<Size>,
     /// Whether the caller's Authorization header is passed on. Default: false.
     pub forward_token: Option<bool>,
+    /// How often it may be used. Default: no limit.
+    pub limit: Option<RouteLimit>,
+}
+
+/// How often a route may be used.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RouteLimit {
+    /// Counted for each of what; "route" is all requests together. Required.
+    #[schemars(required, example = &"openid")]
+    pub by: Option<LimitBy>,
+    /// In the long run, such as "20/s", "100/min". Required.
+    #[schemars(required, example = &"20/s")]
+    pub rate: Option<String>,
+    /// At once, after a rest. Default: the number in `rate`.
+    #[schemars(range(min = 1, max = 1_000_000), example = 40)]
+    pub burst: Option<i64>,
 }
 
 /// A small fixed answer, such as WeChat's domain proof file.

@@ -3,8 +3,9 @@
 //! Each component takes its own section and never the whole [`Config`]. The keys' meaning for people is documented in
 //! the shipped `gateway.toml`; here stand the types.
 
+use std::fmt;
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::value::Rate;
 use crate::ids::{AppId, Secret};
 
 /// Everything that `gateway.toml` says, checked.
@@ -31,6 +33,8 @@ pub struct Config {
     pub token: Token,
     /// `[store]`.
     pub store: Store,
+    /// `[login]`.
+    pub login: Login,
     /// `[wechat]`.
     pub wechat: WeChat,
     /// `[[app]]`, at least one, each `appid` once.
@@ -153,6 +157,58 @@ pub struct Store {
 pub enum Database {
     /// `sqlite:PATH`, embedded.
     Sqlite(PathBuf),
+}
+
+/// `[login]`.
+#[derive(Debug, Clone)]
+pub struct Login {
+    /// How often a code may be shown; by address or by app.
+    pub limit: Option<Limit>,
+}
+
+/// How often.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limit {
+    /// For each of what.
+    pub by: LimitBy,
+    /// In the long run.
+    pub rate: Rate,
+    /// At once, after a rest.
+    pub burst: NonZeroU32,
+}
+
+/// What a limit counts for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum LimitBy {
+    /// Each openid; without a caller as `ip`.
+    Openid,
+    /// Each member; without a caller as `ip`.
+    Member,
+    /// Each client address; of version 6 each /64.
+    Ip,
+    /// All requests together.
+    Route,
+    /// Each app of the callers; without a caller as `ip`.
+    App,
+}
+
+impl LimitBy {
+    /// The name in `gateway.toml`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Openid => "openid",
+            Self::Member => "member",
+            Self::Ip => "ip",
+            Self::Route => "route",
+            Self::App => "app",
+        }
+    }
+
+    /// Whether it asks who the caller is.
+    pub const fn needs_caller(self) -> bool {
+        matches!(self, Self::Openid | Self::Member | Self::App)
+    }
 }
 
 /// `[wechat]`.
@@ -304,6 +360,33 @@ pub struct Route {
     pub max_body: u64,
     /// Whether `Authorization` is passed on.
     pub forward_token: bool,
+    /// How often it may be used.
+    pub limit: Option<Limit>,
+}
+
+impl Route {
+    /// What it matches, in one line that no other route of the file has: path, methods, hosts.
+    pub fn label(&self) -> String {
+        let mut label = self.path.text.clone();
+        let methods: Vec<&str> = self.methods.iter().map(Method::as_str).collect();
+        let hosts: Vec<String> = self.hosts.iter().map(ToString::to_string).collect();
+        for list in [methods.join(","), hosts.join(",")] {
+            if !list.is_empty() {
+                label.extend([" [", &list, "]"]);
+            }
+        }
+        label
+    }
+}
+
+/// As in `gateway.toml`.
+impl fmt::Display for HostPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exact(host) => f.write_str(host),
+            Self::Suffix(suffix) => write!(f, "*{suffix}"),
+        }
+    }
 }
 
 /// `[[static]]`: a small fixed answer, such as WeChat's domain proof file.

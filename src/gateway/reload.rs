@@ -108,6 +108,7 @@ fn changes(old: &Config, new: &Config) -> Vec<String> {
     };
     section("server", format!("{:?}", old.server), format!("{:?}", new.server));
     section("token", format!("{:?}", old.token), format!("{:?}", new.token));
+    section("login", format!("{:?}", old.login), format!("{:?}", new.login));
     section("wechat", format!("{:?}", old.wechat), format!("{:?}", new.wechat));
     let secrets_changed = old.apps.iter().any(|app| {
         new.apps.iter().any(|other| other.appid == app.appid && other.secret.expose() != app.secret.expose())
@@ -144,24 +145,12 @@ fn routes(config: &Config) -> Keyed {
         .routes
         .iter()
         .map(|route| {
-            let hosts = format!("{:?}", route.hosts);
-            let methods: Vec<&str> = route.methods.iter().map(http::Method::as_str).collect();
-            let key = format!(
-                "{}{}{}",
-                route.path.text,
-                bracketed(&methods.join(",")),
-                bracketed(hosts.trim_matches(['[', ']']))
-            );
             let upstream = config.upstreams.get(route.upstream).map_or("", |u| u.name.as_str());
             let mut plain = route.clone();
             plain.upstream = 0;
-            (key, format!("{plain:?} {upstream}"))
+            (route.label(), format!("{plain:?} {upstream}"))
         })
         .collect()
-}
-
-fn bracketed(text: &str) -> String {
-    if text.is_empty() { String::new() } else { format!(" [{text}]") }
 }
 
 fn listed(lines: &mut Vec<String>, name: &str, old: &Keyed, new: &Keyed) {

@@ -7,7 +7,9 @@
 //! | [`client_addr`] | forwarding headers of trusted proxies | `forwarded` | – |
 //! | [`hygiene`] | every header name | – (removes) | – |
 //! | [`route`] | target, host, method | `matched`, canonical path | `ambiguous_path`, `route_not_found`, `method_not_allowed` |
+//! | [`limit`] | address, route | – | `rate_limited` |
 //! | [`authenticate`] | credentials | `principal` | `token_*`, `ambiguous_token` |
+//! | [`limit`] again | principal | – | `rate_limited` |
 //! | [`authorize`] | policy, principal | – | `forbidden` |
 //! | [`identity`] | principal | `X-WX-*`, `X-Wxgate-*` | – |
 //! | [`dispatch`] | matched | forwarding headers | what the endpoint or the proxy answers |
@@ -23,6 +25,7 @@ pub mod dispatch;
 pub mod exchange;
 pub mod hygiene;
 pub mod identity;
+pub mod limit;
 pub mod matcher;
 pub mod path;
 pub mod principal;
@@ -72,6 +75,10 @@ pub struct Layers {
     pub client_addr: client_addr::ClientAddrLayer,
     /// The route table.
     pub route: route::RouteLayer,
+    /// Limits that ask nobody's name.
+    pub limit_before: limit::LimitLayer,
+    /// Limits that do.
+    pub limit_after: limit::LimitLayer,
     /// Tokens.
     pub authenticate: authenticate::AuthenticateLayer,
 }
@@ -89,11 +96,17 @@ where
             layers.client_addr.layer(
                 // Before anything looks at the request: no step below sees a header that a client may not send.
                 hygiene::HygieneLayer.layer(layers.route.layer(
-                    // Needs the route's policy.
-                    layers.authenticate.layer(authorize::AuthorizeLayer.layer(
-                        // Last before forwarding, so that nothing removes what it adds.
-                        identity::IdentityLayer.layer(inner),
-                    )),
+                    // Before authentication, so that a flood costs no signature.
+                    layers.limit_before.layer(
+                        // Needs the route's policy.
+                        layers.authenticate.layer(
+                            // Whoever is over his limit is not told what he may do.
+                            layers.limit_after.layer(authorize::AuthorizeLayer.layer(
+                                // Last before forwarding, so that nothing removes what it adds.
+                                identity::IdentityLayer.layer(inner),
+                            )),
+                        ),
+                    ),
                 )),
             ),
         ),
@@ -105,7 +118,11 @@ pub type Stack<S> = trace::Trace<
     refused::Refused<
         client_addr::ReadClientAddr<
             hygiene::Hygiene<
-                route::MatchRoute<authenticate::Authenticate<authorize::Authorize<identity::InjectIdentity<S>>>>,
+                route::MatchRoute<
+                    limit::LimitRate<
+                        authenticate::Authenticate<limit::LimitRate<authorize::Authorize<identity::InjectIdentity<S>>>>,
+                    >,
+                >,
             >,
         >,
     >,

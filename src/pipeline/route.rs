@@ -12,8 +12,10 @@ use http::{HeaderValue, Method, Uri};
 use tower::{Layer, Service};
 
 use crate::config;
+use crate::limiter::Limit;
 use crate::problem::{Code, Problem};
 
+use super::limit::Limits;
 use super::matcher::{Found, Matcher};
 use super::path::{self, canonical_target};
 use super::{Decided, Exchange, Request, Response, refuse};
@@ -38,6 +40,8 @@ pub struct Route {
     pub policy: config::Route,
     /// Name of its upstream, for the log.
     pub upstream_name: Arc<str>,
+    /// How often it may be used.
+    pub limit: Option<Arc<Limit>>,
 }
 
 /// The table.
@@ -49,12 +53,13 @@ pub struct Routes {
 }
 
 impl Routes {
-    /// From the checked configuration.
-    pub fn new(config: &config::Config) -> Self {
+    /// From the checked configuration, and the limits made of it.
+    pub fn new(config: &config::Config, limits: &Limits) -> Self {
         let mut matcher = Matcher::default();
-        for route in &config.routes {
+        for (n, route) in config.routes.iter().enumerate() {
             let upstream_name = config.upstreams.get(route.upstream).map_or("", |u| u.name.as_str()).into();
-            let matched = Matched::Route(Arc::new(Route { policy: route.clone(), upstream_name }));
+            let limit = limits.routes.get(n).cloned().flatten();
+            let matched = Matched::Route(Arc::new(Route { policy: route.clone(), upstream_name, limit }));
             matcher.insert(&route.hosts, &route.path, &route.methods, &matched);
         }
         for item in &config.statics {

@@ -3,5 +3,6 @@
 
 mod architecture;
 mod config_faults;
+mod limit;
 mod login;
 mod support;

@@ -5,6 +5,7 @@
 //! is missing here has been reported by [`super::structure`].
 
 mod app;
+mod limit;
 mod route;
 mod server;
 mod shared;
@@ -31,6 +32,7 @@ pub(super) fn file(file: File, path: &Path, report: &mut Report<'_>) -> Config {
 
     let token = token::token(file.token.unwrap_or_default(), &folder, report);
     let store = token::store(&file.store.unwrap_or_default(), &folder, report);
+    let login = limit::login(&file.login.unwrap_or_default(), report);
     let wechat = app::wechat(&file.wechat.unwrap_or_default(), report);
     let (apps, appids) = app::apps(file.app.unwrap_or_default(), &folder, report);
 
@@ -46,6 +48,7 @@ pub(super) fn file(file: File, path: &Path, report: &mut Report<'_>) -> Config {
         internal,
         token,
         store,
+        login,
         wechat,
         apps,
         upstreams: upstreams.into_iter().flatten().collect(),

@@ -8,6 +8,7 @@ use super::super::report::Report;
 use super::super::section::{Auth, HostPattern, PathPattern, Route, Segment, Server, Upstream};
 use super::super::structure::closest;
 use super::super::value::{Wrong, duration, method, name};
+use super::limit;
 use super::server::{max_body, reserved};
 use super::shared::{list, time};
 use crate::ids::AppId;
@@ -83,6 +84,7 @@ fn route(file: &file::Route, at: &str, around: &Around<'_>, report: &mut Report<
         report.fault(&key("total_timeout"), what);
     }
     let max_body = max_body(report, &key("max_body"), file.max_body.as_ref()).unwrap_or(around.server.max_body);
+    let limit = file.limit.as_ref().and_then(|file| limit::route(file, &key("limit"), auth, report));
     Some(Route {
         path: pattern?,
         hosts,
@@ -97,6 +99,7 @@ fn route(file: &file::Route, at: &str, around: &Around<'_>, report: &mut Report<
         total_timeout,
         max_body,
         forward_token: file.forward_token.unwrap_or(false),
+        limit,
     })
 }
 

@@ -5,6 +5,7 @@
 
 pub(crate) mod gateway;
 pub(crate) mod http1;
+pub(crate) mod operate;
 pub(crate) mod process;
 pub(crate) mod raw;
 pub(crate) mod source;

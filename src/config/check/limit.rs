@@ -1,0 +1,44 @@
+//! Rate limits: of a route, of logins.
+
+use std::num::NonZeroU32;
+
+use super::super::file;
+use super::super::report::Report;
+use super::super::section::{Auth, Limit, LimitBy, Login};
+use super::super::value::{Wrong, rate};
+
+/// `[login]`.
+pub(super) fn login(file: &file::Login, report: &mut Report<'_>) -> Login {
+    let limit = file.limit.as_ref().and_then(|limit| {
+        let by = limit.by.map(|by| match by {
+            file::LoginLimitBy::Ip => LimitBy::Ip,
+            file::LoginLimitBy::App => LimitBy::App,
+        });
+        limited("login.limit", by, limit.rate.as_deref(), limit.burst, report)
+    });
+    Login { limit }
+}
+
+/// `limit` of a route with this `auth`.
+pub(super) fn route(file: &file::RouteLimit, at: &str, auth: Auth, report: &mut Report<'_>) -> Option<Limit> {
+    if auth == Auth::None && file.by.is_some_and(LimitBy::needs_caller) {
+        let wrong = Wrong::new(
+            "needs a caller, and auth = \"none\" reads no token",
+            "write by = \"ip\" or \"route\", or another auth",
+        );
+        report.refuse(&format!("{at}.by"), &wrong);
+    }
+    limited(at, file.by, file.rate.as_deref(), file.burst, report)
+}
+
+fn limited(
+    at: &str,
+    by: Option<LimitBy>,
+    text: Option<&str>,
+    burst: Option<i64>,
+    report: &mut Report<'_>,
+) -> Option<Limit> {
+    let rate = report.read(&format!("{at}.rate"), text?, rate)?;
+    let burst = burst.and_then(|n| u32::try_from(n).ok()).and_then(NonZeroU32::new).unwrap_or(rate.count);
+    Some(Limit { by: by?, rate, burst })
+}
