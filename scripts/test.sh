@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Every check that a change must pass. Run it from anywhere: scripts/test.sh
 #
-# Needs Rust (the version in Cargo.toml), a C compiler, and the network once for the crates. Where apt-get can be used,
-# a missing compiler is installed. cargo-deny is run when it is there.
+# Needs Rust (the version in Cargo.toml), a C compiler, curl (the tests run the lines that `wxgate demo` prints), and the
+# network once for the crates. Where apt-get can be used, a missing compiler or curl is installed. cargo-deny is run when it is there.
 #
 # Every phase runs, also after one has failed. The last line is "N passed, N failed": all tests of the run, and one
 # failure for each other phase that failed. Exit code 1 when anything failed.
@@ -76,6 +76,15 @@ need_cc() {
     fi
 }
 
+need_curl() {
+    command -v curl >/dev/null && return
+    if command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
+        apt-get update -qq && apt-get install -y -qq --no-install-recommends curl
+    else
+        missing "curl. Install it, then run this again."
+    fi
+}
+
 # --- phases -----------------------------------------------------------------------------------------------------
 
 # `set -e` does not reach into what is called from an `if`, as phases are: a function says `|| return` itself.
@@ -93,6 +102,7 @@ deny() { cargo deny --all-features check; }
 
 need_rust
 need_cc
+need_curl
 cargo --version
 
 phase "shell scripts" shell_syntax

@@ -10,20 +10,12 @@ use std::path::Path;
 
 use zeroize::Zeroizing;
 
-/// Makes `dir` (and its parents) if it is missing; a directory made here is `0700`.
+/// Makes `dir` (and its parents) if it is missing; every directory made here is `0700`.
 ///
 /// # Errors
 /// When it cannot be made.
 pub fn create_dir(dir: &Path) -> io::Result<()> {
-    if let Some(parent) = dir.parent()
-        && !parent.as_os_str().is_empty()
-    {
-        fs::create_dir_all(parent)?;
-    }
-    match fs::DirBuilder::new().mode(0o700).create(dir) {
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        other => other,
-    }
+    fs::DirBuilder::new().mode(0o700).recursive(true).create(dir)
 }
 
 /// Writes `content` to `path` with mode `0600`, synced, so that a crash leaves the old file or the new one and nothing
@@ -95,7 +87,9 @@ mod tests {
         assert_eq!(write_new(&path, b"first").unwrap().as_slice(), b"first");
         assert_eq!(write_new(&path, b"second").unwrap().as_slice(), b"first");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        assert_eq!(fs::metadata(&keys).unwrap().permissions().mode() & 0o777, 0o700);
+        for made in [&keys, &dir.path().join("a")] {
+            assert_eq!(fs::metadata(made).unwrap().permissions().mode() & 0o777, 0o700);
+        }
         assert_eq!(fs::read_dir(&keys).unwrap().count(), 1, "no temporary file stays");
     }
 

@@ -92,7 +92,8 @@ pub fn tokens(
         openid: session.openid.clone(),
         unionid: member.unionid.clone(),
         roles: member.roles.clone(),
-        auth_time: session.created_at,
+        // Not later than now, should the clock have been set back: a token from the future would not be believed.
+        auth_time: session.created_at.min(auth.clock.now()),
         session_expires_at: session.expires_at,
     })?;
     let refresh_text = refresh.expose();

@@ -76,6 +76,10 @@ impl Call {
     /// # Errors
     /// `invalid_request`, when it is not JSON of this shape.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, Problem> {
+        // serde would take an array for the members in their order.
+        if !self.body.trim_ascii_start().starts_with(b"{") {
+            return Err(Problem::new(Code::InvalidRequest, "The body must be a JSON object."));
+        }
         serde_json::from_slice(&self.body).map_err(|error| {
             // Of serde's messages only the place is passed on: the rest could quote what the client sent.
             let detail = format!(

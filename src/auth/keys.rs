@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
-use http::{HeaderValue, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use serde_json::json;
 
 use crate::body::Body;
@@ -19,7 +19,7 @@ use super::call::Call;
 pub async fn jwks(State(auth): State<Arc<Auth>>, call: Call) -> Response<axum::body::Body> {
     let document = jwks::document(&auth.ring);
     let etag = jwks::etag(&document);
-    let known = call.headers().get(IF_NONE_MATCH).is_some_and(|v| v.as_bytes() == etag.as_bytes());
+    let known = is_known(call.headers(), &etag);
     let mut response =
         if known { answer::empty(StatusCode::NOT_MODIFIED) } else { Response::new(Body::from(document)) };
     let headers = response.headers_mut();
@@ -31,6 +31,16 @@ pub async fn jwks(State(auth): State<Arc<Auth>>, call: Call) -> Response<axum::b
         headers.insert(ETAG, etag);
     }
     call.answer(Ok(response))
+}
+
+/// Whether the client says that it has what `etag` names: in a list, marked as weak by a cache on the way, or as `*`
+/// (RFC 9110, section 13.1.2).
+fn is_known(headers: &HeaderMap, etag: &str) -> bool {
+    let values = headers.get_all(IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
+    values
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .any(|one| one == "*" || one.strip_prefix("W/").unwrap_or(one) == etag)
 }
 
 /// Who issues tokens, where the keys are, where to revoke.

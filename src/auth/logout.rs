@@ -9,12 +9,12 @@ use axum::extract::State;
 use http::{Response, StatusCode};
 
 use crate::body::Body;
+use crate::clock::Timestamp;
 use crate::credential;
 use crate::ids::{AppId, MemberId, SessionId};
 use crate::problem::{Code, Problem};
 use crate::store::RefreshHash;
 use crate::token::refresh::RefreshToken;
-use crate::token::verify;
 
 use super::Auth;
 use super::answer;
@@ -26,6 +26,8 @@ struct Target {
     session: SessionId,
     member: MemberId,
     appid: AppId,
+    /// When the token that was shown expires; a token that others minted may live longer than ours do.
+    expires_at: Option<Timestamp>,
 }
 
 /// The handler of `/auth/logout`.
@@ -44,7 +46,7 @@ async fn handle_logout(auth: &Auth, call: &Call) -> Result<Response<Body>, Probl
                 "Send the access token as `Authorization: Bearer`, or `refresh_token` in the body.",
             ));
         }
-        (Some(token), _) => by_access_token(auth, token)?,
+        (Some(token), _) => Some(by_access_token(auth, token)?),
         (None, Some(token)) => by_refresh_token(auth, &token).await?,
     };
     if let Some(target) = target {
@@ -53,24 +55,27 @@ async fn handle_logout(auth: &Auth, call: &Call) -> Result<Response<Body>, Probl
     Ok(answer::empty(StatusCode::NO_CONTENT))
 }
 
-/// The session of an access token. An expired one has nothing left to end: logging out twice, or late, is no fault.
-fn by_access_token(auth: &Auth, token: &[u8]) -> Result<Option<Target>, Problem> {
-    match auth.verifier.verify(token) {
-        Ok(claims) => Ok(Some(Target { session: claims.session_id, member: claims.member_id, appid: claims.appid })),
-        Err(verify::Error::Expired) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
+/// The session of an access token. An expired one will do: its session lives on with its refresh token, and who asks late
+/// for the end still means it.
+fn by_access_token(auth: &Auth, token: &[u8]) -> Result<Target, Problem> {
+    let claims = auth.verifier.verify_even_if_expired(token)?;
+    Ok(Target {
+        session: claims.session_id,
+        member: claims.member_id,
+        appid: claims.appid,
+        expires_at: Some(claims.expires_at),
+    })
 }
 
 /// The session of a refresh token; `None` when it ended, or never was.
 async fn by_refresh_token(auth: &Auth, token: &RefreshToken) -> Result<Option<Target>, Problem> {
     let session = auth.sessions.find_by_refresh(RefreshHash(token.hash()), auth.clock.now()).await?;
-    Ok(session.map(|s| Target { session: s.session_id, member: s.member_id, appid: s.appid }))
+    Ok(session.map(|s| Target { session: s.session_id, member: s.member_id, appid: s.appid, expires_at: None }))
 }
 
 async fn end(auth: &Auth, target: &Target, all: bool) -> Result<(), Problem> {
     let now = auth.clock.now();
-    let until = auth.revoked_until(now);
+    let until = auth.revoked_until(now).max(target.expires_at.unwrap_or(now));
     let mut ended = Vec::new();
     if auth.sessions.end(&target.session, now, until).await? {
         ended.push(target.session.clone());
@@ -100,7 +105,7 @@ async fn handle_revoke(auth: &Auth, call: &Call) -> Result<Response<Body>, Probl
     };
     let target = match RefreshToken::parse(token) {
         Ok(token) => by_refresh_token(auth, &token).await?,
-        Err(_) => by_access_token(auth, token.as_bytes()).unwrap_or_default(),
+        Err(_) => by_access_token(auth, token.as_bytes()).ok(),
     };
     if let Some(target) = target {
         end(auth, &target, false).await?;

@@ -104,7 +104,7 @@ pub async fn erase(State(auth): State<Arc<Auth>>, call: Call) -> Response<axum::
 async fn handle_erase(auth: &Auth, call: &Call) -> Result<Response<Body>, Problem> {
     let caller = call.caller(auth)?;
     let now = auth.clock.now();
-    let until = auth.revoked_until(now);
+    let until = auth.revoked_until(now).max(caller.expires_at);
     // Sessions first: whatever fails after that, nobody is left logged in to a member that is half gone.
     for session in auth.sessions.end_all(&caller.member_id, &caller.appid, now, until).await? {
         auth.revocations.revoke_session(&session, until);

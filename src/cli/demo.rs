@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use anyhow::Context as _;
+use socket2::{Domain, Socket, Type};
 
 use crate::clock::Clock;
 use crate::config::{self, Environment};
@@ -52,11 +53,14 @@ pub async fn run(options: &Options, log: LogWriter, out: &mut impl Write) -> any
         .await
         .context("cannot start the WeChat simulator")?;
     let sample = Sample::start().await.context("cannot start the sample service")?;
+    let (listen, reserved) = reserve(options.listen).with_context(|| format!("cannot listen on {}", options.listen))?;
+    let options = &Options { listen, ..options.clone() };
     let path = data.join("gateway.toml");
     let text = configuration(options, &simulator.api_base(), sample.address());
     std::fs::write(&path, &text).with_context(|| format!("cannot write {}", path.display()))?;
     let config = config::parse(text, &path, &Environment::process())?;
     let running = Running::start(config, Clock::system(), log).await?;
+    drop(reserved);
     let gateway = running.server.addresses().first().copied().unwrap_or(options.listen);
     let admin = running.server.admin_address();
     introduce(out, gateway, admin, &simulator.api_base(), sample.address(), &path)?;
@@ -66,6 +70,20 @@ pub async fn run(options: &Options, log: LogWriter, out: &mut impl Write) -> any
     drop(sample);
     drop(temporary);
     Ok(())
+}
+
+/// Port 0 made a real one, because the issuer has to name it, and what keeps it ours until the gateway has it: a socket
+/// that does not listen, and shares its address as the workers' do.
+fn reserve(address: SocketAddr) -> std::io::Result<(SocketAddr, Option<Socket>)> {
+    if address.port() != 0 {
+        return Ok((address, None));
+    }
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.bind(&address.into())?;
+    let bound = socket.local_addr()?.as_socket().ok_or(std::io::ErrorKind::AddrNotAvailable)?;
+    Ok((bound, Some(socket)))
 }
 
 fn configuration(options: &Options, api_base: &str, sample: SocketAddr) -> String {

@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::gateway::Gateway;
 use crate::server::Server;
 use crate::server::drain::Drained;
-use crate::server::reload::Triggers;
+use crate::server::reload::{Hangup, Triggers};
 use crate::telemetry::LogWriter;
 
 /// A gateway with its listeners.
@@ -64,10 +64,11 @@ impl Running {
 /// # Errors
 /// When it cannot start.
 pub async fn run(config: Config, log: LogWriter) -> anyhow::Result<()> {
-    // Caught before anybody can know that we run: a signal during the start stops us cleanly, too.
+    // Caught before anybody can know that we run: a signal during the start stops us cleanly, or reloads, too.
     let stop = Stop::catch()?;
+    let hangup = Hangup::catch().context("cannot catch SIGHUP")?;
     let running = Running::start(config, Clock::system(), log).await?;
-    let triggers = Triggers::start(&running.gateway).context("cannot catch SIGHUP")?;
+    let triggers = Triggers::start(&running.gateway, hangup);
     stop.told().await;
     drop(triggers);
     running.stop().await;

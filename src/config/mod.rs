@@ -19,6 +19,6 @@ pub mod url;
 pub mod value;
 
 pub use fault::{Fault, Faults};
-pub use load::{load, parse, read};
+pub use load::{digest, load, parse, read};
 pub use secret::Environment;
 pub use section::*;

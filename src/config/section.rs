@@ -23,6 +23,8 @@ use crate::ids::{AppId, Secret};
 pub struct Config {
     /// The file that this came from; absolute.
     pub source: PathBuf,
+    /// [`digest`](super::digest) of that file's content.
+    pub digest: u64,
     /// `[server]`: the public listener.
     pub server: Server,
     /// `[admin]`: the operators' listener.

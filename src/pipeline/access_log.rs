@@ -24,7 +24,7 @@ pub struct Entry<'a> {
     /// Request id.
     pub id: &'a str,
     /// The client's address.
-    pub client: IpAddr,
+    pub client: Client<'a>,
     /// As sent.
     pub method: &'a str,
     /// As sent, without query.
@@ -49,6 +49,26 @@ pub struct Entry<'a> {
     pub person: Option<&'a str>,
     /// Whether the answer was sent to its end.
     pub complete: bool,
+}
+
+/// A client's address: mostly that of the connection, whose text is made once.
+#[derive(Debug, Clone, Copy)]
+pub enum Client<'a> {
+    /// The peer, as text.
+    Peer(&'a str),
+    /// Whom a trusted proxy named.
+    Named(IpAddr),
+}
+
+impl Client<'_> {
+    fn write(self, line: &mut Vec<u8>) {
+        match self {
+            Self::Peer(text) => line.extend_from_slice(text.as_bytes()),
+            Self::Named(ip) => {
+                let _ = write!(line, "{ip}");
+            }
+        }
+    }
 }
 
 /// One worker's lines.
@@ -119,7 +139,9 @@ fn json(line: &mut Vec<u8>, second: &str, ms: i64, e: &Entry<'_>) -> std::io::Re
     timestamp(line, second, ms);
     line.extend_from_slice(b"\",\"level\":\"INFO\",\"message\":\"request\",\"id\":\"");
     escape(line, e.id);
-    write!(line, "\",\"client\":\"{}\",\"method\":\"", e.client)?;
+    line.extend_from_slice(b"\",\"client\":\"");
+    e.client.write(line);
+    line.extend_from_slice(b"\",\"method\":\"");
     escape(line, e.method);
     line.extend_from_slice(b"\",\"path\":\"");
     escape(line, e.path);
@@ -153,7 +175,9 @@ fn text(line: &mut Vec<u8>, second: &str, ms: i64, e: &Entry<'_>) -> std::io::Re
     escape(line, e.method);
     line.push(b' ');
     escape(line, e.path);
-    write!(line, " duration_us={} bytes={} client={} route=", e.took.as_micros(), e.bytes, e.client)?;
+    write!(line, " duration_us={} bytes={} client=", e.took.as_micros(), e.bytes)?;
+    e.client.write(line);
+    line.extend_from_slice(b" route=");
     escape(line, e.route);
     line.extend_from_slice(b" id=");
     escape(line, e.id);
@@ -232,7 +256,7 @@ mod tests {
     fn entry<'a>(path: &'a str, cause: Option<&'a str>) -> Entry<'a> {
         Entry {
             id: "abc",
-            client: "1.2.3.4".parse().unwrap(),
+            client: Client::Peer("1.2.3.4"),
             method: "GET",
             path,
             route: "/api/*",

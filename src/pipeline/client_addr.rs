@@ -167,7 +167,7 @@ where
 
     fn call(&mut self, request: Request) -> Self::Future {
         if let Ok(exchange) = Exchange::of(&request) {
-            let forwarded = Forwarded::read(&self.trusted, exchange.peer.ip().to_canonical(), request.headers());
+            let forwarded = Forwarded::read(&self.trusted, exchange.connection.peer(), request.headers());
             let _ = exchange.forwarded.set(forwarded);
         }
         self.inner.call(request)

@@ -5,7 +5,7 @@
 //! that finds a field empty which an outer layer should have set answers `internal`: a request is never let through
 //! because a step is missing.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -15,14 +15,15 @@ use crate::body::Body;
 use crate::problem::{Code, Problem};
 
 use super::client_addr::Forwarded;
+use super::connection::Connection;
 use super::principal::Principal;
 use super::route::Matched;
 
 /// One request and its answer (RFC 9110, section 3.4), as far as they are known.
 #[derive(Debug)]
 pub struct Exchange {
-    /// Who is connected: a client, or a proxy in front of us. Set by `trace`, as are the next two.
-    pub peer: SocketAddr,
+    /// Its connection. Set by `trace`, as are the next two.
+    pub connection: Arc<Connection>,
     /// When the head was read.
     pub started: Instant,
     /// Our id of the request, until `client_addr` finds one of a trusted proxy.
@@ -39,9 +40,9 @@ pub struct Exchange {
 
 impl Exchange {
     /// Nothing known but the connection.
-    pub fn new(peer: SocketAddr, own_id: HeaderValue, started: Instant) -> Self {
+    pub fn new(connection: Arc<Connection>, own_id: HeaderValue, started: Instant) -> Self {
         Self {
-            peer,
+            connection,
             started,
             own_id,
             forwarded: OnceLock::new(),
@@ -66,7 +67,7 @@ impl Exchange {
 
     /// The client's address: behind trusted proxies the one they name.
     pub fn client(&self) -> IpAddr {
-        self.forwarded.get().map_or(self.peer.ip(), |f| f.client)
+        self.forwarded.get().map_or_else(|| self.connection.peer(), |f| f.client)
     }
 
     /// Where the request goes.

@@ -20,6 +20,9 @@ use super::{Request, Response};
 /// Longest name of a protected header; longer names are compared by their first bytes.
 const LONGEST: usize = 40;
 
+/// Most headers that `identity` and `via` add.
+const ADDED_LATER: usize = 17;
+
 /// Removes every header that a client may not send.
 pub fn clean(headers: &mut HeaderMap) {
     let mut doomed: SmallVec<[HeaderName; 8]> = SmallVec::new();
@@ -182,7 +185,10 @@ where
     }
 
     fn call(&mut self, mut request: Request) -> Self::Future {
-        clean(request.headers_mut());
+        let headers = request.headers_mut();
+        clean(headers);
+        // Room for all that later layers add: growing twice would cost more than all of them.
+        headers.reserve(ADDED_LATER);
         self.inner.call(request)
     }
 }

@@ -80,7 +80,6 @@ where
                 headers.remove(AUTHORIZATION);
             }
             if let Some(caller) = exchange.principal.get() {
-                headers.reserve(8);
                 inject(headers, caller);
             }
         }

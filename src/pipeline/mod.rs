@@ -21,6 +21,7 @@ pub mod access_log;
 pub mod authenticate;
 pub mod authorize;
 pub mod client_addr;
+pub mod connection;
 pub mod dispatch;
 pub mod exchange;
 pub mod hygiene;

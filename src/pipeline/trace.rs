@@ -8,7 +8,7 @@ use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
@@ -23,19 +23,11 @@ use crate::body::{self, Body};
 use crate::metrics::{Metrics, Shard};
 use crate::problem::{Code, Problem, Refused};
 
-use super::access_log::{AccessLog, Entry};
+use super::access_log::{AccessLog, Client, Entry};
+use super::connection::Connection;
 use super::exchange::Exchange;
 use super::route::Matched;
 use super::{Request, Response};
-
-/// What a request's connection is known by; one per connection.
-#[derive(Debug)]
-pub struct Connection {
-    /// Who is connected.
-    pub peer: std::net::SocketAddr,
-    /// Whether an answer is under way. The guard reads it: silence of a client that waits is not idleness.
-    pub busy: AtomicBool,
-}
 
 /// A request as it comes from the server.
 #[derive(Debug)]
@@ -143,10 +135,9 @@ where
         connection.busy.store(true, Ordering::Relaxed);
         self.observer.shard.in_flight.add(1);
         let mut request = request.map(Body::from);
-        let exchange = Arc::new(Exchange::new(connection.peer, self.observer.ids.next(), Instant::now()));
+        let exchange = Arc::new(Exchange::new(connection, self.observer.ids.next(), Instant::now()));
         let record = Record {
             observer: Arc::clone(&self.observer),
-            connection,
             method: request.method().clone(),
             uri: request.uri().clone(),
             exchange: Arc::clone(&exchange),
@@ -214,7 +205,6 @@ where
 #[derive(Debug)]
 struct Record {
     observer: Arc<Observer>,
-    connection: Arc<Connection>,
     method: Method,
     uri: http::Uri,
     exchange: Arc<Exchange>,
@@ -229,7 +219,7 @@ impl Drop for Record {
     fn drop(&mut self) {
         let took = self.exchange.started.elapsed();
         self.observer.shard.in_flight.add(-1);
-        self.connection.busy.store(false, Ordering::Relaxed);
+        self.exchange.connection.busy.store(false, Ordering::Relaxed);
         // Without a status the client went away before there was an answer (nginx's 499).
         let status = if self.status == 0 { 499 } else { self.status };
         self.observer.shard.request(status, took, self.bytes);
@@ -243,7 +233,10 @@ impl Drop for Record {
         };
         self.observer.log.add(&Entry {
             id: self.exchange.id().to_str().unwrap_or_default(),
-            client: self.exchange.client(),
+            client: match self.exchange.forwarded.get() {
+                Some(known) if known.client != self.exchange.connection.peer() => Client::Named(known.client),
+                _ => Client::Peer(self.exchange.connection.peer_text().to_str().unwrap_or_default()),
+            },
             method: self.method.as_str(),
             path: self.uri.path(),
             route,

@@ -3,13 +3,10 @@
 //! All of them are rebuilt from what we saw and what a trusted proxy told (`client_addr`); what a client sent under these
 //! names is gone since `hygiene`.
 
-use std::io::Write as _;
-use std::net::IpAddr;
-
-use bytes::{BufMut as _, BytesMut};
 use http::header::{FORWARDED, HOST, HeaderName, VIA};
 use http::{HeaderMap, HeaderValue};
 
+use super::connection;
 use super::exchange::Exchange;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -26,23 +23,32 @@ const VIA_WXGATE: HeaderValue = HeaderValue::from_static("1.1 wxgate");
 
 /// Sets the headers.
 pub fn announce(headers: &mut HeaderMap, exchange: &Exchange) {
-    let Some(forwarded) = exchange.forwarded.get() else { return };
-    let peer = exchange.peer.ip().to_canonical();
-    let host = forwarded.host.as_ref().or_else(|| headers.get(HOST)).cloned();
-    let texts = Texts::new(forwarded.chain.as_ref(), peer, forwarded.client, host.as_ref(), forwarded.https);
-    headers.reserve(9);
-    headers.insert(X_FORWARDED_FOR, texts.chain);
-    headers.insert(X_ORIGINAL_FORWARDED_FOR, texts.client);
-    headers.insert(FORWARDED, texts.forwarded);
-    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(scheme(forwarded.https)));
+    let Some(known) = exchange.forwarded.get() else { return };
+    let connection = &exchange.connection;
+    let host = known.host.as_ref().or_else(|| headers.get(HOST)).cloned();
+    let direct = known.chain.is_none() && !known.https;
+    let (chain, client, forwarded) = match &host {
+        Some(host) if direct => {
+            (connection.peer_text().clone(), connection.peer_text().clone(), connection.forwarded(host))
+        }
+        _ => (
+            chain(known.chain.as_ref(), connection.peer_text()),
+            connection::ip_text(known.client),
+            connection::forwarded(known.client, host.as_ref(), known.https),
+        ),
+    };
+    headers.insert(X_FORWARDED_FOR, chain);
+    headers.insert(X_ORIGINAL_FORWARDED_FOR, client);
+    headers.insert(FORWARDED, forwarded);
+    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(scheme(known.https)));
     if let Some(host) = host {
         headers.insert(X_FORWARDED_HOST, host);
     }
     headers.insert(VIA, VIA_WXGATE);
-    match &forwarded.traceparent {
+    match &known.traceparent {
         Some(parent) => {
             headers.insert(TRACEPARENT, parent.clone());
-            if let Some(state) = &forwarded.tracestate {
+            if let Some(state) = &known.tracestate {
                 headers.insert(TRACESTATE, state.clone());
             }
         }
@@ -55,48 +61,14 @@ pub fn announce(headers: &mut HeaderMap, exchange: &Exchange) {
     headers.insert(X_REQUEST_ID, exchange.id().clone());
 }
 
+/// The chain so far and the peer.
+fn chain(before: Option<&HeaderValue>, peer: &HeaderValue) -> HeaderValue {
+    let Some(before) = before else { return peer.clone() };
+    HeaderValue::from_bytes(&[before.as_bytes(), b", ", peer.as_bytes()].concat()).unwrap_or_else(|_| peer.clone())
+}
+
 const fn scheme(https: bool) -> &'static str {
     if https { "https" } else { "http" }
-}
-
-/// The three values that hold addresses, cut from one buffer.
-struct Texts {
-    chain: HeaderValue,
-    client: HeaderValue,
-    forwarded: HeaderValue,
-}
-
-impl Texts {
-    fn new(chain: Option<&HeaderValue>, peer: IpAddr, client: IpAddr, host: Option<&HeaderValue>, https: bool) -> Self {
-        let mut buffer = BytesMut::with_capacity(192).writer();
-        if let Some(chain) = chain {
-            let _ = buffer.write_all(chain.as_bytes());
-            let _ = buffer.write_all(b", ");
-        }
-        let _ = write!(buffer, "{peer}");
-        let chain_end = buffer.get_ref().len();
-        let _ = write!(buffer, "{client}");
-        let client_end = buffer.get_ref().len();
-        // RFC 7239, section 4: addresses of version 6 and hosts with a port are quoted.
-        let _ = match client {
-            IpAddr::V4(ip) => write!(buffer, "for={ip}"),
-            IpAddr::V6(ip) => write!(buffer, "for=\"[{ip}]\""),
-        };
-        if let Some(host) = host.filter(|h| h.as_bytes().iter().all(|b| *b != b'"' && *b != b'\\')) {
-            let _ = buffer.write_all(b";host=\"");
-            let _ = buffer.write_all(host.as_bytes());
-            let _ = buffer.write_all(b"\"");
-        }
-        let _ = write!(buffer, ";proto={}", scheme(https));
-        let mut rest = buffer.into_inner().freeze();
-        let mut cut = |len: usize| {
-            HeaderValue::from_maybe_shared(rest.split_to(len)).unwrap_or(HeaderValue::from_static("unknown"))
-        };
-        let chain = cut(chain_end);
-        let client = cut(client_end - chain_end);
-        let forwarded = HeaderValue::from_maybe_shared(rest).unwrap_or(HeaderValue::from_static("for=unknown"));
-        Self { chain, client, forwarded }
-    }
 }
 
 /// A new trace (W3C Trace Context, version 00) whose trace id is our request id: not sampled, the upstream decides.
@@ -117,6 +89,8 @@ fn traceparent(id: &[u8]) -> Option<HeaderValue> {
 mod tests {
     use super::*;
     use crate::pipeline::client_addr::Forwarded;
+    use crate::pipeline::connection::Connection;
+    use std::sync::Arc;
     use std::time::Instant;
 
     fn announced(forwarded: &[(&'static str, &'static str)], peer: &str, trusted: &str) -> HeaderMap {
@@ -126,7 +100,7 @@ mod tests {
         }
         let peer: std::net::SocketAddr = peer.parse().unwrap();
         let id = HeaderValue::from_static("0123456789abcdef0123456789abcdef");
-        let exchange = Exchange::new(peer, id, Instant::now());
+        let exchange = Exchange::new(Arc::new(Connection::new(peer)), id, Instant::now());
         let _ = exchange.forwarded.set(Forwarded::read(&[trusted.parse().unwrap()], peer.ip(), &sent));
         let mut headers = HeaderMap::new();
         headers.insert(HOST, HeaderValue::from_static("api.example.com"));

@@ -12,7 +12,8 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 
-use http::{Method, Request, Response};
+use http::header::HOST;
+use http::{HeaderValue, Method, Request, Response};
 use http_body::Body as HttpBody;
 use hyper::body::Incoming;
 use tokio::time::{Instant, sleep_until};
@@ -37,6 +38,12 @@ pub(super) async fn forward(pool: Arc<Pool>, outbound: Outbound) -> Result<Respo
 
     // The configuration has at least one server.
     let mut index = upstream.choose(affinity, None).unwrap_or(0);
+    // A client of HTTP/1.0 need not name a host, but we speak 1.1 (RFC 9112 section 3.2).
+    if !request.headers().contains_key(HOST)
+        && let Ok(host) = HeaderValue::from_str(upstream.backends()[index].authority().as_str())
+    {
+        request.headers_mut().insert(HOST, host);
+    }
     let mut moved = false;
     let mut fresh = false;
     loop {

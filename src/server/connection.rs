@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use http::HeaderValue;
@@ -18,8 +18,13 @@ use crate::gateway::{Connection, ConnectionLimits, Inbound, Worker};
 use super::drain::Watch;
 use super::guard::{Guard, Limits};
 
-/// How long an idle connection is kept after the drain has started.
+/// How long a connection must have been idle after the drain has started before it is closed: a request may be on its way
+/// to us on it, and gets its answer, with `Connection: close`. Counted from its last answer too, because the head of that
+/// one may have gone out before the drain, promising another.
 const IDLE_GRACE: Duration = Duration::from_secs(1);
+
+/// How often it is looked at meanwhile.
+const IDLE_CHECK: Duration = Duration::from_millis(200);
 
 /// Smallest read buffer that hyper accepts, bytes.
 const MIN_BUFFER: usize = 8 * 1024;
@@ -27,7 +32,7 @@ const MIN_BUFFER: usize = 8 * 1024;
 /// Serves one connection until it ends, or until its current answer is sent when the drain starts.
 pub async fn serve(stream: TcpStream, peer: SocketAddr, worker: Arc<Worker>, mut drain: Watch) {
     let _open = Open::new(&worker);
-    let connection = Arc::new(Connection { peer, busy: AtomicBool::new(false) });
+    let connection = Arc::new(Connection::new(peer));
     let limits = worker.connection_limits();
     let ConnectionLimits { max_head, max_uri, head_timeout, keep_alive } = limits;
     let limits = Limits { max_head, max_uri, head_timeout, keep_alive };
@@ -51,21 +56,14 @@ pub async fn serve(stream: TcpStream, peer: SocketAddr, worker: Arc<Worker>, mut
     http.max_buf_size((limits.max_head + MIN_BUFFER).max(64 * 1024)).keep_alive(true);
     let serving = http.serve_connection(TokioIo::new(guard), service);
     tokio::pin!(serving);
-    let mut draining = false;
+    let drained = quiet(&connection, &mut drain);
+    tokio::pin!(drained);
     let mut told_to_end = false;
-    let idle_grace = tokio::time::sleep(Duration::ZERO);
-    tokio::pin!(idle_grace);
     let ended = loop {
         tokio::select! {
             biased;
             ended = &mut serving => break ended,
-            () = drain.started(), if !draining => {
-                draining = true;
-                // An idle connection may have a request on its way to us: it gets its answer, with `Connection: close`.
-                let grace = if connection.busy.load(Ordering::Relaxed) { Duration::ZERO } else { IDLE_GRACE };
-                idle_grace.as_mut().reset(tokio::time::Instant::now() + grace);
-            }
-            () = &mut idle_grace, if draining && !told_to_end => {
+            () = &mut drained, if !told_to_end => {
                 told_to_end = true;
                 serving.as_mut().graceful_shutdown();
             }
@@ -76,6 +74,16 @@ pub async fn serve(stream: TcpStream, peer: SocketAddr, worker: Arc<Worker>, mut
         && !error.is_canceled()
     {
         tracing::debug!(%error, "a connection broke off");
+    }
+}
+
+/// Waits for the drain, and then until the connection has been idle for [`IDLE_GRACE`].
+async fn quiet(connection: &Connection, drain: &mut Watch) {
+    drain.started().await;
+    let mut idle = Duration::ZERO;
+    while idle < IDLE_GRACE {
+        tokio::time::sleep(IDLE_CHECK).await;
+        idle = if connection.busy.load(Ordering::Relaxed) { Duration::ZERO } else { idle + IDLE_CHECK };
     }
 }
 

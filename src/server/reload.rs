@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -18,43 +18,61 @@ use crate::gateway::Gateway;
 /// How long a save may take: some editors write in several steps.
 const SETTLE: Duration = Duration::from_millis(100);
 
+/// SIGHUP, caught. Uncaught it would end the process.
+#[derive(Debug)]
+pub struct Hangup(Signal);
+
+impl Hangup {
+    /// Starts catching.
+    ///
+    /// # Errors
+    /// When signals cannot be caught.
+    pub fn catch() -> std::io::Result<Self> {
+        signal(SignalKind::hangup()).map(Self)
+    }
+}
+
 /// Reloads on SIGHUP and on save until it is dropped.
 #[derive(Debug)]
 pub struct Triggers(JoinHandle<()>);
 
 impl Triggers {
     /// Starts to listen. Without a watcher (no inotify left) SIGHUP and `wxgate reload` still work, and the log says so.
-    ///
-    /// # Errors
-    /// When the signal cannot be caught.
-    pub fn start(gateway: &Arc<Gateway>) -> std::io::Result<Self> {
-        let mut hangup = signal(SignalKind::hangup())?;
+    pub fn start(gateway: &Arc<Gateway>, Hangup(mut hangup): Hangup) -> Self {
         let gateway = Arc::clone(gateway);
         let path = gateway.current().config.source.clone();
         let (events, mut saved) = mpsc::channel::<()>(1);
-        let watcher = watch(&path, events);
-        let mut content = config::read(&path).ok();
-        Ok(Self(tokio::spawn(async move {
-            let _watcher = watcher;
+        let watcher = watch(&path, events.clone());
+        // What was saved between the start's own reading and the first watching would be missed.
+        let _ = events.try_send(());
+        let mut refused = None;
+        Self(tokio::spawn(async move {
+            let _alive = (watcher, events);
             loop {
                 tokio::select! {
                     Some(()) = hangup.recv() => {}
                     Some(()) = saved.recv() => {
                         tokio::time::sleep(SETTLE).await;
                         while saved.try_recv().is_ok() {}
-                        let now = config::read(&path).ok();
-                        if now == content {
+                        // No file: it is being replaced, and another event will tell.
+                        let Some(now) = content(&path) else { continue };
+                        if Some(now) == refused || now == gateway.current().config.digest {
                             continue;
                         }
                     }
                     else => return,
                 }
-                content = config::read(&path).ok();
+                let now = content(&path);
                 // Refused or not, the gateway has said so in its log and counted it.
-                let _ = gateway.reload().await;
+                refused = if gateway.reload().await.is_err() { now } else { None };
             }
-        })))
+        }))
     }
+}
+
+/// What the file holds now.
+fn content(path: &Path) -> Option<u64> {
+    config::read(path).ok().map(|text| config::digest(&text))
 }
 
 impl Drop for Triggers {

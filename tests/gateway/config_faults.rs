@@ -84,8 +84,11 @@ fn the_defaults_written_in_the_shipped_file_are_those_of_the_code() {
         }
     }
     assert!(defaults > 30, "only {defaults} defaults are written out");
-    let written = read(written).unwrap_or_else(|faults| panic!("{faults}"));
-    assert_eq!(format!("{written:#?}"), format!("{:#?}", read(shipped()).unwrap()));
+    let mut written = read(written).unwrap_or_else(|faults| panic!("{faults}"));
+    let shipped = read(shipped()).unwrap();
+    // The texts differ, on purpose; what they mean must not.
+    written.digest = shipped.digest;
+    assert_eq!(format!("{written:#?}"), format!("{shipped:#?}"));
 }
 
 #[test]

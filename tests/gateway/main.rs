@@ -2,7 +2,27 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr)]
 
 mod architecture;
+mod command_line;
 mod config_faults;
+mod crash;
+mod demo;
+mod drain;
+mod forward;
+mod framing;
+mod identity;
 mod limit;
 mod login;
+mod login_input;
+mod login_wechat;
+mod logout;
+mod member;
+mod path;
+mod refresh;
+mod reload;
+mod route;
+mod secrets;
+mod store_file;
 mod support;
+mod token;
+mod token_keys;
+mod well_known;

@@ -43,6 +43,7 @@ pub(super) fn file(file: File, path: &Path, report: &mut Report<'_>) -> Config {
 
     Config {
         source,
+        digest: 0,
         server,
         admin,
         internal,

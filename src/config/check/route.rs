@@ -154,7 +154,7 @@ fn prefix(text: &str, pattern: Option<&PathPattern>) -> Result<String, Wrong> {
 
 /// Whether two routes can match one request and neither is more specific.
 ///
-/// The path decides first, then the host, then the methods: a route that names hosts or methods is more specific than
+/// The host decides first, then the path, then the methods (`pipeline::matcher`): a route that names hosts or methods is more specific than
 /// one that takes any, a longer host suffix than a shorter one. What is left is the same shape of path, with a host
 /// pattern and a method in common, or with neither limited.
 fn ties(a: &Route, b: &Route) -> bool {

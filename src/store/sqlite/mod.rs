@@ -56,9 +56,11 @@ impl Default for Limits {
 /// The embedded store: an open database file. Implements [`Members`](super::Members) and
 /// [`Sessions`](super::Sessions). Dropped, it finishes the jobs that are queued, closes the file and frees the lock.
 pub struct Sqlite {
-    // Dropped in this order: the lock goes last, when nothing has the file open.
-    writer: Writer,
+    // Dropped in this order. The writer closes after the readers: whoever closes last moves the log into the file, and of
+    // readers that close at the same moment each takes the other for a user still there, so that the log would stay. The
+    // lock goes last, when nothing has the file open.
     readers: Readers,
+    writer: Writer,
     birth_mark: String,
     file: file::Claim,
 }
@@ -83,7 +85,7 @@ impl Sqlite {
         let no_thread = |source| OpenError::Io { path: file.path().to_path_buf(), source };
         let readers = Readers::start(readers, limits).map_err(no_thread)?;
         let writer = Writer::start(connection, limits).map_err(no_thread)?;
-        Ok(Arc::new(Self { writer, readers, birth_mark, file }))
+        Ok(Arc::new(Self { readers, writer, birth_mark, file }))
     }
 
     /// Drawn at random when the database was made: another mark is another database, also under the same name.

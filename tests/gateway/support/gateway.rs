@@ -21,6 +21,14 @@ use super::upstream::Upstream;
 pub(crate) const APPID: &str = "wx0123456789abcdef";
 /// Its secret; must never be seen anywhere.
 pub(crate) const SECRET: &str = "planted-app-secret-5e0c1d";
+/// An app that WeChat knows too; a test that wants the gateway to serve it adds [`OTHER_APP`] to its tables.
+pub(crate) const OTHER_APPID: &str = "wxfedcba9876543210";
+/// Its table.
+pub(crate) const OTHER_APP: &str = r#"
+[[app]]
+appid = "wxfedcba9876543210"
+secret = "planted-other-secret-77aa31"
+"#;
 /// When a test's clock starts: 2026-11-21T00:00:00Z.
 pub(crate) const START: i64 = 1_795_219_200;
 
@@ -32,6 +40,24 @@ impl Log {
     /// Everything so far.
     pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned()
+    }
+
+    /// The first line that `wanted` is true of; waits for it to be written. Every line must be a JSON object.
+    pub(crate) async fn until_line(&self, wanted: impl Fn(&Value) -> bool) -> Value {
+        let find = async {
+            loop {
+                let text = self.text();
+                // The last line may be half written.
+                let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+                let mut lines =
+                    whole.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}")));
+                if let Some(line) = lines.find(|line| wanted(line)) {
+                    return line;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(super::DEADLINE, find).await.unwrap_or_else(|_| panic!("no such line in {}", self.text()))
     }
 }
 
@@ -94,15 +120,25 @@ impl Gateway {
 
     /// As [`Gateway::with`], in a folder that may hold the data of an earlier one.
     pub(crate) async fn in_dir(dir: TempDir, tables: &str) -> Self {
+        Self::assemble(dir, None, tables).await
+    }
+
+    /// As [`Gateway::with`], where this address stands in for WeChat.
+    pub(crate) async fn with_wechat_at(api_base: &str, tables: &str) -> Self {
+        Self::assemble(tempfile::tempdir().unwrap(), Some(api_base), tables).await
+    }
+
+    async fn assemble(dir: TempDir, api_base: Option<&str>, tables: &str) -> Self {
         let clock = Clock::manual(Timestamp::from_secs(START));
         let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
-        let apps = vec![(AppId::parse(APPID).unwrap(), Secret::new(SECRET.to_owned()))];
+        let app = |appid: &str, secret: &str| (AppId::parse(appid).unwrap(), Secret::new(secret.to_owned()));
+        let apps = vec![app(APPID, SECRET), app(OTHER_APPID, "planted-other-secret-77aa31")];
         let simulator = SimulatorConfig { listen: loopback, clock: clock.clone(), apps: Some(apps) };
         let wechat = Simulator::start(simulator).await.unwrap();
         let upstream = Upstream::echo().await;
         let log = Log::default();
         let path = dir.path().join("gateway.toml");
-        let text = configuration(&wechat.api_base(), upstream.address(), tables);
+        let text = configuration(api_base.unwrap_or(&wechat.api_base()), upstream.address(), tables);
         std::fs::write(&path, &text).unwrap();
         let config = config::parse(&text, &path, &Environment::of([])).unwrap_or_else(|faults| panic!("{faults}"));
         let writer = LogWriter::to(Format::Json, Box::new(log.clone()));
@@ -167,12 +203,18 @@ impl Gateway {
         self.running.take().expect("stopped twice").stop().await
     }
 
-    /// Stops it and starts another in the same folder.
-    pub(crate) async fn restart(mut self, tables: &str) -> Self {
+    /// Stops it and waits until its database is closed; gives back its folder.
+    pub(crate) async fn end(mut self) -> TempDir {
         self.stop().await;
         let dir = std::mem::replace(&mut self.dir, tempfile::tempdir().unwrap());
         drop(self);
-        Self::in_dir(dir, tables).await
+        until_free(&dir.path().join("wxgate.db.lock")).await;
+        dir
+    }
+
+    /// Stops it and starts another in the same folder.
+    pub(crate) async fn restart(self, tables: &str) -> Self {
+        Self::in_dir(self.end().await, tables).await
     }
 
     /// Waits until a figure of the metrics page is at least `n`; the name with its labels.
@@ -191,9 +233,21 @@ impl Gateway {
     }
 }
 
+/// Waits until nobody holds this lock: what was left of a stopped gateway's tasks has gone.
+async fn until_free(lock: &std::path::Path) {
+    let lock = std::fs::File::open(lock).unwrap();
+    let wait = async {
+        while lock.try_lock().is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(super::DEADLINE, wait).await.expect("the stopped gateway never let go of its database");
+}
+
 fn configuration(api_base: &str, upstream: SocketAddr, tables: &str) -> String {
     // Lines such as `server.max_uri = …` stand before the first table.
-    let at = tables.find('[').unwrap_or(tables.len());
+    let starts = |line: &&str| line.trim_start().starts_with('[');
+    let at = tables.split_inclusive('\n').take_while(|line| !starts(line)).map(str::len).sum();
     let (top, tables) = tables.split_at(at);
     let own = |section: &str| -> String {
         let prefix = format!("{section}.");

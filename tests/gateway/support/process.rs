@@ -51,8 +51,20 @@ impl Process {
 
     /// `wxgate` with these arguments, in a folder of the test's own, which outlives the process.
     pub(crate) fn wxgate_in(folder: &Path, args: &[&str]) -> Self {
+        Self::wxgate_with(folder, args, &[])
+    }
+
+    /// As [`Process::wxgate_in`], with these variables in its environment.
+    pub(crate) fn wxgate_with(folder: &Path, args: &[&str], environment: &[(&str, &str)]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_wxgate"));
-        command.args(args).current_dir(folder);
+        command.args(args).current_dir(folder).env_remove("WXGATE_LOG").envs(environment.iter().copied());
+        Self::start(command, folder)
+    }
+
+    /// A shell script in this folder.
+    pub(crate) fn shell(folder: &Path, script: &str) -> Self {
+        let mut command = Command::new("sh");
+        command.arg("-c").arg(script).current_dir(folder);
         Self::start(command, folder)
     }
 
@@ -157,18 +169,16 @@ fn collect(
 mod tests {
     use super::*;
 
-    fn shell(script: &str) -> Process {
+    fn shell_in_own_folder(script: &str) -> Process {
         let folder = TempDir::new().unwrap();
-        let mut command = Command::new("sh");
-        command.arg("-c").arg(script).current_dir(folder.path());
-        let mut process = Process::start(command, folder.path());
+        let mut process = Process::shell(folder.path(), script);
         process._own_folder = Some(folder);
         process
     }
 
     #[tokio::test]
     async fn lines_of_both_streams_arrive_as_they_are_written() {
-        let mut process = shell("echo port=81; echo warning >&2; exec tail -f /dev/null");
+        let mut process = shell_in_own_folder("echo port=81; echo warning >&2; exec tail -f /dev/null");
         assert_eq!(process.line(|line| line.strip_prefix("port=").map(str::to_owned)).await, "81");
         process.line(|line| (line == "warning").then_some(())).await;
         process.kill();
@@ -177,7 +187,7 @@ mod tests {
 
     #[tokio::test]
     async fn signals_reach_the_process_and_its_code_comes_back() {
-        let mut process = shell(
+        let mut process = shell_in_own_folder(
             "tail -f /dev/null >/dev/null 2>&1 & trap 'echo reloaded' HUP; \
              trap 'kill $!; echo drained; exit 7' TERM; echo ready; while :; do wait; done",
         );

@@ -38,7 +38,8 @@ use crate::token::mint::Minter;
 use crate::token::verify::Verifier;
 use crate::wechat;
 
-pub use crate::pipeline::trace::{Connection, Inbound, Traced};
+pub use crate::pipeline::connection::Connection;
+pub use crate::pipeline::trace::{Inbound, Traced};
 pub use kept::Kept;
 pub use reload::{ReloadError, Reloaded};
 

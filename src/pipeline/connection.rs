@@ -1,0 +1,63 @@
+//! What the requests of one client connection share: who is connected, as an address and as the texts that every request
+//! would otherwise write anew.
+
+use std::fmt::Write as _;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::OnceLock;
+use std::sync::atomic::AtomicBool;
+
+use http::HeaderValue;
+
+/// One client connection.
+#[derive(Debug)]
+pub struct Connection {
+    peer: SocketAddr,
+    peer_text: HeaderValue,
+    /// `Forwarded` for the host of the first request; the others mostly ask for the same.
+    forwarded: OnceLock<(HeaderValue, HeaderValue)>,
+    /// Whether an answer is under way. The guard reads it: silence of a client that waits is not idleness.
+    pub busy: AtomicBool,
+}
+
+impl Connection {
+    /// Of this peer.
+    pub fn new(peer: SocketAddr) -> Self {
+        let peer_text = ip_text(peer.ip().to_canonical());
+        Self { peer, peer_text, forwarded: OnceLock::new(), busy: AtomicBool::new(false) }
+    }
+
+    /// Who is connected: a client, or a proxy in front of us. An IPv4 address is one, however it came.
+    pub fn peer(&self) -> IpAddr {
+        self.peer.ip().to_canonical()
+    }
+
+    /// The peer's address as text.
+    pub fn peer_text(&self) -> &HeaderValue {
+        &self.peer_text
+    }
+
+    /// `Forwarded` (RFC 7239) of a client that is connected directly and asks for `host` without TLS.
+    pub fn forwarded(&self, host: &HeaderValue) -> HeaderValue {
+        let (known, value) = self.forwarded.get_or_init(|| (host.clone(), forwarded(self.peer(), Some(host), false)));
+        if known == host { value.clone() } else { forwarded(self.peer(), Some(host), false) }
+    }
+}
+
+/// An address as a header value.
+pub fn ip_text(ip: IpAddr) -> HeaderValue {
+    HeaderValue::from_str(&ip.to_string()).unwrap_or(HeaderValue::from_static("unknown"))
+}
+
+/// The value of `Forwarded`. Addresses of version 6 are quoted (RFC 7239, section 6), and so is the host, for its port.
+pub fn forwarded(client: IpAddr, host: Option<&HeaderValue>, https: bool) -> HeaderValue {
+    let mut text = String::with_capacity(96);
+    let _ = match client {
+        IpAddr::V4(ip) => write!(text, "for={ip}"),
+        IpAddr::V6(ip) => write!(text, "for=\"[{ip}]\""),
+    };
+    if let Some(host) = host.and_then(|h| h.to_str().ok()).filter(|h| !h.contains(['"', '\\'])) {
+        let _ = write!(text, ";host=\"{host}\"");
+    }
+    let _ = write!(text, ";proto={}", if https { "https" } else { "http" });
+    HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("for=unknown"))
+}

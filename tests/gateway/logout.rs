@@ -1,0 +1,171 @@
+//! Logout and revocation: the end of a session is on disk before it is answered, and in force at once.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::support::gateway::{Answer, Gateway, Member, ROUTES};
+
+/// Logout with an access token, and this body if any.
+async fn logout(gateway: &Gateway, token: Option<&str>, body: Option<Value>) -> Answer {
+    let mut request = gateway.client().post(gateway.url("/auth/logout"));
+    if let Some(token) = token {
+        request = request.bearer_auth(token);
+    }
+    if let Some(body) = body {
+        request = request.json(&body);
+    }
+    Answer::of(request.send().await.unwrap()).await
+}
+
+async fn revoke(gateway: &Gateway, form: &str) -> Answer {
+    let request = gateway.client().post(gateway.url("/auth/revoke")).body(form.to_owned());
+    Answer::of(request.header("content-type", "application/x-www-form-urlencoded").send().await.unwrap()).await
+}
+
+/// Neither token of the member does anything any more.
+async fn assert_gone(gateway: &Gateway, member: &Member) {
+    let proxied = gateway.get("/api/x", Some(member.token())).await;
+    assert_eq!((proxied.status, proxied.code().as_str()), (401, "token_revoked"));
+    assert_eq!(gateway.get("/auth/me", Some(member.token())).await.code(), "token_revoked");
+    let refresh = gateway.post("/auth/refresh", &json!({ "refresh_token": member.refresh() })).await;
+    assert_eq!((refresh.status, refresh.code().as_str()), (401, "token_revoked"));
+}
+
+async fn assert_alive(gateway: &Gateway, member: &Member) {
+    assert_eq!(gateway.get("/api/x", Some(member.token())).await.status, 200);
+    assert_eq!(gateway.get("/auth/me", Some(member.token())).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_logout_with_the_access_token_ends_the_session_at_once() {
+    let gateway = Gateway::start().await;
+    let (alice, tablet) = (gateway.login("alice").await, gateway.login("alice").await);
+    assert_alive(&gateway, &alice).await;
+    let answer = logout(&gateway, Some(alice.token()), None).await;
+    assert_eq!((answer.status, answer.body.as_str()), (204, ""));
+    assert_gone(&gateway, &alice).await;
+    assert_alive(&gateway, &tablet).await;
+}
+
+#[tokio::test]
+async fn a_logout_with_the_refresh_token_ends_the_session_at_once() {
+    let gateway = Gateway::start().await;
+    let alice = gateway.login("alice").await;
+    assert_eq!(logout(&gateway, None, Some(json!({ "refresh_token": alice.refresh() }))).await.status, 204);
+    assert_gone(&gateway, &alice).await;
+}
+
+#[tokio::test]
+async fn a_used_refresh_token_still_names_its_session() {
+    let gateway = Gateway::start().await;
+    let alice = gateway.login("alice").await;
+    let fresh = gateway.post("/auth/refresh", &json!({ "refresh_token": alice.refresh() })).await;
+    assert_eq!(logout(&gateway, None, Some(json!({ "refresh_token": alice.refresh() }))).await.status, 204);
+    assert_gone(&gateway, &Member { answer: fresh.json() }).await;
+}
+
+#[tokio::test]
+async fn logging_out_of_all_devices_spans_this_member_and_no_other() {
+    let gateway = Gateway::start().await;
+    let (phone, tablet, bob) = (gateway.login("alice").await, gateway.login("alice").await, gateway.login("bob").await);
+    assert_eq!(logout(&gateway, Some(phone.token()), Some(json!({ "all": true }))).await.status, 204);
+    assert_gone(&gateway, &phone).await;
+    assert_gone(&gateway, &tablet).await;
+    assert_alive(&gateway, &bob).await;
+    // In the same second: what was opened after the end is not hit by it.
+    assert_alive(&gateway, &gateway.login("alice").await).await;
+}
+
+#[tokio::test]
+async fn all_with_a_refresh_token_spans_the_same() {
+    let gateway = Gateway::start().await;
+    let (phone, tablet) = (gateway.login("alice").await, gateway.login("alice").await);
+    let body = json!({ "refresh_token": phone.refresh(), "all": true });
+    assert_eq!(logout(&gateway, None, Some(body)).await.status, 204);
+    assert_gone(&gateway, &phone).await;
+    assert_gone(&gateway, &tablet).await;
+}
+
+#[tokio::test]
+async fn logging_out_twice_is_no_fault() {
+    let gateway = Gateway::start().await;
+    let alice = gateway.login("alice").await;
+    for _ in 0..2 {
+        assert_eq!(logout(&gateway, Some(alice.token()), None).await.status, 204);
+        assert_eq!(logout(&gateway, None, Some(json!({ "refresh_token": alice.refresh() }))).await.status, 204);
+    }
+    gateway.until_metric("wxgate_logouts_total", 1).await;
+}
+
+#[tokio::test]
+async fn an_expired_access_token_still_ends_its_session() {
+    let gateway = Gateway::start().await;
+    let alice = gateway.login("alice").await;
+    gateway.clock.advance(Duration::from_secs(7200));
+    assert_eq!(gateway.get("/api/x", Some(alice.token())).await.code(), "token_expired");
+    assert_eq!(logout(&gateway, Some(alice.token()), None).await.status, 204);
+    let refresh = gateway.post("/auth/refresh", &json!({ "refresh_token": alice.refresh() })).await;
+    assert_eq!((refresh.status, refresh.code().as_str()), (401, "token_revoked"));
+}
+
+#[tokio::test]
+async fn a_logout_needs_a_token_that_is_one() {
+    let gateway = Gateway::start().await;
+    let alice = gateway.login("alice").await;
+    let none = logout(&gateway, None, None).await;
+    assert_eq!((none.status, none.code().as_str()), (401, "token_missing"));
+    let forged = format!("{}x", alice.token());
+    assert_eq!(logout(&gateway, Some(&forged), None).await.code(), "token_invalid");
+    assert_eq!(logout(&gateway, None, Some(json!({ "refresh_token": "x" }))).await.code(), "refresh_invalid");
+    for wrong in [json!({ "refresh_token": 7 }), json!({ "all": "yes" }), json!({ "all": 1 }), json!([]), json!("x")] {
+        let answer = logout(&gateway, Some(alice.token()), Some(wrong.clone())).await;
+        assert_eq!((answer.status, answer.code().as_str()), (400, "invalid_request"), "{wrong}");
+    }
+    assert_alive(&gateway, &alice).await;
+}
+
+#[tokio::test]
+async fn what_was_ended_stays_ended_after_a_restart() {
+    let gateway = Gateway::start().await;
+    let (alice, tablet, bob) = (gateway.login("alice").await, gateway.login("alice").await, gateway.login("bob").await);
+    assert_eq!(logout(&gateway, Some(alice.token()), None).await.status, 204);
+    assert_eq!(revoke(&gateway, &format!("token={}", bob.refresh())).await.status, 200);
+    let gateway = gateway.restart(ROUTES).await;
+    assert_gone(&gateway, &alice).await;
+    assert_gone(&gateway, &bob).await;
+    assert_alive(&gateway, &tablet).await;
+}
+
+#[tokio::test]
+async fn revocation_takes_either_kind_of_token() {
+    let gateway = Gateway::start().await;
+    let (alice, bob) = (gateway.login("alice").await, gateway.login("bob").await);
+    let answer = revoke(&gateway, &format!("token={}&token_type_hint=refresh_token", alice.token())).await;
+    assert_eq!((answer.status, answer.body.as_str()), (200, ""));
+    assert_gone(&gateway, &alice).await;
+    assert_eq!(revoke(&gateway, &format!("token_type_hint=access_token&token={}", bob.refresh())).await.status, 200);
+    assert_gone(&gateway, &bob).await;
+}
+
+#[tokio::test]
+async fn revocation_of_what_is_no_token_is_answered_like_any_other() {
+    let gateway = Gateway::start().await;
+    let alice = gateway.login("alice").await;
+    for token in ["x", "", "a.b.c", "%00%ff", &"y".repeat(20_000)] {
+        assert_eq!(revoke(&gateway, &format!("token={token}")).await.status, 200);
+    }
+    assert_alive(&gateway, &alice).await;
+}
+
+#[tokio::test]
+async fn a_revocation_without_one_token_is_not_well_formed() {
+    let gateway = Gateway::start().await;
+    let alice = gateway.login("alice").await;
+    let twice = format!("token={0}&token={0}", alice.token());
+    for form in ["", "toke=x", &format!("{{\"token\":\"{}\"}}", alice.token()), &twice] {
+        let answer = revoke(&gateway, form).await;
+        assert_eq!((answer.status, answer.code().as_str()), (400, "invalid_request"), "{form}");
+    }
+    assert_alive(&gateway, &alice).await;
+}

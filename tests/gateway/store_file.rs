@@ -1,0 +1,108 @@
+//! The files that the gateway keeps: for the owner alone, one gateway at a time, and refused when they are not whole.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use crate::support::place::Place;
+use crate::support::process::{Exit, Process};
+
+fn mode(path: &Path) -> u32 {
+    std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+/// Starts the gateway, which must fail; what it says.
+async fn failed_start(place: &Place) -> String {
+    let mut process = Process::wxgate_in(place.path(), &["serve"]);
+    let exit = process.exit().await;
+    let output = process.output();
+    assert_eq!(exit, Exit::Code(1), "{output:#?}");
+    assert!(output.stdout.is_empty(), "{output:#?}");
+    let said = output.stderr.join("\n");
+    assert!(!said.contains("panicked") && !said.contains("wxgate is ready"), "{said}");
+    said
+}
+
+/// A place where somebody has logged in, stopped.
+async fn used() -> Place {
+    let place = Place::new("").await;
+    let mut served = place.serve().await;
+    for n in 0..20 {
+        let code = place.wechat.issue_code(None, &format!("user{n}"));
+        served.caller().login(&code).await.expect("an answer");
+    }
+    served.process.terminate();
+    assert_eq!(served.process.exit().await, Exit::Code(0));
+    place
+}
+
+#[tokio::test]
+async fn database_and_keys_are_for_the_owner_alone() {
+    let place = Place::new("").await;
+    let _served = place.serve().await;
+    let data = place.path().join("data");
+    assert_eq!((mode(&data.join("keys")), mode(&data)), (0o700, 0o700));
+    let mut names = Vec::new();
+    for folder in [&data, &data.join("keys")] {
+        for entry in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
+            if entry.file_type().unwrap().is_file() {
+                assert_eq!(mode(&entry.path()), 0o600, "{}", entry.path().display());
+                names.push(entry.file_name().into_string().unwrap());
+            }
+        }
+    }
+    for expected in ["wxgate.db", "admin.token", "refresh.key", "sealing.key", "log.key", "ring.json"] {
+        assert!(names.iter().any(|name| name == expected), "{expected} is not among {names:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_database_that_is_not_whole_stops_the_start_and_is_left_as_it_is() {
+    let place = used().await;
+    let path = place.path().join("data/wxgate.db");
+    let whole = std::fs::read(&path).unwrap();
+    let scribbled = {
+        let mut bytes = whole.clone();
+        bytes[4096..8192].fill(0xa5);
+        bytes
+    };
+    for (what, bytes) in [
+        ("empty", Vec::new()),
+        ("cut", whole[..whole.len() / 2].to_vec()),
+        ("scribbled", scribbled),
+        ("something else", b"a shopping list".to_vec()),
+    ] {
+        std::fs::write(&path, &bytes).unwrap();
+        let said = failed_start(&place).await;
+        assert!(said.contains("wxgate.db is damaged") && said.contains("restore it from a backup"), "{what}: {said}");
+        assert!(std::fs::read(&path).unwrap() == bytes, "{what}: the file was changed");
+    }
+    std::fs::write(&path, &whole).unwrap();
+    place.serve().await;
+}
+
+#[tokio::test]
+async fn a_key_that_others_may_read_or_that_is_damaged_stops_the_start() {
+    let place = used().await;
+    let key = place.path().join("data/keys/refresh.key");
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let said = failed_start(&place).await;
+    assert!(said.contains("refresh.key") && said.contains("chmod 600"), "{said}");
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
+    for name in ["refresh.key", "sealing.key", "ring.json", "admin.token"] {
+        let path = place.path().join("data/keys").join(name);
+        let whole = std::fs::read(&path).unwrap();
+        std::fs::write(&path, b"half").unwrap();
+        let said = failed_start(&place).await;
+        assert!(said.contains(name), "{name}: {said}");
+        std::fs::write(&path, whole).unwrap();
+    }
+    place.serve().await;
+}
+
+#[tokio::test]
+async fn a_second_gateway_on_the_same_database_is_told_so() {
+    let place = Place::new("").await;
+    let _first = place.serve().await;
+    let said = failed_start(&place).await;
+    assert!(said.contains("is in use by another gateway"), "{said}");
+}
