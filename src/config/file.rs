@@ -304,6 +304,27 @@ pub struct Upstream {
     pub balance: Option<Balance>,
     /// How long a connect may take. Default: "2s".
     pub connect_timeout: Option<Duration>,
+    /// How its servers are asked whether they are well. Default: not at all.
+    pub health: Option<Health>,
+}
+
+/// How servers are asked whether they are well.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Health {
+    /// Path that is asked with GET; 2xx and 3xx are good answers. Required.
+    #[schemars(required, example = &"/healthz")]
+    pub path: Option<String>,
+    /// How often. Default: "5s".
+    pub interval: Option<Duration>,
+    /// How long an answer may take. Default: "2s".
+    pub timeout: Option<Duration>,
+    /// Good answers in a row until a server that is down is up. Default: 2.
+    #[schemars(range(min = 1, max = 100), example = 2)]
+    pub healthy: Option<i64>,
+    /// Bad answers in a row until a server that is up is down. Default: 3.
+    #[schemars(range(min = 1, max = 100), example = 3)]
+    pub unhealthy: Option<i64>,
 }
 
 /// Which request goes to which upstream, and what it needs.

@@ -33,7 +33,6 @@ const KEYS: &[Planned] = &[
     planned("login.hook"),
     planned("app.push"),
     planned_off("app.origins", "[]"),
-    planned("upstream.health"),
     planned_off("route.cookie", "false"),
     planned_off("route.assertion", "false"),
     planned_off("route.retry", "false"),

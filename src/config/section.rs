@@ -276,6 +276,23 @@ pub struct Upstream {
     pub balance: Balance,
     /// How long a connect may take.
     pub connect_timeout: Duration,
+    /// How its servers are asked whether they are well.
+    pub health: Option<Health>,
+}
+
+/// `health` of an `[[upstream]]`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Health {
+    /// What is asked with GET; may have a query.
+    pub path: String,
+    /// How often.
+    pub interval: Duration,
+    /// How long an answer may take.
+    pub timeout: Duration,
+    /// Good answers in a row that make a server that is down up.
+    pub healthy: u32,
+    /// Bad ones that make one that is up down.
+    pub unhealthy: u32,
 }
 
 /// One server of an upstream.

@@ -5,12 +5,13 @@
 //! list of all that outlives a reload, and swaps. On any fault nothing is swapped.
 
 mod endpoints;
+mod figures;
 mod kept;
 mod reload;
 mod to_proxy;
 
 use std::future::Future;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -221,19 +222,6 @@ impl Gateway {
         let proxy = ToProxy::new(forwarder.clone(), Arc::clone(&snapshot.upstreams));
         stack(&layers, Dispatch::new(endpoints, proxy, Arc::clone(&self.kept.draining)))
     }
-
-    #[allow(clippy::cast_precision_loss)] // counts far from 2^53
-    fn register_metrics(self: &Arc<Self>) {
-        let metrics = &self.kept.metrics;
-        let weak = Arc::downgrade(self);
-        metrics.register("wxgate_config_generation", "gauge", "Configurations put in force so far.", move || {
-            weak.upgrade().map(|g| (String::new(), g.current().generation as f64)).into_iter().collect()
-        });
-        let revocations = Arc::clone(&self.kept.revocations);
-        metrics.register("wxgate_revocations", "gauge", "Live revocations held in memory.", move || {
-            vec![(String::new(), revocations.len() as f64)]
-        });
-    }
 }
 
 /// What of `[server]` concerns a connection. Sizes in bytes.
@@ -269,13 +257,18 @@ impl Worker {
         &self,
         inbound: Inbound,
     ) -> impl Future<Output = Result<http::Response<Traced>, std::convert::Infallible>> + use<> {
+        self.in_force().1.call(inbound)
+    }
+
+    /// The stack of the snapshot in force.
+    fn in_force(&self) -> MutexGuard<'_, (Arc<Snapshot>, WorkerStack)> {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         if !std::ptr::eq(Arc::as_ptr(&current.0), Arc::as_ptr(&self.gateway.snapshot.load())) {
             let snapshot = self.gateway.current();
             let stack = self.gateway.stack(&snapshot, &self.observer, &self.forwarder);
             *current = (snapshot, stack);
         }
-        current.1.call(inbound)
+        current
     }
 
     /// The limits of connections, as they are in force.
@@ -304,6 +297,8 @@ impl Worker {
     pub fn tick(&self) {
         self.observer.log.flush();
         self.forwarder.sweep();
+        // A worker without requests lets go of an old snapshot too, and of the health checks that run on its behalf.
+        drop(self.in_force());
     }
 
     /// Hands over what has gathered; the last thing a worker does.

@@ -65,6 +65,8 @@ impl Gateway {
         }
         let changes = changes(&old.config, &new);
         let generation = old.generation + 1;
+        // What the snapshot starts runs where everything else of its kind does.
+        let _on_control = self.control.enter();
         let snapshot = Snapshot::new(new, &self.kept, generation)?;
         self.snapshot.store(Arc::new(snapshot));
         Ok(Reloaded { generation, changes })

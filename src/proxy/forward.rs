@@ -21,6 +21,7 @@ use tokio::time::{Instant, sleep_until};
 use super::connection::Connection;
 use super::error::{Retry, Violation};
 use super::headers::{self, Reuse};
+use super::health::is_bad;
 use super::pool::Pool;
 use super::request_body::{RequestBody, Upload, prepare};
 use super::response_body::{Hold, ResponseBody};
@@ -72,6 +73,11 @@ pub(super) async fn forward(pool: Arc<Pool>, outbound: Outbound) -> Result<Respo
         let wait = Wait { limits: &limits, total, upload: upload.as_deref() };
         match exchange(connection, request, wait).await {
             Ok(response) => {
+                if is_bad(response.status()) {
+                    hold.backend().failed()
+                } else {
+                    hold.backend().answered()
+                }
                 hold.upload = upload;
                 return answer(response, hold, &method, &limits, total).await;
             }

@@ -6,6 +6,7 @@
 //!
 //! ```text
 //! forward ── upstream ── balance        which backend
+//!    │          └── health             and which not
 //!    ├────── pool ────── connection     over which connection (stream: its bytes)
 //!    ├────── request_body               what is sent
 //!    └────── headers ─── response_body  what comes back
@@ -23,6 +24,7 @@ mod connection;
 mod error;
 mod forward;
 mod headers;
+mod health;
 mod pool;
 mod request_body;
 mod response_body;

@@ -152,6 +152,10 @@ fn every_key_says_what_it_says() {
         [("orders", 80), ("::1", 3001)]
     );
 
+    let health = orders.health.as_ref().unwrap();
+    assert_eq!((health.path.as_str(), seconds(health.interval), seconds(health.timeout)), ("/healthz?deep=1", 1., 0.5));
+    assert_eq!((health.healthy, health.unhealthy), (1, 5));
+
     let route = &config.routes[0];
     assert_eq!(route.path.segments.len(), 3);
     assert_eq!(

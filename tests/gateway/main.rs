@@ -9,6 +9,7 @@ mod demo;
 mod drain;
 mod forward;
 mod framing;
+mod health;
 mod identity;
 mod limit;
 mod login;

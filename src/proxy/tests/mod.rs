@@ -103,7 +103,7 @@ impl Gateway {
 
     fn balancing(balance: section::Balance, servers: Vec<section::Backend>) -> Self {
         let connect_timeout = Duration::from_secs(5);
-        let section = section::Upstream { name: "shop".to_owned(), servers, balance, connect_timeout };
+        let section = section::Upstream { name: "shop".to_owned(), servers, balance, connect_timeout, health: None };
         let backends = Backends::new();
         let upstream = Upstream::new(&section, &backends);
         let five = Duration::from_secs(5);

@@ -12,6 +12,7 @@ pub(crate) mod process;
 pub(crate) mod raw;
 pub(crate) mod served;
 pub(crate) mod source;
+pub(crate) mod switch;
 pub(crate) mod upstream;
 
 use std::time::Duration;

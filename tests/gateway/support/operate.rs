@@ -26,4 +26,14 @@ impl Gateway {
         let value = page.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
         value.unwrap_or(0.)
     }
+
+    /// Waits until that value is `wanted`.
+    pub(crate) async fn until_metric_is(&self, name: &str, wanted: f64) {
+        let wait = async {
+            while self.metric(name).await != wanted {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(super::DEADLINE, wait).await.unwrap_or_else(|_| panic!("{name} was never {wanted}"));
+    }
 }
