@@ -11,7 +11,7 @@ use schemars::generate::SchemaSettings;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-use super::section::{Algorithm, AppKind, Auth, Balance, LimitBy};
+use super::section::{Algorithm, AppKind, Auth, Balance, LimitBy, RetryOn};
 use crate::ids;
 
 /// The JSON Schema (draft 2020-12) of `gateway.toml`.
@@ -366,6 +366,24 @@ pub struct Route {
     pub forward_token: Option<bool>,
     /// How often it may be used. Default: no limit.
     pub limit: Option<RouteLimit>,
+    /// When a request is tried again on another server. Default: only when no connection could be opened, once.
+    pub retry: Option<Retry>,
+}
+
+/// When a request is tried again on another server.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Retry {
+    /// How often it is tried in all. Default: 2.
+    #[schemars(range(min = 2, max = 10), example = 2)]
+    pub attempts: Option<i64>,
+    /// What another try may help against. Default: all of them.
+    pub on: Option<Vec<RetryOn>>,
+    /// Methods that may be repeated. Default: GET, HEAD, PUT, DELETE, OPTIONS.
+    #[schemars(example = ["GET", "POST"])]
+    pub methods: Option<Vec<String>>,
+    /// How long one try may take until its response head. Default: what is left of the route's timeout.
+    pub per_try: Option<Duration>,
 }
 
 /// How often a route may be used.

@@ -7,6 +7,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method;
@@ -381,6 +382,46 @@ pub struct Route {
     pub forward_token: bool,
     /// How often it may be used.
     pub limit: Option<Limit>,
+    /// When a request is tried again.
+    pub retry: Option<Arc<Retry>>,
+}
+
+/// `retry` of a `[[route]]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Retry {
+    /// How often it is tried in all; at least 2.
+    pub attempts: u32,
+    /// What another try may help against.
+    pub on: Vec<RetryOn>,
+    /// Methods that may be repeated.
+    pub methods: Vec<Method>,
+    /// How long one try may take until its response head; the route's `timeout` bounds them all.
+    pub per_try: Option<Duration>,
+}
+
+/// What another try may help against.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+pub enum RetryOn {
+    /// No connection: nothing was sent, so this holds in any case.
+    #[serde(rename = "connect")]
+    Connect,
+    /// The connection ended without an answer.
+    #[serde(rename = "reset")]
+    Reset,
+    /// 502 Bad Gateway.
+    #[serde(rename = "502")]
+    BadGateway,
+    /// 503 Service Unavailable.
+    #[serde(rename = "503")]
+    Unavailable,
+    /// 504 Gateway Timeout, or no response head within `per_try`.
+    #[serde(rename = "504")]
+    Timeout,
+}
+
+impl RetryOn {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Connect, Self::Reset, Self::BadGateway, Self::Unavailable, Self::Timeout];
 }
 
 impl Route {

@@ -3,12 +3,15 @@
 use std::sync::Arc;
 
 use crate::metrics::label;
-use crate::proxy::Counters;
+use crate::proxy::{Counters, Upstream};
 
 use super::Gateway;
 
 /// Name, kind, help, and what of a backend's counters it is.
 type Figure = (&'static str, &'static str, &'static str, fn(&Counters) -> u64);
+
+/// Name, help, and what of an upstream it is.
+type UpstreamFigure = (&'static str, &'static str, fn(&Upstream) -> u64);
 
 const BACKEND: [Figure; 5] = [
     ("wxgate_backend_requests_total", "counter", "Attempts to have a backend answer.", |c| c.requests),
@@ -42,6 +45,20 @@ impl Gateway {
         metrics.register("wxgate_backend_up", "gauge", help, move || {
             weak.upgrade().map(|g| g.backends(|_, up| f64::from(u8::from(up)))).unwrap_or_default()
         });
+        let retries: [UpstreamFigure; 2] = [
+            ("wxgate_upstream_retries_total", "Requests that were tried again by their route's policy.", |u| {
+                u.retries().0
+            }),
+            ("wxgate_upstream_retries_refused_total", "Those that were not: over the retry budget.", |u| u.retries().1),
+        ];
+        for (name, help, read) in retries {
+            let weak = Arc::downgrade(self);
+            metrics.register(name, "counter", help, move || {
+                let snapshot = weak.upgrade().map(|g| g.current());
+                let upstreams = snapshot.iter().flat_map(|snapshot| snapshot.upstreams());
+                upstreams.map(|u| (format!("{{upstream={}}}", label(u.name())), read(u) as f64)).collect()
+            });
+        }
     }
 
     /// One line a backend of each upstream.

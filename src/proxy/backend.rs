@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use super::balance::mix;
 use super::health::{self, Change, Probe, Standing};
+use super::retry::Budget;
 use crate::config::section;
 
 /// How long a resolved name is used without asking again: many connects at once ask once, and a moved server is found
@@ -33,6 +34,8 @@ struct Known {
     by_address: HashMap<(String, u16), Weak<Backend>>,
     /// By [`Backend::slot`] and what is asked.
     probes: HashMap<(usize, section::Health), Weak<Probe>>,
+    /// By the upstream's name.
+    budgets: HashMap<String, Weak<Budget>>,
     next: usize,
 }
 
@@ -54,6 +57,18 @@ impl Backends {
         known.next += 1;
         known.by_address.insert(address, Arc::downgrade(&backend));
         backend
+    }
+
+    /// The retry budget of this upstream: the one in use if there is one.
+    pub(super) fn budget(&self, upstream: &str) -> Arc<Budget> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.budgets.retain(|_, budget| budget.strong_count() > 0);
+        if let Some(budget) = known.budgets.get(upstream).and_then(Weak::upgrade) {
+            return budget;
+        }
+        let budget = Arc::new(Budget::default());
+        known.budgets.insert(upstream.to_owned(), Arc::downgrade(&budget));
+        budget
     }
 
     /// The probe of this backend by this section: the one that runs if there is one. A new one needs a runtime.

@@ -9,6 +9,7 @@ use smallvec::SmallVec;
 use super::backend::{Backend, Backends};
 use super::balance::{p2c, rendezvous, round_robin};
 use super::health::Probe;
+use super::retry::Budget;
 use crate::config::section::{self, Balance};
 
 /// An upstream as one configuration describes it. It is replaced by a reload; its backends are not.
@@ -18,6 +19,7 @@ pub struct Upstream {
     backends: Box<[Arc<Backend>]>,
     /// One for each backend, or none at all.
     probes: Box<[Arc<Probe>]>,
+    budget: Arc<Budget>,
     balance: Balance,
     connect_timeout: Duration,
     /// Counts choices: the turn of round robin, and the seed of the next draw.
@@ -34,6 +36,7 @@ impl Upstream {
             name: section.name.clone(),
             probes: section.health.as_ref().map(probe).unwrap_or_default(),
             backends: own,
+            budget: backends.budget(&section.name),
             balance: section.balance,
             connect_timeout: section.connect_timeout,
             turn: AtomicU64::new(0),
@@ -57,6 +60,15 @@ impl Upstream {
 
     pub(super) const fn connect_timeout(&self) -> Duration {
         self.connect_timeout
+    }
+
+    pub(super) fn budget(&self) -> &Budget {
+        &self.budget
+    }
+
+    /// Retries so far, and those that were not made because there were too many.
+    pub fn retries(&self) -> (u64, u64) {
+        self.budget.figures()
     }
 
     /// Whether the `index`-th backend is in the choice: its probes pass, and its failures have not ejected it.

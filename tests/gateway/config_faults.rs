@@ -8,7 +8,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 use wxgate::config::file::schema;
 use wxgate::config::{
-    Algorithm, AppKind, Auth, Balance, Config, Database, Environment, Faults, HostPattern, Limit, LimitBy, parse,
+    Algorithm, AppKind, Auth, Balance, Config, Database, Environment, Faults, HostPattern, Limit, LimitBy, RetryOn,
+    parse,
 };
 
 /// What must never be seen in a fault, and stands in the environment of every test here.
@@ -166,6 +167,9 @@ fn every_key_says_what_it_says() {
     assert_eq!((route.roles[0].as_str(), route.apps[0].as_str()), ("staff", "wxdemo123"));
     assert_eq!((seconds(route.timeout), seconds(route.idle_timeout)), (10., 300.));
     assert_eq!((route.total_timeout, route.max_body), (Some(Duration::from_secs(600)), 1 << 30));
+    let retry = route.retry.as_ref().unwrap();
+    assert_eq!((retry.attempts, &retry.on), (3, &vec![RetryOn::Reset, RetryOn::Unavailable]));
+    assert_eq!((retry.methods[0].as_str(), retry.per_try), ("POST", Some(Duration::from_secs(2))));
     let limit = |limit: Option<Limit>| limit.map(|l| (l.by, l.rate.count.get(), l.rate.per.as_secs(), l.burst.get()));
     assert_eq!(limit(route.limit), Some((LimitBy::Member, 20, 1, 40)));
     assert_eq!(limit(config.login.limit), Some((LimitBy::App, 5, 60, 5)), "the burst is the rate's number");

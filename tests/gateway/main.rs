@@ -20,6 +20,7 @@ mod member;
 mod path;
 mod refresh;
 mod reload;
+mod retry;
 mod route;
 mod secrets;
 mod store_file;

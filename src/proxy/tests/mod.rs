@@ -113,7 +113,14 @@ impl Gateway {
 
     fn forward(&self, request: Request<Body>) -> impl Future<Output = Result<Response<Body>, Error>> + Send + use<> {
         let upstream = Arc::clone(&self.upstream);
-        self.forwarder.forward(Outbound { request, upstream, limits: self.limits, affinity: 0 })
+        self.forwarder.forward(Outbound {
+            request,
+            upstream,
+            limits: self.limits,
+            affinity: 0,
+            retry: None,
+            witness: None,
+        })
     }
 
     fn connects(&self) -> u64 {
