@@ -9,7 +9,7 @@
 //! 1. [`server::listen`] accepts on a worker's own socket; [`server::worker`] is one thread, one runtime.
 //! 2. The guard in [`server`] lets only heads and bodies through that can be read in one way; hyper parses them.
 //! 3. [`gateway::Worker::call`] takes the stack of the current [`gateway::Snapshot`].
-//! 4. [`pipeline`]: trace → refused → client address → hygiene → route → limit → authenticate → limit →
+//! 4. [`pipeline`]: trace → refused → client address → hygiene → route → cors → limit → authenticate → limit →
 //!    authorize → identity → dispatch.
 //! 5. [`proxy::Forwarder`] sends it over one of the worker's connections, and the answer goes back the same way.
 //! 6. The log line and the counters are written when the last byte is out ([`pipeline::trace`]).

@@ -368,6 +368,30 @@ pub struct Route {
     pub limit: Option<RouteLimit>,
     /// When a request is tried again on another server. Default: only when no connection could be opened, once.
     pub retry: Option<Retry>,
+    /// Which pages of other origins may use it. Default: none.
+    pub cors: Option<Cors>,
+}
+
+/// Which pages of other origins may use a route.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Cors {
+    /// Origins, exactly as browsers send them. Required.
+    #[schemars(required, length(min = 1), example = ["https://m.example.com"])]
+    pub origins: Option<Vec<String>>,
+    /// Methods that pages may use. Default: those of the route.
+    #[schemars(example = ["GET", "POST"])]
+    pub methods: Option<Vec<String>>,
+    /// Request headers that pages may set. Default: ["authorization", "content-type"].
+    #[schemars(example = ["authorization", "content-type"])]
+    pub headers: Option<Vec<String>>,
+    /// Response headers that pages may read beside the common ones. Default: none.
+    #[schemars(example = ["x-request-id"])]
+    pub expose: Option<Vec<String>>,
+    /// Whether pages may send cookies. Default: false.
+    pub credentials: Option<bool>,
+    /// How long a browser may remember what it was told. Default: "10m".
+    pub max_age: Option<Duration>,
 }
 
 /// When a request is tried again on another server.

@@ -35,7 +35,6 @@ const KEYS: &[Planned] = &[
     planned_off("app.origins", "[]"),
     planned_off("route.cookie", "false"),
     planned_off("route.assertion", "false"),
-    planned("route.cors"),
     planned_off("route.compress", "false"),
     planned("route.headers"),
     planned("route.rewrite"),

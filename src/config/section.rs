@@ -10,8 +10,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Method;
 use http::uri::Authority;
+use http::{HeaderName, Method};
 use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -384,6 +384,25 @@ pub struct Route {
     pub limit: Option<Limit>,
     /// When a request is tried again.
     pub retry: Option<Arc<Retry>>,
+    /// Which pages of other origins may use it.
+    pub cors: Option<Cors>,
+}
+
+/// `cors` of a `[[route]]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cors {
+    /// Exactly as browsers send them; not empty.
+    pub origins: Vec<String>,
+    /// Methods that a preflight is told; empty means those of the route.
+    pub methods: Vec<Method>,
+    /// Request headers that a page may set.
+    pub headers: Vec<HeaderName>,
+    /// Response headers that it may read beside the common ones.
+    pub expose: Vec<HeaderName>,
+    /// Whether it may send cookies.
+    pub credentials: bool,
+    /// How long a browser may remember the answer to a preflight.
+    pub max_age: Duration,
 }
 
 /// `retry` of a `[[route]]`.

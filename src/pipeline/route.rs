@@ -16,6 +16,7 @@ use crate::config;
 use crate::limiter::Limit;
 use crate::problem::{Code, Problem};
 
+use super::cors::{self, Cors};
 use super::limit::Limits;
 use super::matcher::{Found, Matcher};
 use super::path::{self, canonical_target};
@@ -43,6 +44,8 @@ pub struct Route {
     pub upstream_name: Arc<str>,
     /// How often it may be used.
     pub limit: Option<Arc<Limit>>,
+    /// Which pages of other origins may use it.
+    pub cors: Option<Cors>,
 }
 
 /// The table.
@@ -60,7 +63,8 @@ impl Routes {
         for (n, route) in config.routes.iter().enumerate() {
             let upstream_name = config.upstreams.get(route.upstream).map_or("", |u| u.name.as_str()).into();
             let limit = limits.routes.get(n).cloned().flatten();
-            let matched = Matched::Route(Arc::new(Route { policy: route.clone(), upstream_name, limit }));
+            let cors = route.cors.as_ref().map(|cors| Cors::new(cors, &route.methods));
+            let matched = Matched::Route(Arc::new(Route { policy: route.clone(), upstream_name, limit, cors }));
             matcher.insert(&route.hosts, &route.path, &route.methods, &matched);
         }
         for item in &config.statics {
@@ -100,6 +104,12 @@ impl Routes {
                 })
             }
         }
+    }
+
+    /// Where a preflight belongs: to the route that it asks about, if that one says something about origins.
+    fn crossed(&self, host: &str, path: &str, asked: &Method) -> Option<Matched> {
+        let matched = self.find(host, path, asked).ok()?;
+        matches!(&matched, Matched::Route(route) if route.cors.is_some()).then_some(matched)
     }
 
     fn is_endpoint(&self, path: &str) -> bool {
@@ -157,7 +167,12 @@ impl<S> MatchRoute<S> {
             Some(canonical) => canonical,
             None => target,
         };
-        let matched = self.routes.find(&host(request), target.path(), request.method())?;
+        let host = host(request);
+        let matched = match cors::preflight(request).and_then(|m| self.routes.crossed(&host, target.path(), &m)) {
+            Some(matched) => matched,
+            None => self.routes.find(&host, target.path(), request.method())?,
+        };
+        drop(host);
         if let Matched::Route(route) = &matched
             && let Some(prefix) = &route.policy.strip_prefix
             && let Some(rest) = stripped(&target, prefix).map_err(ambiguous)?

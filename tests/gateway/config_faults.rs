@@ -167,6 +167,10 @@ fn every_key_says_what_it_says() {
     assert_eq!((route.roles[0].as_str(), route.apps[0].as_str()), ("staff", "wxdemo123"));
     assert_eq!((seconds(route.timeout), seconds(route.idle_timeout)), (10., 300.));
     assert_eq!((route.total_timeout, route.max_body), (Some(Duration::from_secs(600)), 1 << 30));
+    let cors = route.cors.as_ref().unwrap();
+    assert_eq!(cors.origins, ["https://m.example.com", "http://localhost:8080"]);
+    assert_eq!((cors.methods[0].as_str(), cors.headers[0].as_str(), cors.expose[0].as_str()), ("PUT", "x-a", "x-b"));
+    assert_eq!((cors.credentials, seconds(cors.max_age)), (true, 3600.));
     let retry = route.retry.as_ref().unwrap();
     assert_eq!((retry.attempts, &retry.on), (3, &vec![RetryOn::Reset, RetryOn::Unavailable]));
     assert_eq!((retry.methods[0].as_str(), retry.per_try), ("POST", Some(Duration::from_secs(2))));

@@ -4,6 +4,7 @@
 mod architecture;
 mod command_line;
 mod config_faults;
+mod cors;
 mod crash;
 mod demo;
 mod drain;

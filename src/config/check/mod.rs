@@ -5,6 +5,7 @@
 //! is missing here has been reported by [`super::structure`].
 
 mod app;
+mod cors;
 mod limit;
 mod route;
 mod server;

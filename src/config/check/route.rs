@@ -11,9 +11,9 @@ use super::super::report::Report;
 use super::super::section::{Auth, HostPattern, PathPattern, Retry, RetryOn, Route, Segment, Server, Upstream};
 use super::super::structure::closest;
 use super::super::value::{Wrong, duration, method, name};
-use super::limit;
 use super::server::{max_body, reserved};
 use super::shared::{list, time};
+use super::{cors, limit};
 use crate::ids::AppId;
 
 /// What routes refer to.
@@ -89,6 +89,7 @@ fn route(file: &file::Route, at: &str, around: &Around<'_>, report: &mut Report<
     let max_body = max_body(report, &key("max_body"), file.max_body.as_ref()).unwrap_or(around.server.max_body);
     let limit = file.limit.as_ref().and_then(|file| limit::route(file, &key("limit"), auth, report));
     let retry = file.retry.as_ref().map(|file| retry(file, &key("retry"), timeout, report));
+    let cors = file.cors.as_ref().map(|file| cors::cors(file, &key("cors"), report));
     Some(Route {
         path: pattern?,
         hosts,
@@ -105,6 +106,7 @@ fn route(file: &file::Route, at: &str, around: &Around<'_>, report: &mut Report<
         forward_token: file.forward_token.unwrap_or(false),
         limit,
         retry: retry.map(Arc::new),
+        cors,
     })
 }
 
