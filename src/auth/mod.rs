@@ -1,4 +1,4 @@
-//! The gateway's own endpoints: login, refresh, logout, the member, keys.
+//! The gateway's own endpoints: login, refresh, logout, the member and their data, keys.
 //!
 //! They run on the control runtime, never on a worker: a slow store or a slow WeChat does not hold proxied traffic. Each
 //! file is one endpoint; a handler names its collaborators and knows nothing of their insides: no SQL, no JSON of WeChat,
@@ -6,12 +6,18 @@
 
 pub mod answer;
 pub mod call;
+pub mod check;
 pub mod keys;
 pub mod login;
 pub mod logout;
 pub mod member;
+pub mod open_data;
+pub mod phone;
+pub mod profile;
 pub mod refresh;
+pub mod session_keys;
 pub mod single_flight;
+mod user_data;
 
 use std::sync::Arc;
 
@@ -52,6 +58,8 @@ pub struct Auth {
     pub vault: Arc<Vault>,
     /// WeChat.
     pub wechat: wechat::Client,
+    /// The apps' credentials there.
+    pub access_tokens: Arc<wechat::AccessTokens>,
     /// The keys, for the JWKS.
     pub ring: Arc<KeyRing>,
     /// Makes access tokens.
@@ -68,6 +76,10 @@ pub struct Auth {
     pub login_limit: Option<Arc<Limit>>,
     /// Logins under way, by code. Outlives a reload: a race does not end because a file was saved.
     pub logins: Arc<login::Logins>,
+    /// Exchanges of `login_code` under way.
+    pub exchanges: Arc<session_keys::Exchanges>,
+    /// How often each member may decrypt.
+    pub decryptions: Arc<Limit>,
 }
 
 /// The endpoints under `base`, and the well-known ones.
@@ -77,6 +89,10 @@ pub fn router(auth: Arc<Auth>, base: &str) -> Router {
         .route("/refresh", post(refresh::refresh))
         .route("/logout", post(logout::logout))
         .route("/revoke", post(logout::revoke))
+        .route("/profile", post(profile::profile))
+        .route("/phone", post(phone::phone))
+        .route("/open-data", post(open_data::open_data))
+        .route("/check", post(check::check))
         .route("/me", get(member::me).put(member::update).delete(member::erase));
     let endpoints = if base.is_empty() { endpoints } else { Router::new().nest(base, endpoints) };
     endpoints

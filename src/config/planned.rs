@@ -29,7 +29,6 @@ const KEYS: &[Planned] = &[
     planned_off("token.renew_within", "\"0s\""),
     planned_off("login.merge_by_unionid", "false"),
     planned_off("login.max_sessions", "0"),
-    planned("login.decrypt_limit"),
     planned("login.hook"),
     planned("app.push"),
     planned_off("app.origins", "[]"),

@@ -5,18 +5,18 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::num::{NonZeroU32, NonZeroUsize};
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::Method;
 use http::uri::Authority;
-use http::{HeaderName, Method};
 use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::value::Rate;
+pub use super::rule::{Cors, Health, Limit, LimitBy, Retry, RetryOn};
 use crate::ids::{AppId, Secret};
 
 /// Everything that `gateway.toml` says, checked.
@@ -167,51 +167,8 @@ pub enum Database {
 pub struct Login {
     /// How often a code may be shown; by address or by app.
     pub limit: Option<Limit>,
-}
-
-/// How often.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limit {
-    /// For each of what.
-    pub by: LimitBy,
-    /// In the long run.
-    pub rate: Rate,
-    /// At once, after a rest.
-    pub burst: NonZeroU32,
-}
-
-/// What a limit counts for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum LimitBy {
-    /// Each openid; without a caller as `ip`.
-    Openid,
-    /// Each member; without a caller as `ip`.
-    Member,
-    /// Each client address; of version 6 each /64.
-    Ip,
-    /// All requests together.
-    Route,
-    /// Each app of the callers; without a caller as `ip`.
-    App,
-}
-
-impl LimitBy {
-    /// The name in `gateway.toml`.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Openid => "openid",
-            Self::Member => "member",
-            Self::Ip => "ip",
-            Self::Route => "route",
-            Self::App => "app",
-        }
-    }
-
-    /// Whether it asks who the caller is.
-    pub const fn needs_caller(self) -> bool {
-        matches!(self, Self::Openid | Self::Member | Self::App)
-    }
+    /// How often one member may use the calls that decrypt.
+    pub decrypt_limit: Limit,
 }
 
 /// `[wechat]`.
@@ -238,6 +195,27 @@ pub enum AppKind {
     Website,
 }
 
+/// Which of WeChat's two lines of access tokens an app uses. They do not touch each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum AccessTokenLine {
+    /// `cgi-bin/stable_token`: whoever asks gets the same token until shortly before its end.
+    #[default]
+    Stable,
+    /// `cgi-bin/token`: each fetch ends the token before it.
+    Classic,
+}
+
+impl AccessTokenLine {
+    /// The name in `gateway.toml` and in the store.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Stable => "stable",
+            Self::Classic => "classic",
+        }
+    }
+}
+
 /// `[[app]]`.
 #[derive(Debug, Clone)]
 pub struct App {
@@ -247,6 +225,8 @@ pub struct App {
     pub kind: AppKind,
     /// The AppSecret.
     pub secret: Secret<String>,
+    /// Where its access tokens come from.
+    pub access_token: AccessTokenLine,
 }
 
 /// How an upstream chooses a server.
@@ -279,21 +259,6 @@ pub struct Upstream {
     pub connect_timeout: Duration,
     /// How its servers are asked whether they are well.
     pub health: Option<Health>,
-}
-
-/// `health` of an `[[upstream]]`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Health {
-    /// What is asked with GET; may have a query.
-    pub path: String,
-    /// How often.
-    pub interval: Duration,
-    /// How long an answer may take.
-    pub timeout: Duration,
-    /// Good answers in a row that make a server that is down up.
-    pub healthy: u32,
-    /// Bad ones that make one that is up down.
-    pub unhealthy: u32,
 }
 
 /// One server of an upstream.
@@ -386,61 +351,6 @@ pub struct Route {
     pub retry: Option<Arc<Retry>>,
     /// Which pages of other origins may use it.
     pub cors: Option<Cors>,
-}
-
-/// `cors` of a `[[route]]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Cors {
-    /// Exactly as browsers send them; not empty.
-    pub origins: Vec<String>,
-    /// Methods that a preflight is told; empty means those of the route.
-    pub methods: Vec<Method>,
-    /// Request headers that a page may set.
-    pub headers: Vec<HeaderName>,
-    /// Response headers that it may read beside the common ones.
-    pub expose: Vec<HeaderName>,
-    /// Whether it may send cookies.
-    pub credentials: bool,
-    /// How long a browser may remember the answer to a preflight.
-    pub max_age: Duration,
-}
-
-/// `retry` of a `[[route]]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Retry {
-    /// How often it is tried in all; at least 2.
-    pub attempts: u32,
-    /// What another try may help against.
-    pub on: Vec<RetryOn>,
-    /// Methods that may be repeated.
-    pub methods: Vec<Method>,
-    /// How long one try may take until its response head; the route's `timeout` bounds them all.
-    pub per_try: Option<Duration>,
-}
-
-/// What another try may help against.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
-pub enum RetryOn {
-    /// No connection: nothing was sent, so this holds in any case.
-    #[serde(rename = "connect")]
-    Connect,
-    /// The connection ended without an answer.
-    #[serde(rename = "reset")]
-    Reset,
-    /// 502 Bad Gateway.
-    #[serde(rename = "502")]
-    BadGateway,
-    /// 503 Service Unavailable.
-    #[serde(rename = "503")]
-    Unavailable,
-    /// 504 Gateway Timeout, or no response head within `per_try`.
-    #[serde(rename = "504")]
-    Timeout,
-}
-
-impl RetryOn {
-    /// All of them.
-    pub const ALL: [Self; 5] = [Self::Connect, Self::Reset, Self::BadGateway, Self::Unavailable, Self::Timeout];
 }
 
 impl Route {

@@ -9,6 +9,7 @@ mod figures;
 mod kept;
 mod reload;
 mod to_proxy;
+mod token_shelf;
 
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -103,7 +104,8 @@ impl Snapshot {
             members: Arc::clone(&kept.members),
             sessions: Arc::clone(&kept.sessions),
             vault: Arc::clone(&kept.vault),
-            wechat: wechat::Client::new(&config.wechat)?,
+            wechat: wechat::Client::with_circuits(&config.wechat, Arc::clone(&kept.circuits))?,
+            access_tokens: Arc::clone(&kept.access_tokens),
             ring: Arc::clone(&ring),
             minter: Minter::new(Arc::clone(&ring), &config.token, kept.clock.clone()),
             verifier: Arc::clone(&verifier),
@@ -111,6 +113,8 @@ impl Snapshot {
             revocations: Arc::clone(&kept.revocations),
             metrics: Arc::clone(&kept.metrics),
             logins: Arc::clone(&kept.logins),
+            exchanges: Arc::clone(&kept.exchanges),
+            decryptions: Arc::clone(&limits.decrypt),
         };
         Ok(Self {
             router: auth::router(Arc::new(auth), &config.server.base),

@@ -15,7 +15,7 @@ use super::{Decided, Exchange, Request, Response, refuse};
 /// Why a caller is not let in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Denial {
-    /// Nobody is logged in, and the route asks for a role or an app.
+    /// Nobody is logged in, and the route asks for a member, a role or an app.
     Anonymous,
     /// None of the roles that the route asks for.
     Role,
@@ -28,7 +28,9 @@ pub enum Denial {
 /// # Errors
 /// The first condition that he does not meet.
 pub fn authorize(policy: &config::Route, caller: Option<&Claims>) -> Result<(), Denial> {
-    if policy.roles.is_empty() && policy.apps.is_empty() {
+    // `authenticate` has seen to it that somebody is there where somebody must be; if it has not, nobody is let in.
+    if policy.roles.is_empty() && policy.apps.is_empty() && (policy.auth != config::Auth::Required || caller.is_some())
+    {
         return Ok(());
     }
     let caller = caller.ok_or(Denial::Anonymous)?;

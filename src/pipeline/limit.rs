@@ -28,6 +28,8 @@ pub struct Limits {
     pub routes: Vec<Option<Arc<Limit>>>,
     /// Of `POST /auth/login`.
     pub login: Option<Arc<Limit>>,
+    /// Of the endpoints that decrypt, by member; counted there.
+    pub decrypt: Arc<Limit>,
 }
 
 impl Limits {
@@ -35,7 +37,8 @@ impl Limits {
     pub fn new(config: &config::Config, tables: &Tables) -> Self {
         let routes = config.routes.iter().map(|route| Some(limit(route.label(), route.limit?, tables))).collect();
         let login = config.login.limit.map(|section| limit("login".to_owned(), section, tables));
-        Self { routes, login }
+        let decrypt = limit("login.decrypt".to_owned(), config.login.decrypt_limit, tables);
+        Self { routes, login, decrypt }
     }
 }
 

@@ -127,3 +127,6 @@ type Routed<S> = route::MatchRoute<cors::Crossing<limit::LimitRate<authenticate:
 
 /// What a request whose caller is known passes.
 type LetIn<S> = limit::LimitRate<authorize::Authorize<identity::InjectIdentity<S>>>;
+
+#[cfg(test)]
+mod tests;

@@ -158,6 +158,16 @@ impl Wait<'_> {
             _ => (due, error),
         }
     }
+
+    /// When to look again, as of `now`. An upload that begins to wait for somebody else tells nobody, and whoever it waits
+    /// for then may have the shorter time; but none that begins after `now` can end before this.
+    fn look(&self, start: Instant, now: Instant) -> Instant {
+        let (due, _) = self.due(start);
+        match self.upload {
+            Some(_) => due.min(now + self.limits.idle.min(self.limits.response_head)),
+            None => due,
+        }
+    }
 }
 
 /// A request without an answer, and the request itself if nothing of it was sent.
@@ -184,18 +194,19 @@ async fn exchange(
         upload.begin();
     }
     let mut sent = pin!(connection.send.try_send_request(request));
-    let mut timer = pin!(sleep_until(wait.due(start).0));
+    let mut timer = pin!(sleep_until(wait.look(start, start)));
     let sent = poll_fn(|cx| {
         if let Poll::Ready(sent) = sent.as_mut().poll(cx) {
             return Poll::Ready(Ok(sent));
         }
         while timer.as_mut().poll(cx).is_ready() {
             // The upload may have moved on since the timer was set.
+            let now = timer.deadline();
             let (due, error) = wait.due(start);
-            if due <= timer.deadline() {
+            if due <= now {
                 return Poll::Ready(Err(error));
             }
-            timer.as_mut().reset(due);
+            timer.as_mut().reset(wait.look(start, now));
         }
         Poll::Pending
     });

@@ -59,10 +59,15 @@ pub async fn serve(stream: TcpStream, peer: SocketAddr, worker: Arc<Worker>, mut
     let drained = quiet(&connection, &mut drain);
     tokio::pin!(drained);
     let mut told_to_end = false;
+    // hyper does not read again after an answer when a read during it found nothing; then the guard, which measures idleness
+    // where it is read, would not begin to. So the connection is looked at now and then, at no cost for a request.
+    let look = tokio::time::sleep(limits.keep_alive);
+    tokio::pin!(look);
     let ended = loop {
         tokio::select! {
             biased;
             ended = &mut serving => break ended,
+            () = &mut look => look.as_mut().reset(tokio::time::Instant::now() + limits.keep_alive),
             () = &mut drained, if !told_to_end => {
                 told_to_end = true;
                 serving.as_mut().graceful_shutdown();

@@ -8,8 +8,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 use wxgate::config::file::schema;
 use wxgate::config::{
-    Algorithm, AppKind, Auth, Balance, Config, Database, Environment, Faults, HostPattern, Limit, LimitBy, RetryOn,
-    parse,
+    AccessTokenLine, Algorithm, AppKind, Auth, Balance, Config, Database, Environment, Faults, HostPattern, Limit,
+    LimitBy, RetryOn, parse,
 };
 
 /// What must never be seen in a fault, and stands in the environment of every test here.
@@ -142,6 +142,10 @@ fn every_key_says_what_it_says() {
     let [first, second] = config.apps.as_slice() else { panic!("two apps") };
     assert_eq!((first.kind, first.secret.expose().as_str()), (AppKind::Website, "0123456789abcdef"));
     assert_eq!((second.kind, second.secret.expose().as_str()), (AppKind::OfficialAccount, "prefix-0123456789abcdef"));
+
+    assert_eq!((first.access_token, second.access_token), (AccessTokenLine::Classic, AccessTokenLine::Stable));
+    let limit = config.login.decrypt_limit;
+    assert_eq!((limit.rate.count.get(), seconds(limit.rate.per), limit.burst.get()), (30, 60., 5));
 
     let orders = &config.upstreams[0];
     assert_eq!(

@@ -35,7 +35,8 @@ pub(super) fn apps(files: Vec<file::App>, folder: &Path, report: &mut Report<'_>
         seen.push(appid.clone());
         let secret = file.secret.and_then(|from| app_secret(report, &format!("app[{n}].secret"), from, folder));
         if let (Some(appid), Some(secret)) = (appid, secret) {
-            apps.push(App { appid, kind: file.kind.unwrap_or_default(), secret });
+            let access_token = file.access_token.unwrap_or_default();
+            apps.push(App { appid, kind: file.kind.unwrap_or_default(), secret, access_token });
         }
     }
     (apps, seen)

@@ -1,23 +1,11 @@
-//! Rate limits: of a route, of logins.
+//! Rate limits, wherever they stand.
 
 use std::num::NonZeroU32;
 
 use super::super::file;
 use super::super::report::Report;
-use super::super::section::{Auth, Limit, LimitBy, Login};
+use super::super::section::{Auth, Limit, LimitBy};
 use super::super::value::{Wrong, rate};
-
-/// `[login]`.
-pub(super) fn login(file: &file::Login, report: &mut Report<'_>) -> Login {
-    let limit = file.limit.as_ref().and_then(|limit| {
-        let by = limit.by.map(|by| match by {
-            file::LoginLimitBy::Ip => LimitBy::Ip,
-            file::LoginLimitBy::App => LimitBy::App,
-        });
-        limited("login.limit", by, limit.rate.as_deref(), limit.burst, report)
-    });
-    Login { limit }
-}
 
 /// `limit` of a route with this `auth`.
 pub(super) fn route(file: &file::RouteLimit, at: &str, auth: Auth, report: &mut Report<'_>) -> Option<Limit> {
@@ -31,7 +19,8 @@ pub(super) fn route(file: &file::RouteLimit, at: &str, auth: Auth, report: &mut 
     limited(at, file.by, file.rate.as_deref(), file.burst, report)
 }
 
-fn limited(
+/// The limit at `at`.
+pub(super) fn limited(
     at: &str,
     by: Option<LimitBy>,
     text: Option<&str>,

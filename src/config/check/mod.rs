@@ -1,12 +1,13 @@
 //! What the keys of `gateway.toml` mean: defaults, ranges, and the rules between them.
 //!
 //! Every section is built in full even when it has faults, with its default in the place of what was refused, so that
-//! one run finds everything. Such a [`Config`] never leaves [`super::load`]: one fault discards it. A required key that
+//! one run finds everything. Such a [`Config`] never leaves [`super::load()`]: one fault discards it. A required key that
 //! is missing here has been reported by [`super::structure`].
 
 mod app;
 mod cors;
 mod limit;
+mod login;
 mod route;
 mod server;
 mod shared;
@@ -33,7 +34,7 @@ pub(super) fn file(file: File, path: &Path, report: &mut Report<'_>) -> Config {
 
     let token = token::token(file.token.unwrap_or_default(), &folder, report);
     let store = token::store(&file.store.unwrap_or_default(), &folder, report);
-    let login = limit::login(&file.login.unwrap_or_default(), report);
+    let login = login::login(&file.login.unwrap_or_default(), report);
     let wechat = app::wechat(&file.wechat.unwrap_or_default(), report);
     let (apps, appids) = app::apps(file.app.unwrap_or_default(), &folder, report);
 

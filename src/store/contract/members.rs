@@ -87,6 +87,17 @@ pub(in crate::store) async fn a_profile_changes_where_it_is_given_and_stays_else
     assert_eq!(store.set_profile(&nobody, Some("x"), None).await.unwrap(), None);
 }
 
+pub(in crate::store) async fn a_phone_number_is_set_and_touches_nothing_else(store: Store) {
+    let (member, _) = store.sign_in(with_unionid("u1", START)).await.unwrap();
+    let id = member.member_id.clone();
+    store.set_profile(&id, Some("Alice"), None).await.unwrap();
+    let with_phone = store.set_phone(&id, "+14155550123").await.unwrap().unwrap();
+    assert_eq!((&*with_phone.phone, &*with_phone.nickname), ("+14155550123", "Alice"));
+    assert_eq!(with_phone.unionid, member.unionid);
+    assert_eq!(store.find(&id).await.unwrap(), Some(with_phone));
+    assert_eq!(store.set_phone(&MemberId::parse("nobody").unwrap(), "1").await.unwrap(), None);
+}
+
 pub(in crate::store) async fn an_erased_member_is_gone_and_comes_back_as_another_one(store: Store) {
     let (member, _) = store.sign_in(with_unionid("u1", START)).await.unwrap();
     assert!(store.erase(&member.member_id).await.unwrap());

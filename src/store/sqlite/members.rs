@@ -40,6 +40,15 @@ impl Members for Sqlite {
         .await
     }
 
+    async fn set_phone(&self, id: &MemberId, phone: &str) -> Result<Option<Member>, Error> {
+        let (id, phone) = (id.clone(), phone.to_owned());
+        self.write(move |db| {
+            let mut update = db.prepare_cached("UPDATE members SET phone = ?2 WHERE member_id = ?1 RETURNING *")?;
+            Ok(update.query_row((id, phone), member).optional()?)
+        })
+        .await
+    }
+
     async fn erase(&self, id: &MemberId) -> Result<bool, Error> {
         let id = id.clone();
         self.write(move |db| Ok(db.prepare_cached("DELETE FROM members WHERE member_id = ?1")?.execute([id])? > 0))

@@ -92,7 +92,7 @@ async fn code(State(world): State<Arc<World>>, Query(params): Query<Params>) -> 
         "" => None,
         appid => Some(AppId::parse(appid).map_err(|fault| wrong(format!("appid {fault}")))?),
     };
-    let code = world.lock().login_codes.issue(user, appid.as_ref(), world.clock.now());
+    let code = world.issue_code(user, appid.as_ref());
     Ok(Json(json!({"code": code})))
 }
 

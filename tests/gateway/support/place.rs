@@ -72,7 +72,16 @@ servers = ["{service}"]
 
     /// As [`Place::serve`], with these variables in its environment.
     pub(crate) async fn serve_with(&self, environment: &[(&str, &str)]) -> Served {
-        let mut process = Process::wxgate_with(self.path(), &["serve"], environment);
+        self.ready(Process::wxgate_with(self.path(), &["serve"], environment)).await
+    }
+
+    /// As [`Place::serve`], where no file can grow beyond `blocks` of 512 bytes: a full disk, as far as a process can tell.
+    pub(crate) async fn serve_with_disk_of(&self, blocks: u32) -> Served {
+        let script = format!("trap '' XFSZ; ulimit -f {blocks}; exec '{}' serve", env!("CARGO_BIN_EXE_wxgate"));
+        self.ready(Process::shell(self.path(), &script)).await
+    }
+
+    async fn ready(&self, mut process: Process) -> Served {
         let ready = process
             .line(|line| {
                 let line: Value = serde_json::from_str(line).ok()?;

@@ -1,7 +1,7 @@
 //! `wxgate serve` as a process of its own, in front of a service of the test's.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
@@ -28,10 +28,15 @@ pub(crate) const PUBLIC: &str = "[[route]]\npath = \"/public/*\"\nupstream = \"e
 impl Served {
     /// With these lines in `[server]` and these tables.
     pub(crate) async fn start(server: &str, tables: &str) -> Self {
+        Self::run(server, tables, |folder| Process::wxgate_in(folder, &["serve"])).await
+    }
+
+    /// As [`Served::start`], run by `run` in the folder of its file.
+    pub(crate) async fn run(server: &str, tables: &str, run: impl Fn(&Path) -> Process) -> Self {
         let upstream = Upstream::echo().await;
         let dir = TempDir::new().unwrap();
         std::fs::write(dir.path().join("gateway.toml"), text(&upstream, server, tables)).unwrap();
-        let mut process = Process::wxgate_in(dir.path(), &["serve"]);
+        let mut process = run(dir.path());
         let (address, admin) = process.line(ready).await;
         Self { process, address, admin, upstream, dir }
     }
@@ -49,11 +54,6 @@ impl Served {
     /// Saves the file with these lines and tables.
     pub(crate) fn save(&self, server: &str, tables: &str) {
         std::fs::write(self.file(), self.text(server, tables)).unwrap();
-    }
-
-    /// The operators' token.
-    pub(crate) fn admin_token(&self) -> String {
-        std::fs::read_to_string(self.dir.path().join("keys/admin.token")).unwrap().trim().to_owned()
     }
 
     /// Waits for a log line that holds all of these.
