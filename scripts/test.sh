@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Every check that a change must pass. Run it from anywhere: scripts/test.sh
 #
-# Needs Rust (the version in Cargo.toml), a C compiler, curl (the tests run the lines that `wxgate demo` prints), Node 20
-# with npm (the SDK), and the network once for crates and packages. Where apt-get can be used, a missing compiler or curl
-# is installed. cargo-deny is run when it is there.
+# Needs Rust (the version in Cargo.toml), a C compiler, curl (the tests run the lines that `wxgate demo` prints), nginx and
+# caddy (the tests put them in front), Node 20 with npm (the SDK), and the network once for crates and packages. Where
+# apt-get can be used, what is missing of the compiler, curl, nginx and caddy is installed. cargo-deny is run when it is
+# there.
 #
 # Every phase runs, also after one has failed. The last line is "N passed, N failed": all tests of the run, and one
 # failure for each other phase that failed. Exit code 1 when anything failed.
@@ -77,12 +78,14 @@ need_cc() {
     fi
 }
 
-need_curl() {
-    command -v curl >/dev/null && return
+# Programs that the tests start beside the gateway: real ones, because their habits are what is tested.
+need_program() {
+    command -v "$1" >/dev/null && return
+    [ -x "/usr/sbin/$1" ] && return
     if command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
-        apt-get update -qq && apt-get install -y -qq --no-install-recommends curl
+        apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$2"
     else
-        missing "curl. Install it, then run this again."
+        missing "$1. Install it (Debian: apt-get install $2), then run this again."
     fi
 }
 
@@ -139,7 +142,9 @@ example_node() {
 
 need_rust
 need_cc
-need_curl
+need_program curl curl
+need_program nginx nginx-light
+need_program caddy caddy
 cargo --version
 
 phase "shell scripts" shell_syntax

@@ -215,6 +215,7 @@ mod tests {
             appid: AppId::parse(appid).unwrap(),
             kind: config::AppKind::MiniProgram,
             secret: Secret::new("s".to_owned()),
+            push: None,
             access_token: config::AccessTokenLine::Stable,
         }
     }

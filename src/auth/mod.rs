@@ -14,7 +14,9 @@ pub mod member;
 pub mod open_data;
 pub mod phone;
 pub mod profile;
+pub mod push;
 pub mod refresh;
+mod seen;
 pub mod session_keys;
 pub mod single_flight;
 mod user_data;
@@ -76,6 +78,10 @@ pub struct Auth {
     pub login_limit: Option<Arc<Limit>>,
     /// Logins under way, by code. Outlives a reload: a race does not end because a file was saved.
     pub logins: Arc<login::Logins>,
+    /// Pushed messages that were delivered, and that are on their way. Outlives a reload, too.
+    pub pushes: Arc<push::Pushes>,
+    /// The way of pushed messages to the upstreams.
+    pub deliver: push::Deliver,
     /// Exchanges of `login_code` under way.
     pub exchanges: Arc<session_keys::Exchanges>,
     /// How often each member may decrypt.
@@ -89,6 +95,7 @@ pub fn router(auth: Arc<Auth>, base: &str) -> Router {
         .route("/refresh", post(refresh::refresh))
         .route("/logout", post(logout::logout))
         .route("/revoke", post(logout::revoke))
+        .route("/push/{appid}", get(push::check).post(push::receive))
         .route("/profile", post(profile::profile))
         .route("/phone", post(phone::phone))
         .route("/open-data", post(open_data::open_data))

@@ -189,6 +189,25 @@ pub struct Internal {
     /// Address, "IP:PORT". Default: "127.0.0.1:9080".
     #[schemars(example = &"127.0.0.1:9080")]
     pub listen: Option<String>,
+    /// The services that may use it; without any, nobody may.
+    pub service: Option<Vec<Service>>,
+}
+
+/// A service that may use the internal listener: by its `token`, or by the addresses that it comes `from`.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Service {
+    /// Its name, unique; letters, digits, ".", "_" and "-". Required.
+    #[schemars(required, example = &"orders")]
+    pub name: Option<String>,
+    /// What it shows as `Authorization: Bearer`, or as the password of `Proxy-Authorization: Basic`.
+    pub token: Option<Secret>,
+    /// Networks that it comes from, in CIDR notation; whoever is there needs no token.
+    #[schemars(length(min = 1), example = ["10.0.0.0/8"])]
+    pub from: Option<Vec<String>>,
+    /// Paths of WeChat's API that it may call through the gateway; a trailing /* takes everything below. Default: none.
+    #[schemars(example = ["/cgi-bin/message/*"])]
+    pub wechat: Option<Vec<String>>,
 }
 
 /// The tokens that a login yields.
@@ -266,8 +285,27 @@ pub struct App {
     /// The AppSecret. Required.
     #[schemars(required)]
     pub secret: Option<Secret>,
+    /// Takes WeChat's message push at BASE/push/APPID. Default: not taken.
+    pub push: Option<Push>,
     /// Where its access tokens come from: WeChat's `stable_token`, or the classic call. Default: "stable".
     pub access_token: Option<AccessTokenLine>,
+}
+
+/// WeChat's message push: how it is verified, and where it goes.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Push {
+    /// The Token of the WeChat console. Required.
+    #[schemars(required)]
+    pub token: Option<Secret>,
+    /// The EncodingAESKey; with it only safe mode is taken. Default: plain mode.
+    pub aes_key: Option<Secret>,
+    /// Name of the upstream that gets the messages. Required.
+    #[schemars(required, example = &"orders")]
+    pub upstream: Option<String>,
+    /// Exact path there. Required.
+    #[schemars(required, example = &"/wechat/push")]
+    pub path: Option<String>,
 }
 
 /// A service behind the gateway.

@@ -22,7 +22,6 @@ const fn planned_off(key: &'static str, off: &'static str) -> Planned {
 
 const KEYS: &[Planned] = &[
     planned("server.tls"),
-    planned("internal.service"),
     planned_off("token.format", "\"jwt\""),
     planned("token.master_key"),
     planned("token.max_staleness"),
@@ -30,7 +29,6 @@ const KEYS: &[Planned] = &[
     planned_off("login.merge_by_unionid", "false"),
     planned_off("login.max_sessions", "0"),
     planned("login.hook"),
-    planned("app.push"),
     planned_off("app.origins", "[]"),
     planned_off("route.cookie", "false"),
     planned_off("route.assertion", "false"),

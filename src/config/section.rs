@@ -89,6 +89,28 @@ pub struct Admin {
 pub struct Internal {
     /// Address of the services' listener.
     pub listen: SocketAddr,
+    /// `[[internal.service]]`, each `name` once.
+    pub services: Vec<Service>,
+}
+
+/// `[[internal.service]]`.
+#[derive(Debug, Clone)]
+pub struct Service {
+    /// Its name, unique, without `:`.
+    pub name: String,
+    /// How it is known.
+    pub proof: Proof,
+    /// Paths of WeChat's API that it may call; no `{segment}` in them.
+    pub wechat: Vec<PathPattern>,
+}
+
+/// How a service is known.
+#[derive(Debug, Clone)]
+pub enum Proof {
+    /// It shows this token.
+    Token(Secret<String>),
+    /// It comes from one of these networks.
+    From(Vec<IpNet>),
 }
 
 /// A signature algorithm for tokens (RFC 7518, RFC 8037).
@@ -225,8 +247,23 @@ pub struct App {
     pub kind: AppKind,
     /// The AppSecret.
     pub secret: Secret<String>,
+    /// Its message push, if it is taken.
+    pub push: Option<Push>,
     /// Where its access tokens come from.
     pub access_token: AccessTokenLine,
+}
+
+/// `push` of an `[[app]]`.
+#[derive(Debug, Clone)]
+pub struct Push {
+    /// The Token of the WeChat console.
+    pub token: Secret<String>,
+    /// The EncodingAESKey, 43 letters and digits; with it only safe mode is taken.
+    pub aes_key: Option<Secret<String>>,
+    /// Index into [`Config::upstreams`].
+    pub upstream: usize,
+    /// Where the messages go there.
+    pub path: String,
 }
 
 /// How an upstream chooses a server.

@@ -10,6 +10,7 @@ use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
 use crate::auth::login::Logins;
+use crate::auth::push::Pushes;
 use crate::auth::session_keys::Exchanges;
 use crate::clock::Clock;
 use crate::config::{Config, Database};
@@ -61,6 +62,8 @@ pub struct Kept {
     pub revocations: Arc<Revocations>,
     /// Logins under way.
     pub logins: Arc<Logins>,
+    /// Pushed messages that were delivered.
+    pub pushes: Arc<Pushes>,
     /// Exchanges of `login_code` under way.
     pub exchanges: Arc<Exchanges>,
     /// What is known of WeChat's health.
@@ -120,6 +123,7 @@ impl Kept {
             revocations,
             logins: Arc::default(),
             limits,
+            pushes: Arc::default(),
             backends: Backends::new(),
             draining: Arc::new(AtomicBool::new(false)),
             endpoint_permits: Arc::new(Semaphore::new(MAX_ENDPOINT_CALLS)),

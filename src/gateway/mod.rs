@@ -4,8 +4,10 @@
 //! one that it met first to its end. A reload makes the next snapshot from the new file and from [`Kept`], which is the
 //! list of all that outlives a reload, and swaps. On any fault nothing is swapped.
 
+mod deliver;
 mod endpoints;
 mod figures;
+mod forward_auth;
 mod kept;
 mod reload;
 mod to_proxy;
@@ -42,6 +44,7 @@ use crate::wechat;
 
 pub use crate::pipeline::connection::Connection;
 pub use crate::pipeline::trace::{Inbound, Traced};
+pub use forward_auth::Demand;
 pub use kept::Kept;
 pub use reload::{ReloadError, Reloaded};
 
@@ -86,6 +89,7 @@ pub struct Snapshot {
     cache: Arc<VerifiedCache<Principal>>,
     upstreams: Arc<[Arc<Upstream>]>,
     limits: Limits,
+    wechat: wechat::Client,
     router: Router,
 }
 
@@ -95,6 +99,9 @@ impl Snapshot {
         let verifier = Arc::new(Verifier::new(Arc::clone(&ring), &config.token, kept.clock.clone()));
         let limits = Limits::new(&config, &kept.limits);
         let by_app = config.login.limit.is_some_and(|limit| limit.by == LimitBy::App);
+        let upstreams: Arc<[Arc<Upstream>]> =
+            config.upstreams.iter().map(|section| Upstream::new(section, &kept.backends)).collect();
+        let wechat = wechat::Client::with_circuits(&config.wechat, Arc::clone(&kept.circuits))?;
         let auth = Auth {
             login_limit: limits.login.clone().filter(|_| by_app),
             section: config.token.clone(),
@@ -104,7 +111,7 @@ impl Snapshot {
             members: Arc::clone(&kept.members),
             sessions: Arc::clone(&kept.sessions),
             vault: Arc::clone(&kept.vault),
-            wechat: wechat::Client::with_circuits(&config.wechat, Arc::clone(&kept.circuits))?,
+            wechat: wechat.clone(),
             access_tokens: Arc::clone(&kept.access_tokens),
             ring: Arc::clone(&ring),
             minter: Minter::new(Arc::clone(&ring), &config.token, kept.clock.clone()),
@@ -113,12 +120,15 @@ impl Snapshot {
             revocations: Arc::clone(&kept.revocations),
             metrics: Arc::clone(&kept.metrics),
             logins: Arc::clone(&kept.logins),
+            pushes: Arc::clone(&kept.pushes),
+            deliver: deliver::to(&config.upstreams, &upstreams),
             exchanges: Arc::clone(&kept.exchanges),
             decryptions: Arc::clone(&limits.decrypt),
         };
         Ok(Self {
             router: auth::router(Arc::new(auth), &config.server.base),
-            upstreams: config.upstreams.iter().map(|section| Upstream::new(section, &kept.backends)).collect(),
+            upstreams,
+            wechat,
             // A new cache with each snapshot: what was verified by another ring or policy is verified again.
             cache: Arc::default(),
             limits,
@@ -134,6 +144,16 @@ impl Snapshot {
         &self.ring
     }
 
+    /// Checks access tokens; what was revoked is not known to it.
+    pub fn verifier(&self) -> &Verifier {
+        &self.verifier
+    }
+
+    /// The client for WeChat.
+    pub fn wechat(&self) -> &wechat::Client {
+        &self.wechat
+    }
+
     /// The upstreams, in the order of the file.
     pub fn upstreams(&self) -> &[Arc<Upstream>] {
         &self.upstreams
@@ -146,6 +166,8 @@ pub struct Gateway {
     snapshot: ArcSwap<Snapshot>,
     kept: Kept,
     control: tokio::runtime::Handle,
+    /// Counters of what is decided on the control runtime.
+    shard: Arc<Shard>,
     reloading: tokio::sync::Mutex<()>,
 }
 
@@ -160,6 +182,7 @@ impl Gateway {
         let snapshot = Snapshot::new(config, &kept, 1)?;
         let gateway = Arc::new(Self {
             snapshot: ArcSwap::from_pointee(snapshot),
+            shard: kept.metrics.shard(),
             kept,
             control: tokio::runtime::Handle::current(),
             reloading: tokio::sync::Mutex::default(),
@@ -212,19 +235,23 @@ impl Gateway {
             route: RouteLayer::new(Arc::new(Routes::new(&snapshot.config, &snapshot.limits))),
             limit_before: LimitLayer::before(&snapshot.config, &snapshot.limits, self.kept.clock.clone()),
             limit_after: LimitLayer::after(self.kept.clock.clone()),
-            authenticate: AuthenticateLayer::new(Authenticator {
-                verifier: Arc::clone(&snapshot.verifier),
-                cache: Arc::clone(&snapshot.cache),
-                revocations: Arc::clone(&self.kept.revocations),
-                pseudonyms: self.kept.pseudonyms.clone(),
-                clock: self.kept.clock.clone(),
-                shard: Arc::clone(&observer.shard),
-                accept_bare: snapshot.config.token.accept_bare,
-            }),
+            authenticate: AuthenticateLayer::new(self.authenticator(snapshot, &observer.shard)),
         };
         let endpoints = Endpoints::new(snapshot.router.clone(), self.control.clone(), &self.kept.endpoint_permits);
         let proxy = ToProxy::new(forwarder.clone(), Arc::clone(&snapshot.upstreams));
         stack(&layers, Dispatch::new(endpoints, proxy, Arc::clone(&self.kept.draining)))
+    }
+
+    fn authenticator(&self, snapshot: &Snapshot, shard: &Arc<Shard>) -> Authenticator {
+        Authenticator {
+            verifier: Arc::clone(&snapshot.verifier),
+            cache: Arc::clone(&snapshot.cache),
+            revocations: Arc::clone(&self.kept.revocations),
+            pseudonyms: self.kept.pseudonyms.clone(),
+            clock: self.kept.clock.clone(),
+            shard: Arc::clone(shard),
+            accept_bare: snapshot.config.token.accept_bare,
+        }
     }
 }
 

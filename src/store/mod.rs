@@ -91,6 +91,9 @@ pub trait Members: Send + Sync + Debug {
         avatar_url: Option<&str>,
     ) -> Result<Option<Member>, Error>;
 
+    /// Empties nickname, avatar and phone of this person. Returns the member as it is now; `None` when there is none.
+    async fn forget_profile(&self, appid: &AppId, openid: &OpenId) -> Result<Option<Member>, Error>;
+
     /// Sets the phone number. `None` when there is no such member.
     async fn set_phone(&self, id: &MemberId, phone: &str) -> Result<Option<Member>, Error>;
 

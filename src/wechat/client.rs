@@ -139,7 +139,13 @@ impl Client {
         tokio::time::timeout(self.timeout, repeated).await.unwrap_or(Err(Error::Timeout))
     }
 
-    fn url(&self, path: &str) -> String {
+    /// The HTTP client, for calls whose bodies are not read here.
+    pub(super) fn http(&self) -> &reqwest::Client {
+        &self.http
+    }
+
+    /// Where `path` is.
+    pub(super) fn url(&self, path: &str) -> String {
         format!("{}{path}", self.base)
     }
 }
@@ -175,7 +181,7 @@ async fn read(mut response: Response) -> Result<Zeroizing<Vec<u8>>, Error> {
 }
 
 /// What went wrong below HTTP. The URL is taken out before the cause is kept.
-fn classify(fault: reqwest::Error) -> Error {
+pub(super) fn classify(fault: reqwest::Error) -> Error {
     let fault = fault.without_url();
     if fault.is_connect() || fault.is_builder() {
         return match tls_failed(&fault) {

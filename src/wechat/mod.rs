@@ -2,8 +2,9 @@
 //!
 //! [`client`] speaks HTTP to the configured base and [`answer`] reads what came back; [`errcode`] is WeChat's table of
 //! errors and what each asks of us; [`circuit`] leaves a failing WeChat alone. [`code2session`] is the login call and needs
-//! no access token; [`phone_number`] and [`session_check`] need the one that [`access_token`] holds. [`session_key`] and
-//! [`open_data`] are the crypto, pure.
+//! no access token; [`phone_number`] and [`session_check`] need the one that [`access_token`] holds. [`session_key`],
+//! [`open_data`] and [`push`] are the crypto, pure; [`message`] reads what WeChat pushes. [`relay`] makes
+//! the calls of services.
 //! [`simulator`] is a real HTTP server with WeChat's paths and quirks, the same for tests, `wxgate demo` and
 //! `wxgate simulate`.
 
@@ -13,8 +14,11 @@ pub mod circuit;
 pub mod client;
 pub mod code2session;
 pub mod errcode;
+pub mod message;
 pub mod open_data;
 pub mod phone_number;
+pub mod push;
+pub mod relay;
 pub mod session_check;
 pub mod session_key;
 pub mod simulator;

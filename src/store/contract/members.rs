@@ -110,3 +110,16 @@ pub(in crate::store) async fn an_erased_member_is_gone_and_comes_back_as_another
 pub(in crate::store) async fn the_store_of_members_answers(store: Store) {
     store.ping().await.unwrap();
 }
+
+pub(in crate::store) async fn a_forgotten_profile_is_empty_and_the_member_is_the_same(store: Store) {
+    let (alice, _) = store.sign_in(someone("alice", START)).await.unwrap();
+    let (bob, _) = store.sign_in(someone("bob", START)).await.unwrap();
+    for member in [&alice, &bob] {
+        store.set_profile(&member.member_id, Some("name"), Some("https://a.example/a.png")).await.unwrap();
+    }
+    let forgotten = store.forget_profile(&app("wx1"), &person("alice")).await.unwrap();
+    assert_eq!(forgotten, Some(alice.clone()), "as after the first login");
+    assert_eq!(store.find(&alice.member_id).await.unwrap(), Some(alice));
+    assert_eq!(store.find(&bob.member_id).await.unwrap().unwrap().nickname, "name");
+    assert_eq!(store.forget_profile(&app("wx2"), &person("alice")).await.unwrap(), None);
+}

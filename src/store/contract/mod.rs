@@ -82,6 +82,7 @@ macro_rules! members_contract {
         $crate::store::contract::each!($open, members:
             the_first_login_registers_and_the_next_one_finds,
             one_person_in_two_apps_is_two_members,
+            a_forgotten_profile_is_empty_and_the_member_is_the_same,
             of_thirty_first_logins_at_once_one_is_new_and_all_get_one_member,
             a_unionid_is_kept_when_the_next_login_does_not_tell_it,
             a_unionid_that_changed_replaces_the_old_one,

@@ -43,6 +43,7 @@ impl World {
         let app = App {
             appid: AppId::parse("wxa").unwrap(),
             kind: AppKind::MiniProgram,
+            push: None,
             secret: Secret::new("app-secret".to_owned()),
             access_token: line,
         };

@@ -21,6 +21,7 @@ mod login;
 mod paths;
 mod people;
 mod phone;
+mod push;
 mod serve;
 mod session;
 mod token_lines;

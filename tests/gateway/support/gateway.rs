@@ -113,7 +113,7 @@ impl Gateway {
     }
 
     /// With these tables in place of [`ROUTES`]. A table that the harness writes itself (`server`, `admin`, `token`,
-    /// `store`, `wechat`) is extended by lines of the form `server.max_uri = "1KiB"` at the very top.
+    /// `store`, `wechat`, `app`) is extended by lines of the form `server.max_uri = "1KiB"` at the very top.
     pub(crate) async fn with(tables: &str) -> Self {
         Self::in_dir(tempfile::tempdir().unwrap(), tables).await
     }
@@ -169,6 +169,11 @@ impl Gateway {
     /// A URL on the operators' listener.
     pub(crate) fn admin_url(&self, path: &str) -> String {
         format!("http://{}{path}", self.running().server.admin_address())
+    }
+
+    /// A URL on the services' listener.
+    pub(crate) fn internal_url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.running().server.internal_address().unwrap())
     }
 
     /// An HTTP client for requests that need nothing special.
@@ -253,12 +258,14 @@ fn configuration(api_base: &str, upstream: SocketAddr, tables: &str) -> String {
         let prefix = format!("{section}.");
         top.lines().filter_map(|l| l.trim().strip_prefix(&prefix)).map(|l| format!("{l}\n")).collect()
     };
-    let (server, token, wechat) = (own("server"), own("token"), own("wechat"));
+    let (server, token, wechat, app) = (own("server"), own("token"), own("wechat"), own("app"));
     format!(
         r#"[server]
 listen = ["127.0.0.1:0"]
 {server}
 [admin]
+listen = "127.0.0.1:0"
+[internal]
 listen = "127.0.0.1:0"
 [token]
 issuer = "https://api.example.com"
@@ -273,6 +280,7 @@ api_base = "{api_base}"
 [[app]]
 appid = "{APPID}"
 secret = "{SECRET}"
+{app}
 [[upstream]]
 name = "echo"
 servers = ["http://{upstream}"]
