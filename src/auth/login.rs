@@ -77,7 +77,13 @@ async fn handle(auth: Arc<Auth>, call: &Call) -> Result<Response<Body>, Problem>
     let shown = UserData::of(call)?;
     let app = find_app(&auth.apps, request.appid.as_deref())?.clone();
     if app.kind != config::AppKind::MiniProgram {
-        return Err(Problem::new(Code::InvalidRequest, "Only mini programs log in with a `code`: send a `ticket`."));
+        return Err(Problem::new(
+            Code::InvalidRequest,
+            "A code of wx.login belongs to a mini program, and this app is none: send the `ticket` of a web login.",
+        ));
+    }
+    if let Some(limit) = &auth.login_limit {
+        limit.take(app.appid.as_str(), auth.clock.steady())?;
     }
     let hash = code_hash(&app.appid, code.expose());
     let logins = Arc::clone(&auth.logins);
@@ -87,7 +93,10 @@ async fn handle(auth: Arc<Auth>, call: &Call) -> Result<Response<Body>, Problem>
             async move { once(&auth, &app, &code, hash, &shown).await }
         })
         .await;
-    let outcome = outcome.ok_or_else(|| Problem::internal("the login panicked"))??;
+    let outcome = outcome.ok_or_else(|| {
+        auth.metrics.panics.inc();
+        Problem::internal("the login panicked")
+    })??;
     if !started {
         auth.metrics.login_repeats.inc();
     }

@@ -71,6 +71,9 @@ async fn enter(
     web: &config::WebLogin,
     code: Secret<String>,
 ) -> Result<Secret<String>, Problem> {
+    if let Some(limit) = &auth.login_limit {
+        limit.take(app.appid.as_str(), auth.clock.steady())?;
+    }
     let who = auth.wechat.web_identity(&app.appid, &app.secret, code.expose()).await.map_err(of_a_page)?;
     if who.is_snapshot {
         let detail = "WeChat shows this page in snapshot mode, without a user: open it in full and log in there.";
