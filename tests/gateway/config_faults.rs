@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use wxgate::config::file::schema;
 use wxgate::config::{
     AccessTokenLine, Algorithm, AppKind, Auth, Balance, Config, Database, Environment, Faults, HostPattern, Limit,
-    LimitBy, Proof, RetryOn, parse,
+    LimitBy, Proof, RetryOn, WebScope, parse,
 };
 
 /// What must never be seen in a fault, and stands in the environment of every test here.
