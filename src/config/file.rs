@@ -168,6 +168,9 @@ pub struct Server {
     pub max_body: Option<Size>,
     /// How long open requests may take to finish at shutdown. Default: "30s".
     pub drain_timeout: Option<Duration>,
+    /// Most open WebSockets of one member, 0 to 100000; 0 is no limit. Default: 32.
+    #[schemars(range(min = 0, max = 100_000))]
+    pub max_sockets_per_member: Option<i64>,
 }
 
 /// The operators' listener.
@@ -308,6 +311,9 @@ pub struct Route {
     pub max_body: Option<Size>,
     /// Whether the caller's Authorization header is passed on. Default: false.
     pub forward_token: Option<bool>,
+    /// Protocols that a connection may be upgraded to; [] is none. Default: ["websocket"].
+    #[schemars(example = ["websocket"])]
+    pub upgrade: Option<Vec<String>>,
 }
 
 /// A small fixed answer, such as WeChat's domain proof file.

@@ -68,6 +68,8 @@ pub struct Server {
     pub max_body: u64,
     /// How long a drain may take.
     pub drain_timeout: Duration,
+    /// Most open sockets (upgraded connections) of one member; `None` means no limit.
+    pub max_sockets_per_member: Option<NonZeroUsize>,
 }
 
 /// `[admin]`.
@@ -304,6 +306,8 @@ pub struct Route {
     pub max_body: u64,
     /// Whether `Authorization` is passed on.
     pub forward_token: bool,
+    /// Protocols that a connection may be upgraded to, lower case; empty means none.
+    pub upgrade: Vec<String>,
 }
 
 /// `[[static]]`: a small fixed answer, such as WeChat's domain proof file.

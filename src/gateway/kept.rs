@@ -15,6 +15,7 @@ use crate::config::{Config, Database};
 use crate::keyfile;
 use crate::metrics::Metrics;
 use crate::pipeline::dispatch::Draining;
+use crate::pipeline::sockets::Sockets;
 use crate::proxy::Backends;
 use crate::store::sqlite::Sqlite;
 use crate::store::vault::Vault;
@@ -60,6 +61,8 @@ pub struct Kept {
     pub pseudonyms: Pseudonyms,
     /// Servers of upstreams: addresses, load.
     pub backends: Backends,
+    /// Connections that have left HTTP.
+    pub sockets: Arc<Sockets>,
     /// Whether the gateway is going away.
     pub draining: Draining,
     /// Room for calls of endpoints.
@@ -89,6 +92,7 @@ impl Kept {
             vault: Arc::new(Vault::open(keys)?),
             refresh: RefreshSecret::open(keys)?,
             pseudonyms: Pseudonyms::new(&log_key(keys).map_err(Error::KeyFile)?),
+            sockets: Sockets::new(Arc::clone(&revocations), clock.clone()),
             clock,
             metrics,
             log,

@@ -155,6 +155,7 @@ impl Gateway {
         });
         gateway.register_metrics();
         gateway.kept.start_sweeping();
+        gateway.kept.sockets.start();
         Ok(gateway)
     }
 
@@ -168,9 +169,10 @@ impl Gateway {
         &self.kept
     }
 
-    /// From now on the health answers say that this instance is going away.
+    /// From now on the health answers say that this instance is going away, and open sockets are closed.
     pub fn start_draining(&self) {
         self.kept.draining.store(true, std::sync::atomic::Ordering::Release);
+        self.kept.sockets.drain();
     }
 
     /// Whether it is going away.
@@ -210,7 +212,12 @@ impl Gateway {
             }),
         };
         let endpoints = Endpoints::new(snapshot.router.clone(), self.control.clone(), &self.kept.endpoint_permits);
-        let proxy = ToProxy::new(forwarder.clone(), Arc::clone(&snapshot.upstreams));
+        let proxy = ToProxy::new(
+            forwarder.clone(),
+            Arc::clone(&snapshot.upstreams),
+            Arc::clone(&self.kept.sockets),
+            snapshot.config.server.max_sockets_per_member,
+        );
         stack(&layers, Dispatch::new(endpoints, proxy, Arc::clone(&self.kept.draining)))
     }
 
@@ -221,6 +228,7 @@ impl Gateway {
         metrics.register("wxgate_config_generation", "gauge", "Configurations put in force so far.", move || {
             weak.upgrade().map(|g| (String::new(), g.current().generation as f64)).into_iter().collect()
         });
+        self.kept.sockets.register(metrics);
         let revocations = Arc::clone(&self.kept.revocations);
         metrics.register("wxgate_revocations", "gauge", "Live revocations held in memory.", move || {
             vec![(String::new(), revocations.len() as f64)]
@@ -285,6 +293,11 @@ impl Worker {
     /// Whether the gateway is going away.
     pub fn is_draining(&self) -> bool {
         self.gateway.is_draining()
+    }
+
+    /// Something panicked outside of the stack.
+    pub fn panicked(&self) {
+        self.observer.metrics.panics.inc();
     }
 
     /// The worker's counters.

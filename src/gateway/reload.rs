@@ -66,7 +66,9 @@ impl Gateway {
         let changes = changes(&old.config, &new);
         let generation = old.generation + 1;
         let snapshot = Snapshot::new(new, &self.kept, generation)?;
-        self.snapshot.store(Arc::new(snapshot));
+        let snapshot = Arc::new(snapshot);
+        self.snapshot.store(Arc::clone(&snapshot));
+        self.kept.sockets.recheck(&snapshot.config.routes);
         Ok(Reloaded { generation, changes })
     }
 

@@ -12,7 +12,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 
-use http::{Method, Request, Response};
+use http::{Method, Request, Response, StatusCode};
 use http_body::Body as HttpBody;
 use hyper::body::Incoming;
 use tokio::time::{Instant, sleep_until};
@@ -24,14 +24,18 @@ use super::pool::Pool;
 use super::request_body::{RequestBody, Upload, prepare};
 use super::response_body::{Hold, ResponseBody};
 use super::silence::Silence;
+use super::switch;
 use super::{Error, Limits, Outbound};
 use crate::body::Body;
 
 /// Sends a request and returns its answer; the body of the answer may still be on its way.
 pub(super) async fn forward(pool: Arc<Pool>, outbound: Outbound) -> Result<Response<Body>, Error> {
-    let Outbound { request, upstream, limits, affinity } = outbound;
+    let Outbound { request, upstream, limits, affinity, upgrade } = outbound;
     let total = limits.total.map(|limit| Instant::now() + limit);
     let (mut request, upload) = prepare(request, limits.max_body)?;
+    if let Some(protocol) = &upgrade {
+        switch::ask(request.headers_mut(), protocol);
+    }
     let method = request.method().clone();
     let repeatable = upload.is_none() && is_idempotent(&method);
 
@@ -66,6 +70,9 @@ pub(super) async fn forward(pool: Arc<Pool>, outbound: Outbound) -> Result<Respo
         match exchange(connection, request, wait).await {
             Ok(response) => {
                 hold.upload = upload;
+                if let Some(protocol) = upgrade.filter(|_| response.status() == StatusCode::SWITCHING_PROTOCOLS) {
+                    return Box::pin(switch::switch(response, hold, &protocol, &limits, total)).await;
+                }
                 return answer(response, hold, &method, &limits, total).await;
             }
             Err(Unanswered { error, unsent }) => {

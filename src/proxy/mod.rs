@@ -28,6 +28,7 @@ mod request_body;
 mod response_body;
 mod silence;
 mod stream;
+mod switch;
 #[cfg(test)]
 mod tests;
 mod upstream;
@@ -36,7 +37,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response};
 use tokio::time::Instant;
 
 pub use self::backend::{Backend, Backends, Counters};
@@ -55,6 +56,9 @@ pub struct Outbound {
     pub limits: Limits,
     /// A hash of what a `hash:*` balance goes by; 0 when there is nothing to go by.
     pub affinity: u64,
+    /// The protocol that the connection shall leave HTTP for, if the upstream agrees; a 101 then has a
+    /// [`crate::tunnel::Switched`] among its extensions.
+    pub upgrade: Option<HeaderValue>,
 }
 
 /// Without headers and path: they tell who the caller is.

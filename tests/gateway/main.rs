@@ -17,4 +17,5 @@ mod store_file;
 mod support;
 mod token;
 mod token_keys;
+mod upgrade;
 mod well_known;

@@ -12,6 +12,9 @@ use super::shared::{bytes, list, scalar, time};
 
 const LISTEN: &str = "0.0.0.0:8080";
 
+/// Open sockets of one member. A mini program may hold five; a member may have several devices.
+const MAX_SOCKETS: usize = 32;
+
 const MAX_BODY: (&str, &str) = ("0B", "1024GiB");
 
 /// `[server]`.
@@ -63,6 +66,9 @@ pub(super) fn server(file: &file::Server, report: &mut Report<'_>) -> Server {
         max_uri: usize::try_from(uri).unwrap_or(usize::MAX),
         max_body: max_body(report, "server.max_body", file.max_body.as_ref()).unwrap_or(10 << 20),
         drain_timeout: time(report, "server.drain_timeout", file.drain_timeout.as_ref(), "30s", duration_or_zero),
+        max_sockets_per_member: NonZeroUsize::new(
+            file.max_sockets_per_member.and_then(|n| usize::try_from(n).ok()).unwrap_or(MAX_SOCKETS),
+        ),
     }
 }
 

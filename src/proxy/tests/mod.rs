@@ -113,7 +113,7 @@ impl Gateway {
 
     fn forward(&self, request: Request<Body>) -> impl Future<Output = Result<Response<Body>, Error>> + Send + use<> {
         let upstream = Arc::clone(&self.upstream);
-        self.forwarder.forward(Outbound { request, upstream, limits: self.limits, affinity: 0 })
+        self.forwarder.forward(Outbound { request, upstream, limits: self.limits, affinity: 0, upgrade: None })
     }
 
     fn connects(&self) -> u64 {
