@@ -144,6 +144,8 @@ pub struct Server {
     /// Addresses to listen on, each "IP:PORT". Default: ["0.0.0.0:8080"].
     #[schemars(length(min = 1), example = ["0.0.0.0:8080"])]
     pub listen: Option<Vec<String>>,
+    /// TLS: a certificate and its key, or a list of them for several names (SNI). Default: plain HTTP.
+    pub tls: Option<Tls>,
     /// Worker threads, 1 to 1024. Default: one per core.
     #[schemars(range(min = 1, max = 1024), example = 2)]
     pub workers: Option<i64>,
@@ -171,6 +173,28 @@ pub struct Server {
     /// Most open WebSockets of one member, 0 to 100000; 0 is no limit. Default: 32.
     #[schemars(range(min = 0, max = 100_000))]
     pub max_sockets_per_member: Option<i64>,
+}
+
+/// One certificate, or several.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Tls {
+    /// One for every name.
+    One(Certificate),
+    /// The first that is for the name that the client asks for, else the first.
+    Many(#[schemars(length(min = 1))] Vec<Certificate>),
+}
+
+/// A certificate chain and its private key, in PEM files.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Certificate {
+    /// File of the whole chain, the server's own certificate first. Required.
+    #[schemars(required, example = &"tls/fullchain.pem")]
+    pub cert: Option<String>,
+    /// File of its private key. Required.
+    #[schemars(required, example = &"tls/key.pem")]
+    pub key: Option<String>,
 }
 
 /// The operators' listener.

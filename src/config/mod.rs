@@ -5,6 +5,7 @@
 //! dotted key, what is wrong and what to write. What this version cannot do yet is in [`planned`]. `gateway.rs` makes
 //! the result run. Nothing here opens a socket, a store or a key.
 
+pub mod certificate;
 mod check;
 pub mod fault;
 pub mod file;
@@ -18,6 +19,7 @@ mod structure;
 pub mod url;
 pub mod value;
 
+pub use certificate::Certificate;
 pub use fault::{Fault, Faults};
 pub use load::{load, parse, read};
 pub use secret::Environment;

@@ -14,6 +14,7 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::certificate::Certificate;
 use crate::ids::{AppId, Secret};
 
 /// Everything that `gateway.toml` says, checked.
@@ -48,6 +49,8 @@ pub struct Config {
 pub struct Server {
     /// Addresses of the public listener.
     pub listen: Vec<SocketAddr>,
+    /// Certificates for TLS; empty means plain HTTP.
+    pub tls: Vec<Certificate>,
     /// Worker threads; one per core unless said.
     pub workers: NonZeroUsize,
     /// Where the gateway's own endpoints stand; starts with `/`, does not end with one.

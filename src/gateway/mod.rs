@@ -7,6 +7,7 @@
 mod endpoints;
 mod kept;
 mod reload;
+mod tls;
 mod to_proxy;
 
 use std::future::Future;
@@ -66,6 +67,9 @@ pub enum Error {
     /// What was revoked before the start cannot be read; without it, ended sessions would come back.
     #[error("store: live revocations cannot be read: {0}")]
     Revocations(#[source] crate::store::Error),
+    /// TLS of the public listener.
+    #[error("tls: {0}")]
+    Tls(#[from] rustls::Error),
     /// The client for WeChat.
     #[error("wechat: {0}")]
     WeChat(#[from] wechat::Error),
@@ -83,6 +87,7 @@ pub struct Snapshot {
     cache: Arc<VerifiedCache<Principal>>,
     upstreams: Arc<[Arc<Upstream>]>,
     router: Router,
+    tls: Option<Arc<rustls::ServerConfig>>,
 }
 
 impl Snapshot {
@@ -111,6 +116,7 @@ impl Snapshot {
             upstreams: config.upstreams.iter().map(|section| Upstream::new(section, &kept.backends)).collect(),
             // A new cache with each snapshot: what was verified by another ring or policy is verified again.
             cache: Arc::default(),
+            tls: tls::config(&config.server.tls)?,
             config,
             generation,
             ring,
@@ -276,6 +282,11 @@ impl Worker {
             *current = (snapshot, stack);
         }
         current.1.call(inbound)
+    }
+
+    /// TLS as it is in force; `None` for plain HTTP.
+    pub fn tls(&self) -> Option<Arc<rustls::ServerConfig>> {
+        self.gateway.snapshot.load().tls.clone()
     }
 
     /// The limits of connections, as they are in force.

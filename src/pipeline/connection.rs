@@ -15,6 +15,7 @@ use http::HeaderValue;
 pub struct Connection {
     peer: SocketAddr,
     peer_text: HeaderValue,
+    https: bool,
     /// `Forwarded` for the host of the first request; the others mostly ask for the same.
     forwarded: OnceLock<(HeaderValue, HeaderValue)>,
     /// Heads that have passed the guard and are not answered yet.
@@ -24,10 +25,17 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Of this peer.
-    pub fn new(peer: SocketAddr) -> Self {
+    /// Of this peer, who speaks TLS or not.
+    pub fn new(peer: SocketAddr, https: bool) -> Self {
         let peer_text = ip_text(peer.ip().to_canonical());
-        Self { peer, peer_text, forwarded: OnceLock::new(), due: AtomicUsize::new(0), waiting: AtomicWaker::new() }
+        Self {
+            peer,
+            peer_text,
+            https,
+            forwarded: OnceLock::new(),
+            due: AtomicUsize::new(0),
+            waiting: AtomicWaker::new(),
+        }
     }
 
     /// Whether an answer is under way. The guard asks: silence of a client that waits is not idleness.
@@ -57,15 +65,21 @@ impl Connection {
         self.peer.ip().to_canonical()
     }
 
+    /// Whether the connection itself is TLS.
+    pub fn https(&self) -> bool {
+        self.https
+    }
+
     /// The peer's address as text.
     pub fn peer_text(&self) -> &HeaderValue {
         &self.peer_text
     }
 
-    /// `Forwarded` (RFC 7239) of a client that is connected directly and asks for `host` without TLS.
+    /// `Forwarded` (RFC 7239) of a client that is connected directly and asks for `host`.
     pub fn forwarded(&self, host: &HeaderValue) -> HeaderValue {
-        let (known, value) = self.forwarded.get_or_init(|| (host.clone(), forwarded(self.peer(), Some(host), false)));
-        if known == host { value.clone() } else { forwarded(self.peer(), Some(host), false) }
+        let (known, value) =
+            self.forwarded.get_or_init(|| (host.clone(), forwarded(self.peer(), Some(host), self.https)));
+        if known == host { value.clone() } else { forwarded(self.peer(), Some(host), self.https) }
     }
 }
 

@@ -16,12 +16,14 @@ use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
 
 use crate::gateway::{Connection, ConnectionLimits, Inbound, Worker};
 use crate::tunnel::{Stream, Switched};
 
 use super::drain::Watch;
 use super::guard::{Guard, Limits};
+use super::tls;
 
 /// How long an idle connection is kept after the drain has started.
 const IDLE_GRACE: Duration = Duration::from_secs(1);
@@ -30,9 +32,24 @@ const IDLE_GRACE: Duration = Duration::from_secs(1);
 const MIN_BUFFER: usize = 8 * 1024;
 
 /// Serves one connection until it ends, or until its current answer is sent when the drain starts.
-pub async fn serve<S: Stream + 'static>(stream: S, peer: SocketAddr, worker: Arc<Worker>, mut drain: Watch) {
+pub async fn serve(stream: TcpStream, peer: SocketAddr, worker: Arc<Worker>, drain: Watch) {
     let _open = Open::new(&worker);
-    let connection = Arc::new(Connection::new(peer));
+    match worker.tls() {
+        None => serve_http(stream, Connection::new(peer, false), &worker, drain).await,
+        // Boxed, so that connections without TLS do not carry the room for it.
+        Some(config) => {
+            Box::pin(async {
+                if let Some(stream) = tls::accept(config, stream).await {
+                    serve_http(stream, Connection::new(peer, true), &worker, drain).await;
+                }
+            })
+            .await
+        }
+    }
+}
+
+async fn serve_http<S: Stream + 'static>(stream: S, connection: Connection, worker: &Arc<Worker>, mut drain: Watch) {
+    let connection = Arc::new(connection);
     let limits = worker.connection_limits();
     let ConnectionLimits { max_head, max_uri, head_timeout, keep_alive } = limits;
     let limits = Limits { max_head, max_uri, head_timeout, keep_alive };
@@ -43,7 +60,7 @@ pub async fn serve<S: Stream + 'static>(stream: S, peer: SocketAddr, worker: Arc
             upgrade.asked(hyper::upgrade::on(&mut request));
         }
         let answer = worker.call(Inbound { request, connection: Arc::clone(&connection) });
-        let (worker, upgrade) = (&worker, &upgrade);
+        let upgrade = &upgrade;
         async move {
             // It cannot fail; the type of its error is empty.
             let mut head = answer.await?;
@@ -85,7 +102,7 @@ pub async fn serve<S: Stream + 'static>(stream: S, peer: SocketAddr, worker: Arc
         && let Some(on_upgrade) = upgrade.on_upgrade()
     {
         // Boxed, so that the many connections that stay with HTTP do not carry the room for it.
-        Box::pin(leave_http::<S>(on_upgrade, &upgrade, &worker)).await;
+        Box::pin(leave_http::<S>(on_upgrade, &upgrade, worker)).await;
     }
     if let Err(error) = ended
         && !error.is_incomplete_message()

@@ -1,16 +1,19 @@
-//! What makes a running gateway read its file again: SIGHUP, and a save.
+//! What makes a running gateway read its file again: SIGHUP, a save, and new certificates.
 //!
 //! The folder is watched, not the file: editors and configuration tools replace files, and a mounted volume swaps a link
-//! somewhere above. Whatever happened, only other content counts.
+//! somewhere above. Whatever happened, only other content counts. Certificates may lie anywhere, and whoever renews them
+//! writes several files one after the other; they are looked at now and then, which also tries again after a moment at
+//! which they did not fit together.
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio::time::MissedTickBehavior;
 
 use crate::config;
 use crate::gateway::Gateway;
@@ -18,7 +21,10 @@ use crate::gateway::Gateway;
 /// How long a save may take: some editors write in several steps.
 const SETTLE: Duration = Duration::from_millis(100);
 
-/// Reloads on SIGHUP and on save until it is dropped.
+/// How late new certificates are noticed.
+const CERTIFICATES: Duration = Duration::from_secs(10);
+
+/// Reloads on SIGHUP, on save and on new certificates until it is dropped.
 #[derive(Debug)]
 pub struct Triggers(JoinHandle<()>);
 
@@ -34,6 +40,9 @@ impl Triggers {
         let (events, mut saved) = mpsc::channel::<()>(1);
         let watcher = watch(&path, events);
         let mut content = config::read(&path).ok();
+        let mut certificates = stamps(&gateway);
+        let mut look = tokio::time::interval(CERTIFICATES);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Ok(Self(tokio::spawn(async move {
             let _watcher = watcher;
             loop {
@@ -46,6 +55,13 @@ impl Triggers {
                         if now == content {
                             continue;
                         }
+                    }
+                    _ = look.tick() => {
+                        let now = stamps(&gateway);
+                        if now == certificates {
+                            continue;
+                        }
+                        certificates = now;
                     }
                     else => return,
                 }
@@ -61,6 +77,16 @@ impl Drop for Triggers {
     fn drop(&mut self) {
         self.0.abort();
     }
+}
+
+/// When the files of the certificates in force were written, and how long they are.
+fn stamps(gateway: &Gateway) -> Vec<Option<(SystemTime, u64)>> {
+    let stamp = |path: &Path| {
+        let about = std::fs::metadata(path).ok()?;
+        Some((about.modified().ok()?, about.len()))
+    };
+    let snapshot = gateway.current();
+    snapshot.config.server.tls.iter().flat_map(|one| [stamp(&one.cert), stamp(&one.key)]).collect()
 }
 
 fn watch(path: &Path, events: mpsc::Sender<()>) -> Option<RecommendedWatcher> {

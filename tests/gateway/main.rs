@@ -15,6 +15,7 @@ mod refresh;
 mod secrets;
 mod store_file;
 mod support;
+mod tls;
 mod token;
 mod token_keys;
 mod upgrade;

@@ -9,6 +9,7 @@ mod route;
 mod server;
 mod shared;
 mod statics;
+mod tls;
 mod token;
 mod upstream;
 
@@ -24,7 +25,7 @@ pub(super) fn file(file: File, path: &Path, report: &mut Report<'_>) -> Config {
     let folder = source.parent().unwrap_or(Path::new("/")).to_owned();
 
     let public = file.server.unwrap_or_default();
-    let server = server::server(&public, report);
+    let server = server::server(&public, &folder, report);
     let admin = server::admin(&file.admin.unwrap_or_default(), report);
     let internal = file.internal.map(|table| server::internal(&table, report));
     server::distinct(&public, &admin, internal.as_ref(), report);

@@ -246,7 +246,7 @@ async fn until_free(lock: &std::path::Path) {
 
 fn configuration(api_base: &str, upstream: SocketAddr, tables: &str) -> String {
     // Lines such as `server.max_uri = …` stand before the first table.
-    let at = tables.find('[').unwrap_or(tables.len());
+    let at = if tables.starts_with('[') { 0 } else { tables.find("\n[").unwrap_or(tables.len()) };
     let (top, tables) = tables.split_at(at);
     let own = |section: &str| -> String {
         let prefix = format!("{section}.");
