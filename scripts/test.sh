@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
 # Every check that a change must pass. Run it from anywhere: scripts/test.sh
 #
-# Needs Rust (the version in Cargo.toml), a C compiler, curl (the tests run the lines that `wxgate demo` prints), and the
-# network once for the crates. Where apt-get can be used, a missing compiler or curl is installed. cargo-deny is run when it is there.
+# Needs Rust (the version in Cargo.toml), a C compiler, curl (the tests run the lines that `wxgate demo` prints), nginx and
+# caddy (the tests put them in front), Node 20 with npm (the SDK), and the network once for crates and packages. Where
+# apt-get can be used, what is missing of the compiler, curl, nginx and caddy is installed. cargo-deny is run when it is
+# there.
 #
 # Every phase runs, also after one has failed. The last line is "N passed, N failed": all tests of the run, and one
 # failure for each other phase that failed. Exit code 1 when anything failed.
@@ -76,12 +78,14 @@ need_cc() {
     fi
 }
 
-need_curl() {
-    command -v curl >/dev/null && return
+# Programs that the tests start beside the gateway: real ones, because their habits are what is tested.
+need_program() {
+    command -v "$1" >/dev/null && return
+    [ -x "/usr/sbin/$1" ] && return
     if command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
-        apt-get update -qq && apt-get install -y -qq --no-install-recommends curl
+        apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$2"
     else
-        missing "curl. Install it, then run this again."
+        missing "$1. Install it (Debian: apt-get install $2), then run this again."
     fi
 }
 
@@ -100,9 +104,47 @@ docs() { RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked --document-priv
 
 deny() { cargo deny --all-features check; }
 
+# The SDK for mini programs. Its tests run the built file against the gateway's own binary.
+sdk=sdk/miniprogram
+
+need_npm() {
+    command -v npm >/dev/null && return
+    say "Missing: npm. Install Node 20 or newer."
+    return 1
+}
+
+sdk_build() {
+    need_npm || return
+    npm --prefix "$sdk" ci --ignore-scripts --no-audit --no-fund --loglevel=error || return
+    npm --prefix "$sdk" run --silent check || return
+    npm --prefix "$sdk" run --silent build || return
+    say "$(wc -c <"$sdk/dist/index.js") bytes"
+}
+
+# Runs the tests of a folder, which start the gateway themselves.
+node_tests() {
+    cargo build --locked || return
+    local target=${CARGO_TARGET_DIR:-target}
+    [[ $target == /* ]] || target=$PWD/$target
+    WXGATE=$target/debug/wxgate npm --prefix "$1" test --silent
+}
+
+sdk_tests() {
+    need_npm || return
+    node_tests "$sdk"
+}
+
+example_node() {
+    need_npm || return
+    npm --prefix examples/service-node ci --ignore-scripts --no-audit --no-fund --loglevel=error || return
+    node_tests examples/service-node
+}
+
 need_rust
 need_cc
-need_curl
+need_program curl curl
+need_program nginx nginx-light
+need_program caddy caddy
 cargo --version
 
 phase "shell scripts" shell_syntax
@@ -111,6 +153,11 @@ phase "lints" cargo clippy --all-targets --locked -- -D warnings
 phase "documentation" docs
 phase "tests" cargo test --locked --no-fail-fast
 tests_log=$work/$phases.log
+phase "mini-program SDK: types and build" sdk_build
+phase "mini-program SDK: tests" sdk_tests
+sdk_log=$work/$phases.log
+phase "example: service in Node" example_node
+node_log=$work/$phases.log
 if compgen -G 'benches/*.rs' >/dev/null; then
     phase "benches build" cargo build --benches --locked
 fi
@@ -125,23 +172,35 @@ fi
 
 # cargo prints one such line for each test binary and for the doc tests:
 # test result: ok. 23 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.02s
-read -r passed not_passed < <(awk '
-    /^test result: / {
-        for (i = 2; i <= NF; i++) {
-            if ($i == "passed;") passed += $(i - 1)
-            if ($i == "failed;") failed += $(i - 1)
+# node prints, at the end: "# pass 23", "# fail 0", "# cancelled 0".
+count() {
+    awk '
+        /^test result: / {
+            for (i = 2; i <= NF; i++) {
+                if ($i == "passed;") passed += $(i - 1)
+                if ($i == "failed;") failed += $(i - 1)
+            }
         }
-    }
-    END { print passed + 0, failed + 0 }' "$tests_log")
+        /^# pass [0-9]+$/ { passed += $3 }
+        /^# (fail|cancelled) [0-9]+$/ { failed += $3 }
+        END { print passed + 0, failed + 0 }' "$1"
+}
+read -r tests_passed tests_failed < <(count "$tests_log")
+read -r sdk_passed sdk_failed < <(count "$sdk_log")
+read -r node_passed node_failed < <(count "$node_log")
+passed=$((tests_passed + sdk_passed + node_passed))
+not_passed=$((tests_failed + sdk_failed + node_failed))
 
 say ""
-tests_failed=$not_passed
 for name in ${failed[@]+"${failed[@]}"}; do
     say "FAILED: $name"
-    # Failed tests are counted one by one; tests that do not even build count once.
-    if [ "$name" != "tests" ] || [ "$tests_failed" = 0 ]; then
-        not_passed=$((not_passed + 1))
-    fi
+    # Failed tests are counted one by one; tests that do not even build or start count once.
+    case $name in
+        tests) [ "$tests_failed" = 0 ] || continue ;;
+        "mini-program SDK: tests") [ "$sdk_failed" = 0 ] || continue ;;
+        "example: service in Node") [ "$node_failed" = 0 ] || continue ;;
+    esac
+    not_passed=$((not_passed + 1))
 done
 if [ "$passed" = 0 ] && [ "$not_passed" = 0 ]; then
     say "FAILED: no test ran"

@@ -48,6 +48,7 @@ pub mod config;
 pub mod credential;
 pub mod gateway;
 pub mod ids;
+pub mod internal;
 pub mod keyfile;
 pub mod metrics;
 pub mod pipeline;

@@ -293,19 +293,23 @@ impl From<wechat::Error> for Problem {
                     (Code::LoginBlocked, "WeChat classes this user as high risk. Trying again will not help.", 0)
                 }
                 M::Restricted => (Code::LoginBlocked, "WeChat has restricted this user or account.", 0),
-                M::RateLimited => (Code::WechatRateLimited, "Wait a minute before the next login.", WECHAT_MINUTE_SECS),
-                M::Busy => (Code::WechatUnavailable, "WeChat is busy: call wx.login again in a moment.", 1),
+                M::RateLimited => (Code::WechatRateLimited, "Wait a minute before the next try.", WECHAT_MINUTE_SECS),
+                M::Busy => (Code::WechatUnavailable, "WeChat is busy: start again, with a new code, in a moment.", 1),
                 M::QuotaExceeded => {
-                    (Code::WechatUnavailable, "Logins are not possible at the moment.", WECHAT_MINUTE_SECS)
+                    (Code::WechatUnavailable, "WeChat takes no more calls at the moment.", WECHAT_MINUTE_SECS)
                 }
                 M::Configuration(_) | M::OurFault | M::AccessToken | M::SignatureInvalid | M::Other => {
-                    (Code::WechatFailed, "The login could not be completed.", 0)
+                    (Code::WechatFailed, "WeChat refused what the gateway asked of it.", 0)
                 }
             },
+            E::CircuitOpen { retry_after } => {
+                let secs = retry_after.as_millis().div_ceil(1000);
+                (Code::WechatUnavailable, "WeChat is failing: try again later.", u64::try_from(secs).unwrap_or(1))
+            }
             E::Connect(_) => (Code::WechatUnavailable, "WeChat cannot be reached: try again in a moment.", 1),
-            E::Timeout => (Code::WechatTimeout, "WeChat did not answer in time: call wx.login again.", 0),
+            E::Timeout => (Code::WechatTimeout, "WeChat did not answer in time: start again with a new code.", 0),
             E::Transport(_) | E::Answer(_) => {
-                (Code::WechatFailed, "WeChat gave no usable answer: call wx.login again.", 0)
+                (Code::WechatFailed, "WeChat gave no usable answer: start again with a new code.", 0)
             }
         };
         Self::new(code, detail).retry_after(retry).caused_by(error)

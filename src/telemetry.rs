@@ -8,6 +8,7 @@ use std::io::{self, IsTerminal as _, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::{Duration, Instant};
 
 use aws_lc_rs::hmac;
 use tracing_subscriber::EnvFilter;
@@ -30,6 +31,8 @@ pub enum Format {
 pub struct LogWriter {
     queue: SyncSender<Vec<u8>>,
     dropped: Arc<AtomicU64>,
+    /// Blocks in the queue or on their way out of it.
+    waiting: Arc<AtomicU64>,
     format: Format,
 }
 
@@ -44,9 +47,12 @@ impl LogWriter {
     pub fn to(format: Format, out: Box<dyn Write + Send>) -> Self {
         let (queue, blocks) = sync_channel(QUEUE);
         let dropped = Arc::new(AtomicU64::new(0));
-        let writer = Self { queue, dropped: Arc::clone(&dropped), format };
+        let waiting = Arc::new(AtomicU64::new(0));
+        let writer = Self { queue, dropped: Arc::clone(&dropped), waiting: Arc::clone(&waiting), format };
         // If no thread can be had, the queue fills and lines are counted as dropped: the gateway itself goes on.
-        let _ = std::thread::Builder::new().name("log".to_owned()).spawn(move || write_all(&blocks, out, &dropped));
+        let _ = std::thread::Builder::new()
+            .name("log".to_owned())
+            .spawn(move || write_all(&blocks, out, &dropped, &waiting));
         writer
     }
 
@@ -57,11 +63,22 @@ impl LogWriter {
 
     /// Queues a block of whole lines; false when it had to be dropped.
     pub fn write(&self, block: Vec<u8>) -> bool {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
         let queued = self.queue.try_send(block).is_ok();
         if !queued {
+            self.waiting.fetch_sub(1, Ordering::Release);
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
         queued
+    }
+
+    /// Waits until everything queued so far is written, at most `within`. For the end of the process, which ends the
+    /// writing thread too.
+    pub fn written(&self, within: Duration) {
+        let end = Instant::now() + within;
+        while self.waiting.load(Ordering::Acquire) > 0 && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// Blocks dropped so far, because the queue was full or the output failed.
@@ -70,11 +87,12 @@ impl LogWriter {
     }
 }
 
-fn write_all(blocks: &Receiver<Vec<u8>>, mut out: Box<dyn Write + Send>, dropped: &AtomicU64) {
+fn write_all(blocks: &Receiver<Vec<u8>>, mut out: Box<dyn Write + Send>, dropped: &AtomicU64, waiting: &AtomicU64) {
     while let Ok(block) = blocks.recv() {
         if out.write_all(&block).and_then(|()| out.flush()).is_err() {
             dropped.fetch_add(1, Ordering::Relaxed);
         }
+        waiting.fetch_sub(1, Ordering::Release);
     }
 }
 

@@ -18,11 +18,16 @@ use crate::config;
 use crate::ids::{AppId, Secret, SessionId};
 use crate::problem::{Code, Problem};
 use crate::store::{CodeHash, Member, NewSession, RefreshHash, SealedKey, Session, SignIn, UsedCode};
+use crate::wechat::Code2Session;
+use crate::wechat::open_data::Owner;
 
 use super::Auth;
 use super::answer;
 use super::call::Call;
+use super::profile::Profile;
+use super::session_keys;
 use super::single_flight::SingleFlight;
+use super::user_data::UserData;
 
 /// How long the same code yields the same session.
 pub const REPEAT: Duration = Duration::from_secs(60);
@@ -61,13 +66,14 @@ pub async fn login(State(auth): State<Arc<Auth>>, call: Call) -> Response<axum::
 async fn handle(auth: Arc<Auth>, call: &Call) -> Result<Response<Body>, Problem> {
     let request: Request = call.json()?;
     let code = checked_code(request.code)?;
+    let shown = UserData::of(call)?;
     let app = find_app(&auth.apps, request.appid.as_deref())?.clone();
     let hash = code_hash(&app.appid, code.expose());
     let logins = Arc::clone(&auth.logins);
     let (outcome, started) = logins
         .run(hash.0, || {
             let auth = Arc::clone(&auth);
-            async move { once(&auth, &app, &code, hash).await }
+            async move { once(&auth, &app, &code, hash, &shown).await }
         })
         .await;
     let outcome = outcome.ok_or_else(|| Problem::internal("the login panicked"))??;
@@ -78,9 +84,9 @@ async fn handle(auth: Arc<Auth>, call: &Call) -> Result<Response<Body>, Problem>
     answer::tokens(&auth, &outcome.session, &outcome.member, &refresh, outcome.refresh_expires_at, outcome.is_new)
 }
 
-fn checked_code(code: String) -> Result<Secret<String>, Problem> {
+pub(super) fn checked_code(code: String) -> Result<Secret<String>, Problem> {
     if code.is_empty() || code.len() > MAX_CODE {
-        return Err(Problem::new(Code::InvalidRequest, "`code` must be the code that wx.login gave."));
+        return Err(Problem::new(Code::InvalidRequest, "A code must be sent as the client API gave it."));
     }
     Ok(Secret::new(code))
 }
@@ -98,7 +104,7 @@ fn find_app<'a>(apps: &'a [config::App], appid: Option<&str>) -> Result<&'a conf
 }
 
 /// What the store knows a code by: the code itself is not kept.
-fn code_hash(appid: &AppId, code: &str) -> CodeHash {
+pub(super) fn code_hash(appid: &AppId, code: &str) -> CodeHash {
     let mut context = digest::Context::new(&digest::SHA256);
     context.update(appid.as_str().as_bytes());
     context.update(b"\0");
@@ -109,25 +115,39 @@ fn code_hash(appid: &AppId, code: &str) -> CodeHash {
 }
 
 /// The login itself; runs once per code at a time.
-async fn once(auth: &Auth, app: &config::App, code: &Secret<String>, hash: CodeHash) -> Result<LoggedIn, Problem> {
+async fn once(
+    auth: &Auth,
+    app: &config::App,
+    code: &Secret<String>,
+    hash: CodeHash,
+    shown: &UserData,
+) -> Result<LoggedIn, Problem> {
     let now = auth.clock.now();
     if let Some(used) = auth.sessions.used_code(&hash, now).await? {
         return repeat(auth, &used, now).await;
     }
-    auth.metrics.wechat_calls.inc();
-    let exchanged = auth.wechat.code2session(&app.appid, &app.secret, code.expose()).await;
-    let identity = exchanged.inspect_err(|_| auth.metrics.wechat_failures.inc())?;
+    let identity = auth.wechat.code2session(&app.appid, &app.secret, code.expose()).await?;
+    let sealed = auth.vault.seal(identity.session_key.text().as_bytes(), &app.appid, &identity.openid);
+    // Ordered by when the exchange began, so that one that WeChat answered late does not replace a newer key.
+    let session_key = SealedKey { sealed, exchanged_at: now };
+    let profile = match verified(auth, &app.appid, &identity, shown).await {
+        Ok(profile) => profile,
+        Err(problem) => {
+            auth.sessions.keep_key(&app.appid, &identity.openid, session_key).await?;
+            return Err(problem);
+        }
+    };
     let person = SignIn {
         appid: app.appid.clone(),
         openid: identity.openid.clone(),
-        unionid: identity.unionid,
+        unionid: identity.unionid.or_else(|| profile.unionid.clone()),
         at: auth.clock.now(),
     };
     let (member, is_new) = auth.members.sign_in(person).await?;
     if member.banned {
         return Err(Problem::new(Code::MemberBanned, "This member may not log in."));
     }
-    let sealed = auth.vault.seal(identity.session_key.text().as_bytes(), &app.appid, &identity.openid);
+    let member = profile.store(auth, &member.member_id).await?.unwrap_or(member);
     let session = new_session(auth, &member, auth.clock.now());
     let refresh_expires_at = session.created_at.plus(auth.section.refresh_ttl).min(session.expires_at);
     auth.sessions
@@ -138,12 +158,22 @@ async fn once(auth: &Auth, app: &config::App, code: &Secret<String>, hash: CodeH
             code: hash,
             code_expires_at: session.created_at.plus(CODE_MEMORY),
             is_new,
-            // Ordered by when the exchange began, so that one that WeChat answered late does not replace a newer key.
-            session_key: SealedKey { sealed, exchanged_at: now },
+            session_key,
         })
         .await?;
     auth.metrics.logins.inc();
     Ok(LoggedIn { session, member, is_new, refresh_expires_at })
+}
+
+/// The profile in what the client brought along. It was made with the key of this code, or with the one before it.
+async fn verified(auth: &Auth, appid: &AppId, identity: &Code2Session, shown: &UserData) -> Result<Profile, Problem> {
+    if shown.is_empty() {
+        return Ok(Profile::default());
+    }
+    let mut keys = vec![identity.session_key.clone()];
+    keys.extend(session_keys::kept(auth, appid, &identity.openid).await?);
+    let owner = Owner { appid, openid: &identity.openid };
+    Ok(Profile::of(&shown.verify(&keys, &owner, auth.clock.now())?))
 }
 
 fn new_session(auth: &Auth, member: &Member, at: Timestamp) -> Session {
@@ -182,6 +212,8 @@ mod tests {
             appid: AppId::parse(appid).unwrap(),
             kind: config::AppKind::MiniProgram,
             secret: Secret::new("s".to_owned()),
+            push: None,
+            access_token: config::AccessTokenLine::Stable,
         }
     }
 

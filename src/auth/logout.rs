@@ -75,7 +75,7 @@ async fn by_refresh_token(auth: &Auth, token: &RefreshToken) -> Result<Option<Ta
 
 async fn end(auth: &Auth, target: &Target, all: bool) -> Result<(), Problem> {
     let now = auth.clock.now();
-    let until = auth.revoked_until(now).max(target.expires_at.unwrap_or(now));
+    let until = auth.revoked_until(now, target.expires_at);
     let mut ended = Vec::new();
     if auth.sessions.end(&target.session, now, until).await? {
         ended.push(target.session.clone());

@@ -14,7 +14,7 @@ use super::answer::{self, MemberView};
 use super::call::Call;
 
 /// Longest nickname, characters. WeChat allows 20; ours may be set from elsewhere.
-const MAX_NICKNAME: usize = 64;
+pub(super) const MAX_NICKNAME: usize = 64;
 /// Longest avatar address, bytes.
 const MAX_AVATAR_URL: usize = 1024;
 
@@ -88,7 +88,7 @@ async fn handle_update(auth: &Auth, call: &Call) -> Result<Response<Body>, Probl
 }
 
 /// Empty, or an absolute http(s) URL: it will stand in somebody's `src`.
-fn is_web_url(url: &str) -> bool {
+pub(super) fn is_web_url(url: &str) -> bool {
     url.is_empty()
         || (url.len() <= MAX_AVATAR_URL
             && (url.starts_with("https://") || url.starts_with("http://"))
@@ -104,7 +104,7 @@ pub async fn erase(State(auth): State<Arc<Auth>>, call: Call) -> Response<axum::
 async fn handle_erase(auth: &Auth, call: &Call) -> Result<Response<Body>, Problem> {
     let caller = call.caller(auth)?;
     let now = auth.clock.now();
-    let until = auth.revoked_until(now).max(caller.expires_at);
+    let until = auth.revoked_until(now, Some(caller.expires_at));
     // Sessions first: whatever fails after that, nobody is left logged in to a member that is half gone.
     for session in auth.sessions.end_all(&caller.member_id, &caller.appid, now, until).await? {
         auth.revocations.revoke_session(&session, until);

@@ -1,4 +1,4 @@
-//! The gateway's own endpoints: login, refresh, logout, the member, keys.
+//! The gateway's own endpoints: login, refresh, logout, the member and their data, keys.
 //!
 //! They run on the control runtime, never on a worker: a slow store or a slow WeChat does not hold proxied traffic. Each
 //! file is one endpoint; a handler names its collaborators and knows nothing of their insides: no SQL, no JSON of WeChat,
@@ -6,12 +6,21 @@
 
 pub mod answer;
 pub mod call;
+pub mod check;
 pub mod keys;
+pub mod limit;
 pub mod login;
 pub mod logout;
 pub mod member;
+pub mod open_data;
+pub mod phone;
+pub mod profile;
+pub mod push;
 pub mod refresh;
+mod seen;
+pub mod session_keys;
 pub mod single_flight;
+mod user_data;
 
 use std::sync::Arc;
 
@@ -37,6 +46,8 @@ pub use call::CallInfo;
 pub struct Auth {
     /// `[token]`.
     pub section: config::Token,
+    /// `[login]`.
+    pub login: config::Login,
     /// `[[app]]`.
     pub apps: Vec<config::App>,
     /// `[server] base`: where the endpoints stand.
@@ -51,6 +62,8 @@ pub struct Auth {
     pub vault: Arc<Vault>,
     /// WeChat.
     pub wechat: wechat::Client,
+    /// The apps' credentials there.
+    pub access_tokens: Arc<wechat::AccessTokens>,
     /// The keys, for the JWKS.
     pub ring: Arc<KeyRing>,
     /// Makes access tokens.
@@ -65,6 +78,14 @@ pub struct Auth {
     pub metrics: Arc<Metrics>,
     /// Logins under way, by code. Outlives a reload: a race does not end because a file was saved.
     pub logins: Arc<login::Logins>,
+    /// Pushed messages that were delivered, and that are on their way. Outlives a reload, too.
+    pub pushes: Arc<push::Pushes>,
+    /// The way of pushed messages to the upstreams.
+    pub deliver: push::Deliver,
+    /// Exchanges of `login_code` under way.
+    pub exchanges: Arc<session_keys::Exchanges>,
+    /// How often each member has decrypted. Outlives a reload.
+    pub decryptions: Arc<limit::Limiter>,
 }
 
 /// The endpoints under `base`, and the well-known ones.
@@ -74,6 +95,11 @@ pub fn router(auth: Arc<Auth>, base: &str) -> Router {
         .route("/refresh", post(refresh::refresh))
         .route("/logout", post(logout::logout))
         .route("/revoke", post(logout::revoke))
+        .route("/push/{appid}", get(push::check).post(push::receive))
+        .route("/profile", post(profile::profile))
+        .route("/phone", post(phone::phone))
+        .route("/open-data", post(open_data::open_data))
+        .route("/check", post(check::check))
         .route("/me", get(member::me).put(member::update).delete(member::erase));
     let endpoints = if base.is_empty() { endpoints } else { Router::new().nest(base, endpoints) };
     endpoints

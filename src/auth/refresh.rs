@@ -5,6 +5,7 @@
 //! (RFC 9700, section 4.14.2).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::State;
 use http::Response;
@@ -20,6 +21,10 @@ use crate::token::refresh::RefreshToken;
 use super::Auth;
 use super::answer;
 use super::call::Call;
+
+/// How much longer than its tokens a revocation is remembered. A clock that runs ahead for a while must not make the
+/// sweep forget what is needed again once it was set right.
+const CLOCK_FAULT: Duration = Duration::from_secs(2 * 3600);
 
 #[derive(Deserialize, Default)]
 pub(super) struct Request {
@@ -67,14 +72,14 @@ async fn handle(auth: &Auth, call: &Call) -> Result<Response<Body>, Problem> {
                 now,
                 grace: auth.section.refresh_grace,
                 refresh_expires_at: now.plus(auth.section.refresh_ttl),
-                revoked_until: auth.revoked_until(now),
+                revoked_until: auth.revoked_until(now, None),
             },
         )
         .await?;
     let (session, refresh_expires_at) = match rotation {
         Rotation::Rotated { session, refresh_expires_at } => (session, refresh_expires_at),
         Rotation::Reused(session) => {
-            auth.revocations.revoke_session(&session.session_id, auth.revoked_until(now));
+            auth.revocations.revoke_session(&session.session_id, auth.revoked_until(now, None));
             auth.metrics.refresh_reuses.inc();
             tracing::warn!(
                 session = session.session_id.as_str(),
@@ -103,9 +108,9 @@ async fn handle(auth: &Auth, call: &Call) -> Result<Response<Body>, Problem> {
 }
 
 impl Auth {
-    /// Until when a session that ends now must be remembered as revoked: its last access token was minted now at the
-    /// latest. A minute more covers clocks that differ.
-    pub(super) fn revoked_until(&self, now: Timestamp) -> Timestamp {
-        now.plus(self.section.access_ttl).plus(std::time::Duration::from_secs(60))
+    /// Until when a session that ends now must be remembered as revoked: its last access token of ours was minted now at
+    /// the latest; `shown`, when that token expires by which it was ended, may be later. [`CLOCK_FAULT`] comes on top.
+    pub(super) fn revoked_until(&self, now: Timestamp, shown: Option<Timestamp>) -> Timestamp {
+        now.plus(self.section.access_ttl).max(shown.unwrap_or(now)).plus(CLOCK_FAULT)
     }
 }

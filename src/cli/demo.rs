@@ -16,6 +16,8 @@ use super::sample::Sample;
 use super::serve::{Running, Stop};
 
 const APPID: &str = "wx0123456789abcdef";
+/// What the sample service would show on the internal listener; nobody's, like the AppSecret.
+const SERVICE_TOKEN: &str = "demo-service-token";
 
 /// Where the demo listens and keeps its data.
 #[derive(Debug, Clone)]
@@ -63,7 +65,8 @@ pub async fn run(options: &Options, log: LogWriter, out: &mut impl Write) -> any
     drop(reserved);
     let gateway = running.server.addresses().first().copied().unwrap_or(options.listen);
     let admin = running.server.admin_address();
-    introduce(out, gateway, admin, &simulator.api_base(), sample.address(), &path)?;
+    let internal = running.server.internal_address().unwrap_or(options.internal);
+    introduce(out, gateway, admin, internal, &simulator.api_base(), sample.address(), &path)?;
     stop.told().await;
     running.stop().await;
     simulator.stop().await;
@@ -96,6 +99,9 @@ listen = ["{listen}"]
 listen = "{admin}"
 [internal]
 listen = "{internal}"
+[[internal.service]]
+name = "sample"
+token = "{SERVICE_TOKEN}"
 
 [token]
 issuer = "http://{listen}"
@@ -135,6 +141,7 @@ fn introduce(
     out: &mut impl Write,
     gateway: SocketAddr,
     admin: SocketAddr,
+    internal: SocketAddr,
     simulator: &str,
     sample: SocketAddr,
     config: &std::path::Path,
@@ -145,6 +152,7 @@ fn introduce(
 
   gateway          http://{gateway}
   admin            http://{admin}   (/livez, /readyz, /metrics)
+  internal         http://{internal}   (for services: /introspect, /verify)
   WeChat simulator {simulator}
   sample service   http://{sample}   (reads X-WX-OPENID and knows nothing of tokens)
   configuration    {config}
@@ -165,6 +173,8 @@ curl -s http://{gateway}/api/hello; echo
 curl -s http://{gateway}/public/hello -H 'X-WX-OPENID: somebody-else'; echo
 # who am I
 curl -s http://{gateway}/auth/me -H "Authorization: Bearer $TOKEN"; echo
+# a service asks what the token says
+curl -s http://{internal}/introspect -H 'Authorization: Bearer {SERVICE_TOKEN}' -d "token=$TOKEN"; echo
 # a new pair for the refresh token
 curl -s http://{gateway}/auth/refresh -H 'Content-Type: application/json' -d "{{\"refresh_token\":\"$REFRESH\"}}"; echo
 # log out: the token ends at once

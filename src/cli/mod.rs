@@ -12,6 +12,7 @@ pub mod simulate;
 use std::io::{Write, stderr, stdout};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
@@ -24,6 +25,9 @@ pub const USAGE: u8 = 64;
 
 /// Threads of the control runtime: endpoints, stores, WeChat, operators. They mostly wait; the request path has its own.
 const CONTROL_THREADS: usize = 2;
+
+/// How long the end of the process may wait for the last lines of the log: standard error may be a pipe that nobody reads.
+const LAST_LINES: Duration = Duration::from_secs(1);
 
 /// The gateway that a WeChat mini program puts in front of its services.
 ///
@@ -120,7 +124,10 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
     match command {
         Command::Serve(ConfigFile { config }) => with_config(&config, |config| {
             let log = log();
-            control()?.block_on(serve::run(config, log))?;
+            let ended = control()?.block_on(serve::run(config, log.clone()));
+            // The last lines say how it ended.
+            log.written(LAST_LINES);
+            ended?;
             Ok(0)
         }),
         Command::Demo { listen, admin, internal, data } => {

@@ -10,9 +10,10 @@ use crate::admin::{self, AdminToken};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::gateway::Gateway;
+use crate::internal;
 use crate::server::Server;
 use crate::server::drain::Drained;
-use crate::server::reload::Triggers;
+use crate::server::reload::{Hangup, Triggers};
 use crate::telemetry::LogWriter;
 
 /// A gateway with its listeners.
@@ -32,17 +33,13 @@ impl Running {
     /// When something cannot be opened; nothing is left running then.
     pub async fn start(config: Config, clock: Clock, log: LogWriter) -> anyhow::Result<Self> {
         let drain_timeout = config.server.drain_timeout;
-        if config.internal.is_some() {
-            tracing::warn!(
-                "[internal] is set, but this version has no internal endpoints yet: the listener stays closed"
-            );
-        }
         let keys = config.token.keys.clone();
         let gateway = Gateway::open(config, clock, log).await?;
         let token = AdminToken::open(&keys).context("admin.token in the key directory")?;
-        let server = Server::start(&gateway, admin::router(&gateway, token)).await?;
+        let server = Server::start(&gateway, admin::router(&gateway, token), internal::router(&gateway)).await?;
         let (public, admin) = (server.addresses(), server.admin_address());
-        tracing::info!(version = env!("CARGO_PKG_VERSION"), ?public, %admin, "wxgate is ready");
+        let internal = server.internal_address();
+        tracing::info!(version = env!("CARGO_PKG_VERSION"), ?public, %admin, ?internal, "wxgate is ready");
         Ok(Self { gateway, server, drain_timeout })
     }
 
@@ -64,10 +61,11 @@ impl Running {
 /// # Errors
 /// When it cannot start.
 pub async fn run(config: Config, log: LogWriter) -> anyhow::Result<()> {
-    // Caught before anybody can know that we run: a signal during the start stops us cleanly, too.
+    // Caught before anybody can know that we run: a signal during the start stops us cleanly, or reloads, too.
     let stop = Stop::catch()?;
+    let hangup = Hangup::catch().context("cannot catch SIGHUP")?;
     let running = Running::start(config, Clock::system(), log).await?;
-    let triggers = Triggers::start(&running.gateway).context("cannot catch SIGHUP")?;
+    let triggers = Triggers::start(&running.gateway, hangup);
     stop.told().await;
     drop(triggers);
     running.stop().await;

@@ -11,7 +11,7 @@ use schemars::generate::SchemaSettings;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-use super::section::{Algorithm, AppKind, Auth, Balance};
+use super::section::{AccessTokenLine, Algorithm, AppKind, Auth, Balance};
 use crate::ids;
 
 /// The JSON Schema (draft 2020-12) of `gateway.toml`.
@@ -123,6 +123,8 @@ pub struct File {
     pub token: Option<Token>,
     /// Where members and sessions are kept.
     pub store: Option<Store>,
+    /// Logins, and what members do with the data of theirs.
+    pub login: Option<Login>,
     /// How WeChat is reached.
     pub wechat: Option<WeChat>,
     /// The WeChat apps that may log in; at least one.
@@ -213,6 +215,25 @@ pub struct Internal {
     /// Address, "IP:PORT". Default: "127.0.0.1:9080".
     #[schemars(example = &"127.0.0.1:9080")]
     pub listen: Option<String>,
+    /// The services that may use it; without any, nobody may.
+    pub service: Option<Vec<Service>>,
+}
+
+/// A service that may use the internal listener: by its `token`, or by the addresses that it comes `from`.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Service {
+    /// Its name, unique; letters, digits, ".", "_" and "-". Required.
+    #[schemars(required, example = &"orders")]
+    pub name: Option<String>,
+    /// What it shows as `Authorization: Bearer`, or as the password of `Proxy-Authorization: Basic`.
+    pub token: Option<Secret>,
+    /// Networks that it comes from, in CIDR notation; whoever is there needs no token.
+    #[schemars(length(min = 1), example = ["10.0.0.0/8"])]
+    pub from: Option<Vec<String>>,
+    /// Paths of WeChat's API that it may call through the gateway; a trailing /* takes everything below. Default: none.
+    #[schemars(example = ["/cgi-bin/message/*"])]
+    pub wechat: Option<Vec<String>>,
 }
 
 /// The tokens that a login yields.
@@ -254,6 +275,36 @@ pub struct Store {
     pub sessions: Option<String>,
 }
 
+/// Logins, and what members do with the data of theirs.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Login {
+    /// How often one member may use profile, phone, open-data and check. Default: 10/s, burst 200.
+    pub decrypt_limit: Option<DecryptLimit>,
+}
+
+/// How often one member may use the calls that decrypt.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DecryptLimit {
+    /// Who is counted. Default: "member", which is all there is.
+    pub by: Option<DecryptLimitBy>,
+    /// In the long run, such as "10/s", "100/min". Default: "10/s".
+    #[schemars(example = &"10/s")]
+    pub rate: Option<String>,
+    /// At once, after a rest. Default: 200.
+    #[schemars(range(min = 1, max = 1_000_000), example = 200)]
+    pub burst: Option<i64>,
+}
+
+/// Who is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum DecryptLimitBy {
+    /// Each member.
+    Member,
+}
+
 /// How WeChat is reached.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -280,6 +331,27 @@ pub struct App {
     /// The AppSecret. Required.
     #[schemars(required)]
     pub secret: Option<Secret>,
+    /// Takes WeChat's message push at BASE/push/APPID. Default: not taken.
+    pub push: Option<Push>,
+    /// Where its access tokens come from: WeChat's `stable_token`, or the classic call. Default: "stable".
+    pub access_token: Option<AccessTokenLine>,
+}
+
+/// WeChat's message push: how it is verified, and where it goes.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Push {
+    /// The Token of the WeChat console. Required.
+    #[schemars(required)]
+    pub token: Option<Secret>,
+    /// The EncodingAESKey; with it only safe mode is taken. Default: plain mode.
+    pub aes_key: Option<Secret>,
+    /// Name of the upstream that gets the messages. Required.
+    #[schemars(required, example = &"orders")]
+    pub upstream: Option<String>,
+    /// Exact path there. Required.
+    #[schemars(required, example = &"/wechat/push")]
+    pub path: Option<String>,
 }
 
 /// A service behind the gateway.

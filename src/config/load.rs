@@ -3,6 +3,7 @@
 //! Four steps: parse the TOML, take out what has the wrong shape ([`super::structure`]), read the rest into
 //! [`super::file::File`], check what it means ([`super::check`]). Only a syntax fault ends it early.
 
+use std::hash::Hasher as _;
 use std::path::Path;
 
 use serde::Deserialize;
@@ -40,6 +41,7 @@ pub fn read(path: &Path) -> Result<Vec<u8>, Faults> {
 /// # Errors
 /// Every fault of it.
 pub fn parse(text: impl AsRef<[u8]>, path: &Path, env: &Environment) -> Result<Config, Faults> {
+    let digest = digest(text.as_ref());
     let text = match std::str::from_utf8(text.as_ref()) {
         Ok(text) => text,
         Err(wrong) => {
@@ -52,9 +54,16 @@ pub fn parse(text: impl AsRef<[u8]>, path: &Path, env: &Environment) -> Result<C
     let mut report = Report::new(text);
     let checked = shaped(text, env, &mut report).map(|file| check::file(file, path, &mut report));
     match checked {
-        Some(config) if report.is_clean() => Ok(config),
+        Some(config) if report.is_clean() => Ok(Config { digest, ..config }),
         Some(_) | None => Err(report.into_faults(path)),
     }
+}
+
+/// Tells one content of the file from another, within one process.
+pub fn digest(text: &[u8]) -> u64 {
+    let mut hasher = std::hash::DefaultHasher::new();
+    hasher.write(text);
+    hasher.finish()
 }
 
 /// The parts of `text` that have the right shape; `None` when it is no TOML at all.

@@ -21,6 +21,6 @@ pub mod value;
 
 pub use certificate::Certificate;
 pub use fault::{Fault, Faults};
-pub use load::{load, parse, read};
+pub use load::{digest, load, parse, read};
 pub use secret::Environment;
 pub use section::*;

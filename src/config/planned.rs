@@ -22,7 +22,6 @@ const fn planned_off(key: &'static str, off: &'static str) -> Planned {
 
 const KEYS: &[Planned] = &[
     planned("server.tls.acme"),
-    planned("internal.service"),
     planned_off("token.format", "\"jwt\""),
     planned("token.master_key"),
     planned("token.max_staleness"),
@@ -30,9 +29,7 @@ const KEYS: &[Planned] = &[
     planned_off("login.merge_by_unionid", "false"),
     planned_off("login.max_sessions", "0"),
     planned("login.limit"),
-    planned("login.decrypt_limit"),
     planned("login.hook"),
-    planned("app.push"),
     planned_off("app.origins", "[]"),
     planned("upstream.health"),
     planned("route.limit"),

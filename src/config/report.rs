@@ -93,6 +93,12 @@ impl<'t> Report<'t> {
         self.faults.iter().any(|fault| fault.key == key)
     }
 
+    /// Whether `key`, or something in it, has a fault already.
+    pub(super) fn is_refused_within(&self, key: &str) -> bool {
+        let within = |rest: &str| rest.is_empty() || rest.starts_with(['.', '[']);
+        self.faults.iter().any(|fault| fault.key.strip_prefix(key).is_some_and(within))
+    }
+
     /// Whether nothing has been found.
     pub(super) fn is_clean(&self) -> bool {
         self.faults.is_empty()

@@ -4,7 +4,7 @@
 //! the shipped `gateway.toml`; here stand the types.
 
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::certificate::Certificate;
+use super::value::Rate;
 use crate::ids::{AppId, Secret};
 
 /// Everything that `gateway.toml` says, checked.
@@ -22,6 +23,8 @@ use crate::ids::{AppId, Secret};
 pub struct Config {
     /// The file that this came from; absolute.
     pub source: PathBuf,
+    /// [`digest`](super::digest) of that file's content.
+    pub digest: u64,
     /// `[server]`: the public listener.
     pub server: Server,
     /// `[admin]`: the operators' listener.
@@ -32,6 +35,8 @@ pub struct Config {
     pub token: Token,
     /// `[store]`.
     pub store: Store,
+    /// `[login]`.
+    pub login: Login,
     /// `[wechat]`.
     pub wechat: WeChat,
     /// `[[app]]`, at least one, each `appid` once.
@@ -87,6 +92,28 @@ pub struct Admin {
 pub struct Internal {
     /// Address of the services' listener.
     pub listen: SocketAddr,
+    /// `[[internal.service]]`, each `name` once.
+    pub services: Vec<Service>,
+}
+
+/// `[[internal.service]]`.
+#[derive(Debug, Clone)]
+pub struct Service {
+    /// Its name, unique, without `:`.
+    pub name: String,
+    /// How it is known.
+    pub proof: Proof,
+    /// Paths of WeChat's API that it may call; no `{segment}` in them.
+    pub wechat: Vec<PathPattern>,
+}
+
+/// How a service is known.
+#[derive(Debug, Clone)]
+pub enum Proof {
+    /// It shows this token.
+    Token(Secret<String>),
+    /// It comes from one of these networks.
+    From(Vec<IpNet>),
 }
 
 /// A signature algorithm for tokens (RFC 7518, RFC 8037).
@@ -160,6 +187,22 @@ pub enum Database {
     Sqlite(PathBuf),
 }
 
+/// `[login]`.
+#[derive(Debug, Clone)]
+pub struct Login {
+    /// How often one member may use the calls that decrypt.
+    pub decrypt_limit: DecryptLimit,
+}
+
+/// `[login] decrypt_limit`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DecryptLimit {
+    /// In the long run.
+    pub rate: Rate,
+    /// At once, after a rest.
+    pub burst: NonZeroU32,
+}
+
 /// `[wechat]`.
 #[derive(Debug, Clone)]
 pub struct WeChat {
@@ -184,6 +227,27 @@ pub enum AppKind {
     Website,
 }
 
+/// Which of WeChat's two lines of access tokens an app uses. They do not touch each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum AccessTokenLine {
+    /// `cgi-bin/stable_token`: whoever asks gets the same token until shortly before its end.
+    #[default]
+    Stable,
+    /// `cgi-bin/token`: each fetch ends the token before it.
+    Classic,
+}
+
+impl AccessTokenLine {
+    /// The name in `gateway.toml` and in the store.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Stable => "stable",
+            Self::Classic => "classic",
+        }
+    }
+}
+
 /// `[[app]]`.
 #[derive(Debug, Clone)]
 pub struct App {
@@ -193,6 +257,23 @@ pub struct App {
     pub kind: AppKind,
     /// The AppSecret.
     pub secret: Secret<String>,
+    /// Its message push, if it is taken.
+    pub push: Option<Push>,
+    /// Where its access tokens come from.
+    pub access_token: AccessTokenLine,
+}
+
+/// `push` of an `[[app]]`.
+#[derive(Debug, Clone)]
+pub struct Push {
+    /// The Token of the WeChat console.
+    pub token: Secret<String>,
+    /// The EncodingAESKey, 43 letters and digits; with it only safe mode is taken.
+    pub aes_key: Option<Secret<String>>,
+    /// Index into [`Config::upstreams`].
+    pub upstream: usize,
+    /// Where the messages go there.
+    pub path: String,
 }
 
 /// How an upstream chooses a server.

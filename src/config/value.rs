@@ -136,6 +136,19 @@ pub fn listen(text: &str) -> Result<SocketAddr, Wrong> {
 /// When it is no network, has bits behind its prefix, or is the whole Internet: then any client could write its own
 /// address.
 pub fn trusted_proxy(text: &str) -> Result<IpNet, Wrong> {
+    network(text, "trusts everybody, so any client could choose its own address", "write the networks of your proxies")
+}
+
+/// A network whose addresses prove a service.
+///
+/// # Errors
+/// As [`trusted_proxy`].
+pub fn service_network(text: &str) -> Result<IpNet, Wrong> {
+    network(text, "lets everybody in", "write the networks of the service, or give it a token")
+}
+
+/// A network in CIDR notation; why the whole Internet will not do, and what to write then.
+fn network(text: &str, everybody: &str, write: &str) -> Result<IpNet, Wrong> {
     let net = match text.parse::<IpAddr>() {
         Ok(host) => IpNet::from(host),
         Err(_) => text.parse::<IpNet>().map_err(|_| {
@@ -143,10 +156,7 @@ pub fn trusted_proxy(text: &str) -> Result<IpNet, Wrong> {
         })?,
     };
     if net.prefix_len() == 0 {
-        return Err(Wrong::new(
-            "trusts everybody, so any client could choose its own address",
-            "write the networks of your proxies",
-        ));
+        return Err(Wrong::new(everybody, write));
     }
     if net != net.trunc() {
         return Err(Wrong::new("has bits behind its prefix", format!("write \"{}\"", net.trunc())));

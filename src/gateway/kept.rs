@@ -9,9 +9,13 @@ use aws_lc_rs::rand;
 use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
+use crate::auth::limit::Limiter;
 use crate::auth::login::Logins;
+use crate::auth::push::Pushes;
+use crate::auth::session_keys::Exchanges;
 use crate::clock::Clock;
 use crate::config::{Config, Database};
+use crate::ids::AppId;
 use crate::keyfile;
 use crate::metrics::Metrics;
 use crate::pipeline::dispatch::Draining;
@@ -23,8 +27,10 @@ use crate::store::{Members, Sessions};
 use crate::telemetry::{LogWriter, Pseudonyms};
 use crate::token::refresh::RefreshSecret;
 use crate::token::revocation::Revocations;
+use crate::wechat::{AccessTokens, Circuits};
 
 use super::Error;
+use super::token_shelf::TokenShelf;
 
 /// Calls of endpoints that run or wait at once; more are refused with `overloaded`. Each holds a small body and perhaps a
 /// connection to WeChat.
@@ -57,6 +63,16 @@ pub struct Kept {
     pub revocations: Arc<Revocations>,
     /// Logins under way.
     pub logins: Arc<Logins>,
+    /// Pushed messages that were delivered.
+    pub pushes: Arc<Pushes>,
+    /// Exchanges of `login_code` under way.
+    pub exchanges: Arc<Exchanges>,
+    /// How often each member has decrypted.
+    pub decryptions: Arc<Limiter>,
+    /// What is known of WeChat's health.
+    pub circuits: Arc<Circuits>,
+    /// The apps' credentials at WeChat.
+    pub access_tokens: Arc<AccessTokens>,
     /// People's names in logs.
     pub pseudonyms: Pseudonyms,
     /// Servers of upstreams: addresses, load.
@@ -88,8 +104,17 @@ impl Kept {
         for revoked in Sessions::revoked(&*sessions, clock.now()).await.map_err(Error::Revocations)? {
             revocations.revoke_session(&revoked.session_id, revoked.until);
         }
+        let vault = Arc::new(Vault::open(keys)?);
+        let shelf = TokenShelf { sessions: Arc::clone(&sessions) as Arc<dyn Sessions>, vault: Arc::clone(&vault) };
+        let access_tokens = Arc::new(AccessTokens::new(clock.clone(), Arc::new(shelf)));
+        let circuits = Arc::new(Circuits::new(clock.clone(), Arc::clone(&metrics)));
+        register_wechat(&metrics, &circuits, &access_tokens, &clock);
         Ok(Self {
-            vault: Arc::new(Vault::open(keys)?),
+            vault,
+            exchanges: Arc::default(),
+            decryptions: Arc::default(),
+            circuits,
+            access_tokens,
             refresh: RefreshSecret::open(keys)?,
             pseudonyms: Pseudonyms::new(&log_key(keys).map_err(Error::KeyFile)?),
             sockets: Sockets::new(Arc::clone(&revocations), clock.clone()),
@@ -100,6 +125,7 @@ impl Kept {
             sessions,
             revocations,
             logins: Arc::default(),
+            pushes: Arc::default(),
             backends: Backends::new(),
             draining: Arc::new(AtomicBool::new(false)),
             endpoint_permits: Arc::new(Semaphore::new(MAX_ENDPOINT_CALLS)),
@@ -138,6 +164,51 @@ fn log_key(keys: &Path) -> std::io::Result<Zeroizing<Vec<u8>>> {
         }
         other => other,
     }
+}
+
+#[allow(clippy::cast_precision_loss)] // counts and seconds far from 2^53
+fn register_wechat(metrics: &Metrics, circuits: &Arc<Circuits>, tokens: &Arc<AccessTokens>, clock: &Clock) {
+    // Weak, because the circuits hold the metrics.
+    let of_circuits = |read: fn(&Circuits) -> u64| {
+        let circuits = Arc::downgrade(circuits);
+        move || circuits.upgrade().map(|c| (String::new(), read(&c) as f64)).into_iter().collect::<Vec<_>>()
+    };
+    let opened = of_circuits(Circuits::opened);
+    metrics.register("wxgate_wechat_circuit_opened_total", "counter", "Circuits that opened.", opened);
+    let refused = of_circuits(Circuits::refused);
+    metrics.register("wxgate_wechat_circuit_refused_total", "counter", "Calls not made: open circuit.", refused);
+    let list = Arc::downgrade(circuits);
+    metrics.register(
+        "wxgate_wechat_circuit_open",
+        "gauge",
+        "1 while calls are not made, by app and call.",
+        move || {
+            let list = list.upgrade().map(|circuits| circuits.list()).unwrap_or_default();
+            let label = |appid: &AppId, call| format!("{{app=\"{}\",call=\"{call}\"}}", appid.as_str());
+            list.iter().map(|(appid, call, open)| (label(appid, call), f64::from(u8::from(*open)))).collect()
+        },
+    );
+    let of_tokens = |read: fn(&AccessTokens) -> u64| {
+        let tokens = Arc::clone(tokens);
+        move || vec![(String::new(), read(&tokens) as f64)]
+    };
+    let fetched = of_tokens(AccessTokens::fetches);
+    metrics.register("wxgate_access_token_fetches_total", "counter", "Access tokens that WeChat gave.", fetched);
+    let failed = of_tokens(AccessTokens::failures);
+    metrics.register("wxgate_access_token_failures_total", "counter", "Fetches that failed.", failed);
+    let refused = of_tokens(AccessTokens::refusals);
+    metrics.register("wxgate_access_token_refused_total", "counter", "Tokens in use that WeChat refused.", refused);
+    let (tokens, clock) = (Arc::clone(tokens), clock.clone());
+    metrics.register(
+        "wxgate_access_token_seconds_left",
+        "gauge",
+        "Life of the token that is held, by app.",
+        move || {
+            let now = clock.now();
+            let label = |appid: &AppId| format!("{{app=\"{}\"}}", appid.as_str());
+            tokens.ends().iter().map(|(appid, end)| (label(appid), end.since(now).as_secs() as f64)).collect()
+        },
+    );
 }
 
 #[allow(clippy::cast_precision_loss)] // counts far from 2^53

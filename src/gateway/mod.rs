@@ -4,11 +4,14 @@
 //! one that it met first to its end. A reload makes the next snapshot from the new file and from [`Kept`], which is the
 //! list of all that outlives a reload, and swaps. On any fault nothing is swapped.
 
+mod deliver;
 mod endpoints;
+mod forward_auth;
 mod kept;
 mod reload;
 mod tls;
 mod to_proxy;
+mod token_shelf;
 
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -40,6 +43,7 @@ use crate::wechat;
 
 pub use crate::pipeline::connection::Connection;
 pub use crate::pipeline::trace::{Inbound, Traced};
+pub use forward_auth::Demand;
 pub use kept::Kept;
 pub use reload::{ReloadError, Reloaded};
 
@@ -86,6 +90,7 @@ pub struct Snapshot {
     verifier: Arc<Verifier>,
     cache: Arc<VerifiedCache<Principal>>,
     upstreams: Arc<[Arc<Upstream>]>,
+    wechat: wechat::Client,
     router: Router,
     tls: Option<Arc<rustls::ServerConfig>>,
 }
@@ -94,15 +99,20 @@ impl Snapshot {
     fn new(config: Config, kept: &Kept, generation: u64) -> Result<Self, Error> {
         let ring = Arc::new(KeyRing::open(&config.token.keys, config.token.algorithm, &kept.clock)?);
         let verifier = Arc::new(Verifier::new(Arc::clone(&ring), &config.token, kept.clock.clone()));
+        let upstreams: Arc<[Arc<Upstream>]> =
+            config.upstreams.iter().map(|section| Upstream::new(section, &kept.backends)).collect();
+        let wechat = wechat::Client::with_circuits(&config.wechat, Arc::clone(&kept.circuits))?;
         let auth = Auth {
             section: config.token.clone(),
+            login: config.login.clone(),
             apps: config.apps.clone(),
             base: config.server.base.clone(),
             clock: kept.clock.clone(),
             members: Arc::clone(&kept.members),
             sessions: Arc::clone(&kept.sessions),
             vault: Arc::clone(&kept.vault),
-            wechat: wechat::Client::new(&config.wechat)?,
+            wechat: wechat.clone(),
+            access_tokens: Arc::clone(&kept.access_tokens),
             ring: Arc::clone(&ring),
             minter: Minter::new(Arc::clone(&ring), &config.token, kept.clock.clone()),
             verifier: Arc::clone(&verifier),
@@ -110,10 +120,15 @@ impl Snapshot {
             revocations: Arc::clone(&kept.revocations),
             metrics: Arc::clone(&kept.metrics),
             logins: Arc::clone(&kept.logins),
+            pushes: Arc::clone(&kept.pushes),
+            deliver: deliver::to(&config.upstreams, &upstreams),
+            exchanges: Arc::clone(&kept.exchanges),
+            decryptions: Arc::clone(&kept.decryptions),
         };
         Ok(Self {
             router: auth::router(Arc::new(auth), &config.server.base),
-            upstreams: config.upstreams.iter().map(|section| Upstream::new(section, &kept.backends)).collect(),
+            upstreams,
+            wechat,
             // A new cache with each snapshot: what was verified by another ring or policy is verified again.
             cache: Arc::default(),
             tls: tls::config(&config.server.tls)?,
@@ -129,6 +144,16 @@ impl Snapshot {
         &self.ring
     }
 
+    /// Checks access tokens; what was revoked is not known to it.
+    pub fn verifier(&self) -> &Verifier {
+        &self.verifier
+    }
+
+    /// The client for WeChat.
+    pub fn wechat(&self) -> &wechat::Client {
+        &self.wechat
+    }
+
     /// The upstreams, in the order of the file.
     pub fn upstreams(&self) -> &[Arc<Upstream>] {
         &self.upstreams
@@ -141,6 +166,8 @@ pub struct Gateway {
     snapshot: ArcSwap<Snapshot>,
     kept: Kept,
     control: tokio::runtime::Handle,
+    /// Counters of what is decided on the control runtime.
+    shard: Arc<Shard>,
     reloading: tokio::sync::Mutex<()>,
 }
 
@@ -155,6 +182,7 @@ impl Gateway {
         let snapshot = Snapshot::new(config, &kept, 1)?;
         let gateway = Arc::new(Self {
             snapshot: ArcSwap::from_pointee(snapshot),
+            shard: kept.metrics.shard(),
             kept,
             control: tokio::runtime::Handle::current(),
             reloading: tokio::sync::Mutex::default(),
@@ -207,15 +235,7 @@ impl Gateway {
             client_addr: ClientAddrLayer::new(&snapshot.config.server.trusted_proxies),
             // A table per worker: handing out a route costs no cache line that another core writes.
             route: RouteLayer::new(Arc::new(Routes::new(&snapshot.config))),
-            authenticate: AuthenticateLayer::new(Authenticator {
-                verifier: Arc::clone(&snapshot.verifier),
-                cache: Arc::clone(&snapshot.cache),
-                revocations: Arc::clone(&self.kept.revocations),
-                pseudonyms: self.kept.pseudonyms.clone(),
-                clock: self.kept.clock.clone(),
-                shard: Arc::clone(&observer.shard),
-                accept_bare: snapshot.config.token.accept_bare,
-            }),
+            authenticate: AuthenticateLayer::new(self.authenticator(snapshot, &observer.shard)),
         };
         let endpoints = Endpoints::new(snapshot.router.clone(), self.control.clone(), &self.kept.endpoint_permits);
         let proxy = ToProxy::new(
@@ -225,6 +245,18 @@ impl Gateway {
             snapshot.config.server.max_sockets_per_member,
         );
         stack(&layers, Dispatch::new(endpoints, proxy, Arc::clone(&self.kept.draining)))
+    }
+
+    fn authenticator(&self, snapshot: &Snapshot, shard: &Arc<Shard>) -> Authenticator {
+        Authenticator {
+            verifier: Arc::clone(&snapshot.verifier),
+            cache: Arc::clone(&snapshot.cache),
+            revocations: Arc::clone(&self.kept.revocations),
+            pseudonyms: self.kept.pseudonyms.clone(),
+            clock: self.kept.clock.clone(),
+            shard: Arc::clone(shard),
+            accept_bare: snapshot.config.token.accept_bare,
+        }
     }
 
     #[allow(clippy::cast_precision_loss)] // counts far from 2^53

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::config::{self, Config, Environment, Fault, Faults};
+use crate::config::{self, Config, Environment, Fault, Faults, Proof};
 
 use super::{Error, Gateway, Snapshot};
 
@@ -109,13 +109,18 @@ fn changes(old: &Config, new: &Config) -> Vec<String> {
         }
     };
     section("server", format!("{:?}", old.server), format!("{:?}", new.server));
+    section("internal", format!("{:?}", old.internal), format!("{:?}", new.internal));
     section("token", format!("{:?}", old.token), format!("{:?}", new.token));
+    section("login", format!("{:?}", old.login), format!("{:?}", new.login));
     section("wechat", format!("{:?}", old.wechat), format!("{:?}", new.wechat));
     let secrets_changed = old.apps.iter().any(|app| {
         new.apps.iter().any(|other| other.appid == app.appid && other.secret.expose() != app.secret.expose())
     });
     if secrets_changed {
         lines.push("[[app]] a secret changed".to_owned());
+    }
+    if service_tokens(old) != service_tokens(new) {
+        lines.push("[[internal.service]] a token changed".to_owned());
     }
     listed(
         &mut lines,
@@ -135,6 +140,17 @@ fn changes(old: &Config, new: &Config) -> Vec<String> {
 }
 
 type Keyed = std::collections::BTreeMap<String, String>;
+
+/// The tokens of services, by name.
+fn service_tokens(config: &Config) -> Vec<(&str, &str)> {
+    let services = config.internal.iter().flat_map(|internal| &internal.services);
+    services
+        .filter_map(|service| match &service.proof {
+            Proof::Token(token) => Some((service.name.as_str(), token.expose().as_str())),
+            Proof::From(_) => None,
+        })
+        .collect()
+}
 
 fn keyed<T: std::fmt::Debug>(items: &[T], key: impl Fn(&T) -> String) -> Keyed {
     items.iter().map(|item| (key(item), format!("{item:?}"))).collect()

@@ -5,7 +5,8 @@ use std::task::{Context, Poll};
 
 use tower::{Layer, Service};
 
-use crate::config;
+use crate::config::Auth;
+use crate::ids::AppId;
 use crate::problem::{Code, Problem};
 use crate::token::Claims;
 
@@ -15,7 +16,7 @@ use super::{Decided, Exchange, Request, Response, refuse};
 /// Why a caller is not let in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Denial {
-    /// Nobody is logged in, and the route asks for a role or an app.
+    /// Nobody is logged in, and the route asks for a member, a role or an app.
     Anonymous,
     /// None of the roles that the route asks for.
     Role,
@@ -23,19 +24,21 @@ pub enum Denial {
     App,
 }
 
-/// Whether this caller may use this route.
+/// Whether there is a caller where one is required, who has any of these roles and comes from any of these apps; empty is
+/// no condition.
 ///
 /// # Errors
 /// The first condition that he does not meet.
-pub fn authorize(policy: &config::Route, caller: Option<&Claims>) -> Result<(), Denial> {
-    if policy.roles.is_empty() && policy.apps.is_empty() {
+pub fn authorize(auth: Auth, roles: &[String], apps: &[AppId], caller: Option<&Claims>) -> Result<(), Denial> {
+    // `authenticate` has seen to it that somebody is there where somebody must be; if it has not, nobody is let in.
+    if roles.is_empty() && apps.is_empty() && (auth != Auth::Required || caller.is_some()) {
         return Ok(());
     }
     let caller = caller.ok_or(Denial::Anonymous)?;
-    if !policy.apps.is_empty() && !policy.apps.contains(&caller.appid) {
+    if !apps.is_empty() && !apps.contains(&caller.appid) {
         return Err(Denial::App);
     }
-    if !policy.roles.is_empty() && !policy.roles.iter().any(|role| caller.roles.contains(role)) {
+    if !roles.is_empty() && !roles.iter().any(|role| caller.roles.contains(role)) {
         return Err(Denial::Role);
     }
     Ok(())
@@ -85,7 +88,8 @@ where
         let decision = Exchange::of(&request).and_then(|exchange| match exchange.matched()? {
             Matched::Route(route) => {
                 let caller = exchange.principal.get().map(|p| &p.claims);
-                authorize(&route.policy, caller).map_err(Problem::from)
+                let policy = &route.policy;
+                authorize(policy.auth, &policy.roles, &policy.apps, caller).map_err(Problem::from)
             }
             Matched::Endpoint | Matched::Health | Matched::Static(_) => Ok(()),
         });

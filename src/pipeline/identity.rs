@@ -10,6 +10,8 @@ use http::header::{AUTHORIZATION, HeaderName};
 use http::{HeaderMap, HeaderValue};
 use tower::{Layer, Service};
 
+use crate::ids::{AppId, OpenId};
+
 use super::principal::Principal;
 use super::route::Matched;
 use super::{Exchange, Request, Response};
@@ -25,6 +27,12 @@ const SESSION: HeaderName = HeaderName::from_static("x-wxgate-session");
 /// What CloudRun sends for calls of a mini program; its presence is the documented proof that the gateway carried the call.
 const WX_CLIENT: HeaderValue = HeaderValue::from_static("wx_client");
 
+/// For a pushed message. Services that were written for CloudRun look at the presence alone.
+const WX_PUSH: HeaderValue = HeaderValue::from_static("wx_push");
+
+/// All names under which a caller's identity is told.
+pub const NAMES: [HeaderName; 7] = [OPENID, APPID, UNIONID, SOURCE, MEMBER, ROLES, SESSION];
+
 /// Sets the caller's headers.
 pub fn inject(headers: &mut HeaderMap, caller: &Principal) {
     headers.insert(OPENID, caller.openid.clone());
@@ -38,6 +46,14 @@ pub fn inject(headers: &mut HeaderMap, caller: &Principal) {
     if let Some(roles) = &caller.roles {
         headers.insert(ROLES, roles.clone());
     }
+}
+
+/// Sets the headers of a message that WeChat pushed: no client called, so no member and no session.
+pub fn inject_push(headers: &mut HeaderMap, appid: &AppId, openid: Option<&OpenId>) {
+    let value = |text: &str| HeaderValue::from_str(text).ok();
+    headers.insert(SOURCE, WX_PUSH);
+    headers.extend(value(appid.as_str()).map(|appid| (APPID, appid)));
+    headers.extend(openid.and_then(|openid| value(openid.as_str())).map(|openid| (OPENID, openid)));
 }
 
 /// Makes [`InjectIdentity`].

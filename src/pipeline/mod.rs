@@ -112,3 +112,6 @@ pub type Stack<S> = trace::Trace<
         >,
     >,
 >;
+
+#[cfg(test)]
+mod tests;

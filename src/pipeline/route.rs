@@ -7,6 +7,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use http::header::HOST;
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Uri};
 use tower::{Layer, Service};
@@ -158,6 +159,13 @@ impl<S> MatchRoute<S> {
         {
             target = rest;
         }
+        // The guard has seen that both, where there are both, say the same.
+        if let Some(authority) = request.uri().authority()
+            && !request.headers().contains_key(HOST)
+            && let Ok(host) = HeaderValue::from_str(authority.as_str())
+        {
+            request.headers_mut().insert(HOST, host);
+        }
         if request.uri().authority().is_some() || request.uri().path_and_query() != Some(&target) {
             *request.uri_mut() = Uri::from(target);
         }
@@ -167,13 +175,18 @@ impl<S> MatchRoute<S> {
     }
 }
 
-/// The host asked for: lower case, without port; borrowed when it is so already.
+/// The host asked for: lower case, without port and without the dot that ends a full domain name (it is the same host, and
+/// must not find another route); borrowed when it is so already. Empty for an HTTP/1.0 request that names none.
 fn host(request: &Request) -> std::borrow::Cow<'_, str> {
-    let host = request.headers().get(http::header::HOST).and_then(|h| h.to_str().ok()).unwrap_or_default();
+    let host = match request.headers().get(HOST) {
+        Some(host) => host.to_str().unwrap_or_default(),
+        None => request.uri().authority().map_or("", |a| a.as_str()),
+    };
     let host = match host.rfind(':') {
         Some(at) if !host.ends_with(']') => &host[..at],
         _ => host,
     };
+    let host = host.strip_suffix('.').unwrap_or(host);
     if host.bytes().any(|b| b.is_ascii_uppercase()) { host.to_ascii_lowercase().into() } else { host.into() }
 }
 
@@ -218,9 +231,14 @@ mod tests {
 
     #[test]
     fn the_host_is_lower_case_without_port() {
-        for (value, expected) in
-            [("A.Example.com:8080", "a.example.com"), ("[::1]:80", "[::1]"), ("[::1]", "[::1]"), ("x", "x")]
-        {
+        for (value, expected) in [
+            ("A.Example.com:8080", "a.example.com"),
+            ("a.example.com.", "a.example.com"),
+            ("a.example.com.:80", "a.example.com"),
+            ("[::1]:80", "[::1]"),
+            ("[::1]", "[::1]"),
+            ("x", "x"),
+        ] {
             let request = http::Request::builder().header("host", value).body(crate::body::Body::empty()).unwrap();
             assert_eq!(host(&request), expected);
         }

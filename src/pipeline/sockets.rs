@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use crate::clock::Clock;
-use crate::config::{self, Auth};
+use crate::config;
 use crate::ids::MemberId;
 use crate::metrics::Metrics;
 use crate::problem::{Code, Problem};
@@ -93,8 +93,7 @@ impl Socket {
             return Some(ROUTE_GONE);
         }
         let caller = self.caller.as_deref().map(|caller| &caller.claims);
-        let anonymous = new.auth == Auth::Required && caller.is_none();
-        (anonymous || authorize(new, caller).is_err()).then_some(FORBIDDEN)
+        authorize(new.auth, &new.roles, &new.apps, caller).is_err().then_some(FORBIDDEN)
     }
 }
 

@@ -12,7 +12,8 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 
-use http::{Method, Request, Response, StatusCode};
+use http::header::HOST;
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Body as HttpBody;
 use hyper::body::Incoming;
 use tokio::time::{Instant, sleep_until};
@@ -41,6 +42,12 @@ pub(super) async fn forward(pool: Arc<Pool>, outbound: Outbound) -> Result<Respo
 
     // The configuration has at least one server.
     let mut index = upstream.choose(affinity, None).unwrap_or(0);
+    // A client of HTTP/1.0 need not name a host, but we speak 1.1 (RFC 9112 section 3.2).
+    if !request.headers().contains_key(HOST)
+        && let Ok(host) = HeaderValue::from_str(upstream.backends()[index].authority().as_str())
+    {
+        request.headers_mut().insert(HOST, host);
+    }
     let mut moved = false;
     let mut fresh = false;
     loop {
@@ -122,6 +129,16 @@ impl Wait<'_> {
             _ => (due, error),
         }
     }
+
+    /// When to look again, as of `now`. An upload that begins to wait for somebody else tells nobody, and whoever it waits
+    /// for then may have the shorter time; but none that begins after `now` can end before this.
+    fn look(&self, start: Instant, now: Instant) -> Instant {
+        let (due, _) = self.due(start);
+        match self.upload {
+            Some(_) => due.min(now + self.limits.idle.min(self.limits.response_head)),
+            None => due,
+        }
+    }
 }
 
 /// A request without an answer, and the request itself if nothing of it was sent.
@@ -148,18 +165,19 @@ async fn exchange(
         upload.begin();
     }
     let mut sent = pin!(connection.send.try_send_request(request));
-    let mut timer = pin!(sleep_until(wait.due(start).0));
+    let mut timer = pin!(sleep_until(wait.look(start, start)));
     let sent = poll_fn(|cx| {
         if let Poll::Ready(sent) = sent.as_mut().poll(cx) {
             return Poll::Ready(Ok(sent));
         }
         while timer.as_mut().poll(cx).is_ready() {
             // The upload may have moved on since the timer was set.
+            let now = timer.deadline();
             let (due, error) = wait.due(start);
-            if due <= timer.deadline() {
+            if due <= now {
                 return Poll::Ready(Err(error));
             }
-            timer.as_mut().reset(due);
+            timer.as_mut().reset(wait.look(start, now));
         }
         Poll::Pending
     });

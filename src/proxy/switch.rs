@@ -29,7 +29,7 @@ pub(super) fn ask(headers: &mut HeaderMap, protocol: &HeaderValue) {
 /// When the upstream has switched to something else, or its connection ended just then.
 pub(super) async fn switch(
     mut response: Response<Incoming>,
-    hold: Hold,
+    mut hold: Hold,
     protocol: &HeaderValue,
     limits: &Limits,
     total: Option<Instant>,
@@ -47,6 +47,8 @@ pub(super) async fn switch(
     let Some((tcp, early)) = parts.and_then(|parts| Some((parts.io.into_inner().into_tcp()?, parts.read_buf))) else {
         return Err(hold.fail(Error::Protocol(Violation::UnaskedSwitch)));
     };
+    // hyper's side of it is over; what it was kept by is memory that a socket at rest need not hold.
+    hold.connection = None;
     let (mut head, _) = response.into_parts();
     headers::clean(&mut head);
     // A 101 has no body, whatever its head says (RFC 9112, section 6.3).

@@ -25,8 +25,13 @@ use super::drain::Watch;
 use super::guard::{Guard, Limits};
 use super::tls;
 
-/// How long an idle connection is kept after the drain has started.
+/// How long a connection must have been idle after the drain has started before it is closed: a request may be on its way
+/// to us on it, and gets its answer, with `Connection: close`. Counted from its last answer too, because the head of that
+/// one may have gone out before the drain, promising another.
 const IDLE_GRACE: Duration = Duration::from_secs(1);
+
+/// How often it is looked at meanwhile.
+const IDLE_CHECK: Duration = Duration::from_millis(200);
 
 /// Smallest read buffer that hyper accepts, bytes.
 const MIN_BUFFER: usize = 8 * 1024;
@@ -78,21 +83,19 @@ async fn serve_http<S: Stream + 'static>(stream: S, connection: Connection, work
     http.max_buf_size((limits.max_head + MIN_BUFFER).max(64 * 1024)).keep_alive(true);
     let serving = http.serve_connection(TokioIo::new(guard), service).with_upgrades();
     tokio::pin!(serving);
-    let mut draining = false;
+    let drained = quiet(&connection, &mut drain);
+    tokio::pin!(drained);
     let mut told_to_end = false;
-    let idle_grace = tokio::time::sleep(Duration::ZERO);
-    tokio::pin!(idle_grace);
+    // hyper does not read again after an answer when a read during it found nothing; then the guard, which measures idleness
+    // where it is read, would not begin to. So the connection is looked at now and then, at no cost for a request.
+    let look = tokio::time::sleep(limits.keep_alive);
+    tokio::pin!(look);
     let ended = loop {
         tokio::select! {
             biased;
             ended = &mut serving => break ended,
-            () = drain.started(), if !draining => {
-                draining = true;
-                // An idle connection may have a request on its way to us: it gets its answer, with `Connection: close`.
-                let grace = if connection.is_busy() { Duration::ZERO } else { IDLE_GRACE };
-                idle_grace.as_mut().reset(tokio::time::Instant::now() + grace);
-            }
-            () = &mut idle_grace, if draining && !told_to_end => {
+            () = &mut look => look.as_mut().reset(tokio::time::Instant::now() + limits.keep_alive),
+            () = &mut drained, if !told_to_end => {
                 told_to_end = true;
                 serving.as_mut().graceful_shutdown();
             }
@@ -156,6 +159,16 @@ impl Upgrade {
 
     fn take(&self) -> Option<crate::tunnel::Tunnel> {
         self.switched.lock().unwrap_or_else(PoisonError::into_inner).take()?.take()
+    }
+}
+
+/// Waits for the drain, and then until the connection has been idle for [`IDLE_GRACE`].
+async fn quiet(connection: &Connection, drain: &mut Watch) {
+    drain.started().await;
+    let mut idle = Duration::ZERO;
+    while idle < IDLE_GRACE {
+        tokio::time::sleep(IDLE_CHECK).await;
+        idle = if connection.is_busy() { Duration::ZERO } else { idle + IDLE_CHECK };
     }
 }
 

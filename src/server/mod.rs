@@ -19,6 +19,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
 use tokio::task::JoinHandle;
 
 use crate::gateway::Gateway;
@@ -50,21 +51,32 @@ pub struct Server {
     drain: Drain,
     admin_address: SocketAddr,
     admin: JoinHandle<()>,
+    internal: Option<Internal>,
+}
+
+/// The services' listener.
+#[derive(Debug)]
+struct Internal {
+    address: SocketAddr,
+    task: JoinHandle<()>,
+    /// Ends it: no new connections, what is in flight finishes.
+    stop: Drain,
 }
 
 impl Server {
-    /// Opens the sockets and starts the workers. `admin` answers on the operators' listener, on the runtime that this is
-    /// called on.
+    /// Opens the sockets and starts the workers. `admin` answers on the operators' listener and `internal` on the
+    /// services', if there is one, on the runtime that this is called on.
     ///
     /// # Errors
     /// When an address is taken or a thread cannot be made; nothing is left running then.
-    pub async fn start(gateway: &Arc<Gateway>, admin: axum::Router) -> Result<Self, Error> {
+    pub async fn start(gateway: &Arc<Gateway>, admin: Router, internal: Router) -> Result<Self, Error> {
         let snapshot = gateway.current();
         let section = &snapshot.config.server;
-        let address = snapshot.config.admin.listen;
-        let listen_failed = |source| Error::Listen { address, source };
-        let listener = tokio::net::TcpListener::bind(address).await.map_err(listen_failed)?;
-        let admin_address = listener.local_addr().map_err(listen_failed)?;
+        let (listener, admin_address) = bind(snapshot.config.admin.listen).await?;
+        let services = match &snapshot.config.internal {
+            Some(section) => Some(bind(section.listen).await?),
+            None => None,
+        };
         let drain = Drain::new();
         let mut addresses = section.listen.clone();
         let mut workers = Vec::with_capacity(section.workers.get());
@@ -83,7 +95,19 @@ impl Server {
                 tracing::error!(%error, "the admin listener has ended");
             }
         });
-        Ok(Self { addresses, workers, drain, admin_address, admin })
+        let internal = services.map(|(listener, address)| {
+            let stop = Drain::new();
+            let mut told = stop.watch();
+            let service = internal.into_make_service_with_connect_info::<SocketAddr>();
+            let task = tokio::spawn(async move {
+                let stopped = async move { told.started().await };
+                if let Err(error) = axum::serve(listener, service).with_graceful_shutdown(stopped).await {
+                    tracing::error!(%error, "the internal listener has ended");
+                }
+            });
+            Internal { address, task, stop }
+        });
+        Ok(Self { addresses, workers, drain, admin_address, admin, internal })
     }
 
     /// Where it listens, port 0 resolved.
@@ -96,6 +120,11 @@ impl Server {
         self.admin_address
     }
 
+    /// Where the services' listener is, if there is one.
+    pub fn internal_address(&self) -> Option<SocketAddr> {
+        self.internal.as_ref().map(|internal| internal.address)
+    }
+
     /// Closes the listeners, lets what is in flight finish, and waits for the workers, at most `deadline`. Says whether
     /// everything finished.
     pub async fn drain(mut self, deadline: Duration) -> Drained {
@@ -104,6 +133,11 @@ impl Server {
         let mut complete = true;
         for worker in std::mem::take(&mut self.workers) {
             complete &= worker.finished(end).await;
+        }
+        // After them: a service that still answers one of their requests may have to ask here.
+        if let Some(internal) = &mut self.internal {
+            internal.stop.start();
+            complete &= tokio::time::timeout_at(end, &mut internal.task).await.is_ok();
         }
         // Last: until here it tells that this instance is not ready.
         self.admin.abort();
@@ -114,5 +148,15 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.admin.abort();
+        if let Some(internal) = &self.internal {
+            internal.task.abort();
+        }
     }
+}
+
+async fn bind(address: SocketAddr) -> Result<(tokio::net::TcpListener, SocketAddr), Error> {
+    let failed = |source| Error::Listen { address, source };
+    let listener = tokio::net::TcpListener::bind(address).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    Ok((listener, bound))
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
@@ -24,35 +24,48 @@ const SETTLE: Duration = Duration::from_millis(100);
 /// How late new certificates are noticed.
 const CERTIFICATES: Duration = Duration::from_secs(10);
 
+/// SIGHUP, caught. Uncaught it would end the process.
+#[derive(Debug)]
+pub struct Hangup(Signal);
+
+impl Hangup {
+    /// Starts catching.
+    ///
+    /// # Errors
+    /// When signals cannot be caught.
+    pub fn catch() -> std::io::Result<Self> {
+        signal(SignalKind::hangup()).map(Self)
+    }
+}
+
 /// Reloads on SIGHUP, on save and on new certificates until it is dropped.
 #[derive(Debug)]
 pub struct Triggers(JoinHandle<()>);
 
 impl Triggers {
     /// Starts to listen. Without a watcher (no inotify left) SIGHUP and `wxgate reload` still work, and the log says so.
-    ///
-    /// # Errors
-    /// When the signal cannot be caught.
-    pub fn start(gateway: &Arc<Gateway>) -> std::io::Result<Self> {
-        let mut hangup = signal(SignalKind::hangup())?;
+    pub fn start(gateway: &Arc<Gateway>, Hangup(mut hangup): Hangup) -> Self {
         let gateway = Arc::clone(gateway);
         let path = gateway.current().config.source.clone();
         let (events, mut saved) = mpsc::channel::<()>(1);
-        let watcher = watch(&path, events);
-        let mut content = config::read(&path).ok();
+        let watcher = watch(&path, events.clone());
+        // What was saved between the start's own reading and the first watching would be missed.
+        let _ = events.try_send(());
+        let mut refused = None;
         let mut certificates = stamps(&gateway);
         let mut look = tokio::time::interval(CERTIFICATES);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Ok(Self(tokio::spawn(async move {
-            let _watcher = watcher;
+        Self(tokio::spawn(async move {
+            let _alive = (watcher, events);
             loop {
                 tokio::select! {
                     Some(()) = hangup.recv() => {}
                     Some(()) = saved.recv() => {
                         tokio::time::sleep(SETTLE).await;
                         while saved.try_recv().is_ok() {}
-                        let now = config::read(&path).ok();
-                        if now == content {
+                        // No file: it is being replaced, and another event will tell.
+                        let Some(now) = content(&path) else { continue };
+                        if Some(now) == refused || now == gateway.current().config.digest {
                             continue;
                         }
                     }
@@ -65,12 +78,17 @@ impl Triggers {
                     }
                     else => return,
                 }
-                content = config::read(&path).ok();
+                let now = content(&path);
                 // Refused or not, the gateway has said so in its log and counted it.
-                let _ = gateway.reload().await;
+                refused = if gateway.reload().await.is_err() { now } else { None };
             }
-        })))
+        }))
     }
+}
+
+/// What the file holds now.
+fn content(path: &Path) -> Option<u64> {
+    config::read(path).ok().map(|text| config::digest(&text))
 }
 
 impl Drop for Triggers {

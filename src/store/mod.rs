@@ -46,7 +46,7 @@ pub struct Member {
     pub nickname: String,
     /// Empty until set.
     pub avatar_url: String,
-    /// Full number with country code; empty until known. Masked wherever it is shown.
+    /// As WeChat tells it, with `+` and country code where it is foreign; empty until known. Masked wherever it is shown.
     pub phone: String,
     /// Roles, sorted.
     pub roles: Vec<String>,
@@ -90,6 +90,12 @@ pub trait Members: Send + Sync + Debug {
         nickname: Option<&str>,
         avatar_url: Option<&str>,
     ) -> Result<Option<Member>, Error>;
+
+    /// Empties nickname, avatar and phone of this person. Returns the member as it is now; `None` when there is none.
+    async fn forget_profile(&self, appid: &AppId, openid: &OpenId) -> Result<Option<Member>, Error>;
+
+    /// Sets the phone number. `None` when there is no such member.
+    async fn set_phone(&self, id: &MemberId, phone: &str) -> Result<Option<Member>, Error>;
 
     /// Erases the member's record (and, where the same store holds them, nothing else). True when there was one.
     async fn erase(&self, id: &MemberId) -> Result<bool, Error>;
@@ -150,6 +156,15 @@ pub struct SealedKey {
     pub sealed: Vec<u8>,
     /// When the exchange with WeChat began.
     pub exchanged_at: Timestamp,
+}
+
+/// A sealed access token of an app, and its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SealedToken {
+    /// As [`vault`] made it.
+    pub sealed: Vec<u8>,
+    /// When WeChat stops taking it.
+    pub expires_at: Timestamp,
 }
 
 /// What a login code led to.
@@ -239,6 +254,13 @@ pub trait Sessions: Send + Sync + Debug {
 
     /// Forgets the sealed session_keys of a person.
     async fn erase_keys(&self, appid: &AppId, openid: &OpenId) -> Result<(), Error>;
+
+    /// Keeps the sealed access token of an app, in place of the one before it on the same line (WeChat has two, which do
+    /// not touch each other).
+    async fn keep_access_token(&self, appid: &AppId, line: &'static str, token: SealedToken) -> Result<(), Error>;
+
+    /// The sealed access token of an app on this line, also when it has expired.
+    async fn access_token(&self, appid: &AppId, line: &'static str) -> Result<Option<SealedToken>, Error>;
 
     /// Deletes what has expired at `now`: sessions, refresh tokens, codes, revocations. Returns how many rows went.
     async fn sweep(&self, now: Timestamp) -> Result<u64, Error>;

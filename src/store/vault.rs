@@ -1,8 +1,8 @@
-//! Seals what must not lie in a database in clear: WeChat's `session_key`.
+//! Seals what must not lie in a database in clear: WeChat's `session_key`, and the access tokens of apps.
 //!
 //! AES-256-GCM under a key of our own that lives beside the signing keys, not in the database. A sealed record names
-//! its key and is bound to (appid, openid): moved to another person's row it does not open. The store that keeps the
-//! record never sees what is in it.
+//! its key and is bound to its owner, (appid, openid) or the app: moved to another row it does not open. The store that
+//! keeps the record never sees what is in it.
 //!
 //! A record is `key id (8) ‖ nonce (12) ‖ ciphertext ‖ tag (16)`. The nonce is not random: it is a keyed hash of all
 //! that is sealed, as in AES-SIV (RFC 5297). It repeats only when the whole message does, needs no luck from a random
@@ -16,6 +16,7 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKe
 use aws_lc_rs::{digest, hmac, rand};
 use zeroize::Zeroizing;
 
+use crate::clock::Timestamp;
 use crate::ids::{AppId, OpenId};
 use crate::keyfile;
 
@@ -25,6 +26,7 @@ pub const FILE: &str = "sealing.key";
 const KEY_LEN: usize = 32;
 const KEY_ID_LEN: usize = 8;
 const DOMAIN: &str = "wxgate session_key v1";
+const TOKEN_DOMAIN: &str = "wxgate access_token v1";
 
 /// Why the vault cannot be opened, or a record not.
 #[derive(Debug, thiserror::Error)]
@@ -87,16 +89,8 @@ impl Vault {
     }
 
     /// Seals `plaintext` for this person.
-    #[allow(clippy::expect_used)] // AES-GCM refuses nothing below 64 GiB
     pub fn seal(&self, plaintext: &[u8], appid: &AppId, openid: &OpenId) -> Vec<u8> {
-        let key = &self.keys[0];
-        let bound = bound_to(appid, openid);
-        let nonce = key.nonce(&bound, plaintext);
-        let mut text = Zeroizing::new(plaintext.to_vec());
-        let nonce_of_cipher = Nonce::assume_unique_for_key(nonce);
-        let tag = key.cipher.seal_in_place_separate_tag(nonce_of_cipher, Aad::from(&bound), &mut text);
-        let tag = tag.expect("a record is far below 64 GiB");
-        [&key.id[..], &nonce, &text, tag.as_ref()].concat()
+        self.seal_bound(plaintext, &bound_to(&[DOMAIN, appid.as_str(), openid.as_str()]))
     }
 
     /// Opens what [`Vault::seal`] made for the same person.
@@ -105,12 +99,47 @@ impl Vault {
     /// [`Error::UnknownKey`] when the key is not here, [`Error::Sealed`] when the record was changed, cut, or sealed
     /// for another person.
     pub fn unseal(&self, sealed: &[u8], appid: &AppId, openid: &OpenId) -> Result<Zeroizing<Vec<u8>>, Error> {
+        self.unseal_bound(sealed, &bound_to(&[DOMAIN, appid.as_str(), openid.as_str()]))
+    }
+
+    /// Seals an access token that this app has on this line until `end`.
+    pub fn seal_access_token(&self, token: &str, appid: &AppId, line: &str, end: Timestamp) -> Vec<u8> {
+        let end = end.millis().to_string();
+        self.seal_bound(token.as_bytes(), &bound_to(&[TOKEN_DOMAIN, appid.as_str(), line, &end]))
+    }
+
+    /// Opens what [`Vault::seal_access_token`] made for the same app, line and end.
+    ///
+    /// # Errors
+    /// As [`Vault::unseal`].
+    pub fn unseal_access_token(
+        &self,
+        sealed: &[u8],
+        appid: &AppId,
+        line: &str,
+        end: Timestamp,
+    ) -> Result<Zeroizing<Vec<u8>>, Error> {
+        let end = end.millis().to_string();
+        self.unseal_bound(sealed, &bound_to(&[TOKEN_DOMAIN, appid.as_str(), line, &end]))
+    }
+
+    #[allow(clippy::expect_used)] // AES-GCM refuses nothing below 64 GiB
+    fn seal_bound(&self, plaintext: &[u8], bound: &[u8]) -> Vec<u8> {
+        let key = &self.keys[0];
+        let nonce = key.nonce(bound, plaintext);
+        let mut text = Zeroizing::new(plaintext.to_vec());
+        let nonce_of_cipher = Nonce::assume_unique_for_key(nonce);
+        let tag = key.cipher.seal_in_place_separate_tag(nonce_of_cipher, Aad::from(bound), &mut text);
+        let tag = tag.expect("a record is far below 64 GiB");
+        [&key.id[..], &nonce, &text, tag.as_ref()].concat()
+    }
+
+    fn unseal_bound(&self, sealed: &[u8], bound: &[u8]) -> Result<Zeroizing<Vec<u8>>, Error> {
         let (id, rest) = sealed.split_first_chunk::<KEY_ID_LEN>().ok_or(Error::Sealed)?;
         let (nonce, text) = rest.split_first_chunk::<NONCE_LEN>().ok_or(Error::Sealed)?;
         let key = self.keys.iter().find(|key| key.id == *id).ok_or(Error::UnknownKey)?;
         let mut text = Zeroizing::new(text.to_vec());
-        let aad = Aad::from(bound_to(appid, openid));
-        let length = key.cipher.open_in_place(Nonce::assume_unique_for_key(*nonce), aad, &mut text);
+        let length = key.cipher.open_in_place(Nonce::assume_unique_for_key(*nonce), Aad::from(bound), &mut text);
         let length = length.map_err(|_| Error::Sealed)?.len();
         text.truncate(length);
         Ok(text)
@@ -146,10 +175,10 @@ impl Key {
     }
 }
 
-/// The associated data. Each part has its length in front, so that no two persons give the same bytes.
-fn bound_to(appid: &AppId, openid: &OpenId) -> Vec<u8> {
+/// The associated data. Each part has its length in front, so that no two owners give the same bytes.
+fn bound_to(parts: &[&str]) -> Vec<u8> {
     let mut bound = Vec::new();
-    for part in [DOMAIN, appid.as_str(), openid.as_str()] {
+    for part in parts {
         bound.extend_from_slice(&(part.len() as u64).to_be_bytes());
         bound.extend_from_slice(part.as_bytes());
     }
@@ -223,6 +252,24 @@ mod tests {
         for (appid, openid) in [("wx1", "bob"), ("wx2", "alice"), ("wx1a", "lice"), ("wx", "1alice")] {
             let result = vault.unseal(&sealed, &app(appid), &person(openid));
             assert!(matches!(result, Err(Error::Sealed)), "{appid} {openid}");
+        }
+    }
+
+    #[test]
+    fn an_access_token_opens_for_its_app_line_and_end_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let vault = Vault::open(dir.path()).unwrap();
+        let (app, end) = (app("wx1"), Timestamp::from_secs(7200));
+        let sealed = vault.seal_access_token("token", &app, "stable", end);
+        assert_eq!(vault.unseal_access_token(&sealed, &app, "stable", end).unwrap().as_slice(), b"token");
+        let other = AppId::parse("wx2").unwrap();
+        for moved in [
+            vault.unseal_access_token(&sealed, &other, "stable", end),
+            vault.unseal_access_token(&sealed, &app, "classic", end),
+            vault.unseal_access_token(&sealed, &app, "stable", Timestamp::from_secs(7201)),
+            vault.unseal(&sealed, &app, &person("stable")),
+        ] {
+            assert!(matches!(moved, Err(Error::Sealed)));
         }
     }
 

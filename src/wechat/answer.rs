@@ -27,7 +27,7 @@ pub fn parse(body: &[u8]) -> Result<Map<String, Value>, Error> {
 
 /// `text` with the control characters inside its strings written as JSON escapes. Those between the values stay: there
 /// they are white space or a fault.
-fn escape_controls(text: &str) -> String {
+pub(super) fn escape_controls(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len() + 16);
     let (mut in_string, mut after_backslash) = (false, false);
     for c in text.chars() {

@@ -6,15 +6,19 @@
 //! the calls ([`code2session`](super::code2session)).
 
 use std::error::Error as StdError;
+use std::future::Future;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::{RequestBuilder, Response, redirect, retry};
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
-use super::{Error, answer};
+use super::{Circuits, Error, Meaning, answer};
+use crate::clock::Clock;
 use crate::config::section;
+use crate::ids::AppId;
 
 /// Largest answer that is read, bytes. The calls made here answer a few hundred.
 pub const MAX_ANSWER: usize = 64 * 1024;
@@ -28,11 +32,16 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(50);
 /// Idle connections kept. Logins come in bursts; more would only be closed again.
 const MAX_IDLE: usize = 32;
 
-/// A client of WeChat's server API. Cheap to clone; clones share the connections.
+/// Pauses before a busy WeChat is asked again, where a call may be repeated.
+const BUSY_PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_millis(300)];
+
+/// A client of WeChat's server API. Cheap to clone; clones share the connections and the circuits.
 #[derive(Debug, Clone)]
 pub struct Client {
     http: reqwest::Client,
     base: String,
+    timeout: Duration,
+    circuits: Arc<Circuits>,
 }
 
 impl Client {
@@ -43,6 +52,14 @@ impl Client {
     /// [`Error::Connect`] when the base is not an absolute URL, or when it is `https` and the machine has no root
     /// certificates.
     pub fn new(config: &section::WeChat) -> Result<Self, Error> {
+        Self::with_circuits(config, Arc::new(Circuits::new(Clock::system(), Arc::default())))
+    }
+
+    /// As [`Client::new`], with circuits that others share, or that were there before.
+    ///
+    /// # Errors
+    /// As [`Client::new`].
+    pub fn with_circuits(config: &section::WeChat, circuits: Arc<Circuits>) -> Result<Self, Error> {
         let mut builder = reqwest::Client::builder()
             .user_agent(concat!("wxgate/", env!("CARGO_PKG_VERSION")))
             .timeout(config.timeout)
@@ -60,12 +77,12 @@ impl Client {
             // A proxy named in the environment would read the secrets of a plain-http base, and nobody configured it.
             .no_proxy();
         let base = config.api_base.trim_end_matches('/').to_owned();
-        let url = reqwest::Url::parse(&base).map_err(|fault| Error::Connect(Some(Box::new(fault))))?;
+        let url = reqwest::Url::parse(&base).map_err(|fault| Error::Connect(Some(Arc::new(fault))))?;
         if url.scheme() == "http" {
             // Trusts no certificate at all, so that a bare machine without any can use the simulator or a relay.
             builder = builder.tls_certs_only([]);
         }
-        Ok(Self { http: builder.build().map_err(classify)?, base })
+        Ok(Self { http: builder.build().map_err(classify)?, base, timeout: config.timeout, circuits })
     }
 
     /// `GET path?query`. Each pair stays one parameter, whatever bytes it holds.
@@ -89,7 +106,46 @@ impl Client {
         exchange(self.http.post(self.url(path)).query(query).json(body)).await
     }
 
-    fn url(&self, path: &str) -> String {
+    /// Makes `call`, which goes to `path` for `appid`, unless its circuit is open.
+    ///
+    /// # Errors
+    /// [`Error::CircuitOpen`] when it was not made; else its own.
+    pub async fn guarded<T>(
+        &self,
+        appid: &AppId,
+        path: &'static str,
+        call: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        self.circuits.run(appid, path, call).await
+    }
+
+    /// Repeats a call that uses nothing up while WeChat says that it is busy: twice at most, within the deadline of one.
+    ///
+    /// # Errors
+    /// Those of the last call.
+    pub(super) async fn while_busy<T, F>(&self, call: impl Fn() -> F) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        let repeated = async {
+            for pause in BUSY_PAUSES {
+                match call().await {
+                    Err(error) if error.meaning() == Some(Meaning::Busy) => tokio::time::sleep(pause).await,
+                    outcome => return outcome,
+                }
+            }
+            call().await
+        };
+        tokio::time::timeout(self.timeout, repeated).await.unwrap_or(Err(Error::Timeout))
+    }
+
+    /// The HTTP client, for calls whose bodies are not read here.
+    pub(super) fn http(&self) -> &reqwest::Client {
+        &self.http
+    }
+
+    /// Where `path` is.
+    pub(super) fn url(&self, path: &str) -> String {
         format!("{}{path}", self.base)
     }
 }
@@ -125,12 +181,12 @@ async fn read(mut response: Response) -> Result<Zeroizing<Vec<u8>>, Error> {
 }
 
 /// What went wrong below HTTP. The URL is taken out before the cause is kept.
-fn classify(fault: reqwest::Error) -> Error {
+pub(super) fn classify(fault: reqwest::Error) -> Error {
     let fault = fault.without_url();
     if fault.is_connect() || fault.is_builder() {
         return match tls_failed(&fault) {
             true => Error::Transport("the TLS handshake failed"),
-            false => Error::Connect(Some(Box::new(fault))),
+            false => Error::Connect(Some(Arc::new(fault))),
         };
     }
     if fault.is_timeout() {

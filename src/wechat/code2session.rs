@@ -40,7 +40,7 @@ impl Client {
             ("js_code", js_code),
             ("grant_type", "authorization_code"),
         ];
-        read(self.get_json(PATH, &query).await?)
+        self.guarded(appid, PATH, async { read(self.get_json(PATH, &query).await?) }).await
     }
 }
 

@@ -4,10 +4,9 @@
 //! session_key (official page "Service-side access to open data"). Nothing here authenticates the ciphertext before it is
 //! decrypted, because WeChat does not: therefore every fault after the first use of the key is one and the same
 //! [`OpenDataError::Failed`], and the steps after decryption run whether the padding was right or not.
-//!
-//! The caller still has to compare `openId` in the result with the member's own openid, where it is present.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::time::Duration;
 
 use aes::Aes128;
@@ -15,14 +14,15 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use cbc::cipher::block_padding::{NoPadding, Pkcs7};
 use cbc::cipher::{BlockModeDecrypt as _, BlockModeEncrypt as _, KeyIvInit as _};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use sha1::{Digest as _, Sha1};
 use subtle::{Choice, ConditionallySelectable as _, ConstantTimeEq as _, ConstantTimeLess as _};
 use zeroize::Zeroizing;
 
+use super::answer;
 use super::session_key::{SessionKey, hex};
 use crate::clock::Timestamp;
-use crate::ids::AppId;
+use crate::ids::{AppId, OpenId};
 
 /// Block and initialisation vector of AES, bytes.
 const BLOCK: usize = 16;
@@ -40,7 +40,7 @@ pub enum OpenDataError {
     /// Not base64, or of a length that no ciphertext or iv has. Found before any key is used.
     #[error("encryptedData or iv is malformed")]
     Malformed,
-    /// Everything later: padding, text, JSON, watermark. Deliberately indistinguishable.
+    /// Everything later: padding, text, JSON, watermark, another person. Deliberately indistinguishable.
     #[error("the data could not be decrypted")]
     Failed,
 }
@@ -56,36 +56,68 @@ pub(super) fn raw_data_signature(raw_data: &str, session_key: &SessionKey) -> St
     hex(&Sha1::new().chain_update(raw_data).chain_update(session_key.text()).finalize())
 }
 
-/// Decrypts `encryptedData` (AES-128-CBC, PKCS#7) and checks its watermark: `appid` must be ours, `timestamp` no older
-/// than [`MAX_AGE`] and no further ahead than [`MAX_AHEAD`]. Values that arrive percent-encoded are decoded once.
-///
-/// # Errors
-/// [`OpenDataError::Malformed`] before the key is used, [`OpenDataError::Failed`] after.
-pub fn decrypt(
-    session_key: &SessionKey,
-    encrypted_data: &str,
-    iv: &str,
-    appid: &AppId,
-    now: Timestamp,
-) -> Result<Value, OpenDataError> {
-    let iv = <[u8; BLOCK]>::try_from(decode(iv)?.as_slice()).map_err(|_| OpenDataError::Malformed)?;
-    let ciphertext = decode(encrypted_data)?;
-    if ciphertext.is_empty() || !ciphertext.len().is_multiple_of(BLOCK) {
-        return Err(OpenDataError::Malformed);
+/// `encryptedData` and `iv` as a client sent them, of a shape that can be decrypted. No key was used yet.
+#[derive(Clone)]
+pub struct Encrypted {
+    ciphertext: Vec<u8>,
+    iv: [u8; BLOCK],
+}
+
+impl Encrypted {
+    /// Takes both as base64. Values that arrive percent-encoded are decoded once.
+    ///
+    /// # Errors
+    /// [`OpenDataError::Malformed`].
+    pub fn parse(encrypted_data: &str, iv: &str) -> Result<Self, OpenDataError> {
+        let iv = <[u8; BLOCK]>::try_from(decode(iv)?.as_slice()).map_err(|_| OpenDataError::Malformed)?;
+        let ciphertext = decode(encrypted_data)?;
+        if ciphertext.is_empty() || !ciphertext.len().is_multiple_of(BLOCK) {
+            return Err(OpenDataError::Malformed);
+        }
+        Ok(Self { ciphertext, iv })
     }
-    let padded = Zeroizing::new(
-        cbc::Decryptor::<Aes128>::new(session_key.bytes().into(), &iv.into())
-            .decrypt_padded_vec::<NoPadding>(&ciphertext)
-            .map_err(|_| OpenDataError::Failed)?,
-    );
-    let (unpadded, padding_ok) = unpad(&padded);
-    // The text is looked at even when the padding was wrong: stopping here would let a stopwatch tell the two apart.
-    let value = std::str::from_utf8(unpadded).ok().and_then(|text| serde_json::from_str::<Value>(text).ok());
-    let watermark_ok = value.as_ref().is_some_and(|value| watermark_fits(value, appid, now));
-    match value {
-        Some(value) if watermark_ok & bool::from(padding_ok) => Ok(value),
-        _ => Err(OpenDataError::Failed),
+
+    /// Decrypts (AES-128-CBC, PKCS#7) and checks whom the data is of: the watermark's `appid` must be the owner's, its
+    /// `timestamp` no older than [`MAX_AGE`] and no further ahead than [`MAX_AHEAD`]; an `openId` must be the owner's,
+    /// where there is one.
+    ///
+    /// # Errors
+    /// [`OpenDataError::Failed`].
+    pub fn open(
+        &self,
+        session_key: &SessionKey,
+        owner: &Owner<'_>,
+        now: Timestamp,
+    ) -> Result<Map<String, Value>, OpenDataError> {
+        let padded = Zeroizing::new(
+            cbc::Decryptor::<Aes128>::new(session_key.bytes().into(), &self.iv.into())
+                .decrypt_padded_vec::<NoPadding>(&self.ciphertext)
+                .map_err(|_| OpenDataError::Failed)?,
+        );
+        let (unpadded, padding_ok) = unpad(&padded);
+        // The text is looked at even when the padding was wrong: stopping here would let a stopwatch tell the two apart.
+        let object = std::str::from_utf8(unpadded).ok().and_then(object);
+        let owner_ok = object.as_ref().is_some_and(|object| watermark_fits(object, owner, now) & is_of(object, owner));
+        match object {
+            Some(object) if owner_ok & bool::from(padding_ok) => Ok(object),
+            _ => Err(OpenDataError::Failed),
+        }
     }
+}
+
+impl fmt::Debug for Encrypted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Encrypted({} bytes)", self.ciphertext.len())
+    }
+}
+
+/// Whom open data must be of.
+#[derive(Debug, Clone, Copy)]
+pub struct Owner<'a> {
+    /// The app.
+    pub appid: &'a AppId,
+    /// The person within it.
+    pub openid: &'a OpenId,
 }
 
 /// Encrypts as WeChat does. For the simulator and for tests.
@@ -117,11 +149,25 @@ fn unpad(padded: &[u8]) -> (&[u8], Choice) {
     (&padded[..padded.len() - usize::from(removed)], ok)
 }
 
-fn watermark_fits(value: &Value, appid: &AppId, now: Timestamp) -> bool {
-    let Some(watermark) = value.as_object().and_then(|object| object.get("watermark")) else { return false };
+/// The JSON object that `text` is. Raw control characters inside strings are forgiven (nicknames have them), and escaped in
+/// every case: a second attempt after a failed one would tell by its time how the first one failed.
+fn object(text: &str) -> Option<Map<String, Value>> {
+    serde_json::from_str(&Zeroizing::new(answer::escape_controls(text))).ok()
+}
+
+fn watermark_fits(object: &Map<String, Value>, owner: &Owner<'_>, now: Timestamp) -> bool {
+    let Some(watermark) = object.get("watermark") else { return false };
     let made = watermark.get("timestamp").and_then(Value::as_i64).map(Timestamp::from_secs);
-    watermark.get("appid").and_then(Value::as_str) == Some(appid.as_str())
+    watermark.get("appid").and_then(Value::as_str) == Some(owner.appid.as_str())
         && made.is_some_and(|made| now.since(made) <= MAX_AGE && made.since(now) <= MAX_AHEAD)
+}
+
+/// Whether every openid in it, in either spelling, is the owner's. Most kinds of open data have none.
+fn is_of(object: &Map<String, Value>, owner: &Owner<'_>) -> bool {
+    ["openId", "openid"]
+        .iter()
+        .filter_map(|name| object.get(*name))
+        .all(|id| id.as_str() == Some(owner.openid.as_str()))
 }
 
 #[cfg(test)]

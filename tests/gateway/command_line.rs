@@ -3,8 +3,8 @@
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::support::place::Place;
 use crate::support::process::{Exit, Output, Process};
-use crate::support::served::Place;
 
 async fn run_in(folder: &TempDir, args: &[&str]) -> (Exit, Output) {
     let mut process = Process::wxgate_in(folder.path(), args);

@@ -11,8 +11,8 @@ use tokio::time::timeout;
 
 use crate::support::DEADLINE;
 use crate::support::gateway::Member;
+use crate::support::place::{Caller, Place, Served};
 use crate::support::process::Exit;
-use crate::support::served::{Caller, Place, Served};
 
 /// What clients have been told so far.
 #[derive(Debug)]

@@ -53,7 +53,7 @@ async fn every_line_that_the_demo_prints_does_what_it_says() {
         let lines = printed.lines().filter(|line| !line.is_empty());
         lines.map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{step}: {e}: {printed}"))).collect()
     };
-    assert_eq!(steps.len(), 8, "{steps:#?}");
+    assert_eq!(steps.len(), 9, "{steps:#?}");
     assert_eq!(steps[0].1, "", "the code is kept for the next line");
     let login = &printed(1)[0];
     assert_eq!((&login["token_type"], &login["is_new"]), (&json!("Bearer"), &json!(true)));
@@ -65,10 +65,12 @@ async fn every_line_that_the_demo_prints_does_what_it_says() {
     let made_up = &printed(4)[0];
     assert_eq!((&made_up["openid"], &made_up["path"]), (&Value::Null, &json!("/public/hello")));
     assert_eq!(printed(5)[0]["member"], login["member"]);
-    let refreshed = &printed(6)[0];
+    let said = &printed(6)[0];
+    assert_eq!((&said["active"], &said["openid"]), (&json!(true), &json!(openid)));
+    let refreshed = &printed(7)[0];
     assert_eq!(refreshed["openid"], openid);
     assert_ne!(refreshed["refresh_token"], login["refresh_token"]);
-    let logout = printed(7);
+    let logout = printed(8);
     assert_eq!((&logout[0], &logout[1]["code"]), (&json!(204), &json!("token_revoked")));
 
     demo.terminate();

@@ -1,10 +1,11 @@
 //! The main job: a code becomes a session, a token opens the service, the service reads who asks.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use wxgate::ids::AppId;
-use wxgate::wechat::simulator::Fault;
+use wxgate::ids::{AppId, OpenId};
+use wxgate::wechat::simulator::{Fault, Simulator, SimulatorConfig};
 
 use crate::support::DEADLINE;
 use crate::support::gateway::{APPID, Gateway, Member, OTHER_APP, OTHER_APPID, ROUTES};
@@ -261,4 +262,52 @@ async fn a_client_that_goes_away_in_the_middle_finds_its_login_done() {
 
 async fn session(gateway: &Gateway, member: &Member) -> String {
     gateway.get("/auth/me", Some(member.token())).await.json()["session"]["id"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn racing_logins_that_fail_are_told_the_same_after_one_call() {
+    let mut gateway = Gateway::with(&format!("wechat.timeout = \"60s\"\n{ROUTES}")).await;
+    gateway.wechat.fault(CODE2SESSION, 1, Fault::Hang);
+    let body = json!({ "code": gateway.wechat.issue_code(None, "alice") });
+    let listen = SocketAddr::from(([127, 0, 0, 1], 0));
+    let other = SimulatorConfig { listen, clock: gateway.clock.clone(), apps: None };
+    let wechat = std::mem::replace(&mut gateway.wechat, Simulator::start(other).await.unwrap());
+    let permits = &gateway.inner().kept().endpoint_permits;
+    let free = permits.available_permits();
+    let all_wait_and_then_wechat_goes_away = async {
+        while permits.available_permits() + 30 > free || wechat.calls().count(CODE2SESSION) == 0 {
+            tokio::task::yield_now().await;
+        }
+        let calls = wechat.calls().count(CODE2SESSION);
+        wechat.stop().await;
+        calls
+    };
+    let logins = futures_util::future::join_all((0..30).map(|_| gateway.post("/auth/login", &body)));
+    let (calls, answers) = tokio::join!(all_wait_and_then_wechat_goes_away, logins);
+    assert_eq!(calls, 1);
+    for answer in answers {
+        assert_eq!((answer.status, answer.code().as_str()), (502, "wechat_failed"));
+    }
+    gateway.until_metric("wxgate_wechat_calls_total", 1).await;
+}
+
+#[tokio::test]
+async fn the_newest_session_key_and_the_one_before_it_are_kept_and_sealed() {
+    let gateway = Gateway::start().await;
+    let appid = AppId::parse(APPID).unwrap();
+    for _ in 0..3 {
+        gateway.login("alice").await;
+        gateway.clock.advance(Duration::from_secs(1));
+    }
+    let user = gateway.wechat.user("alice", &appid);
+    let openid = OpenId::parse(&user.openid).unwrap();
+    let kept = gateway.inner().kept();
+    let sealed = kept.sessions.session_keys(&appid, &openid).await.unwrap();
+    let opened: Vec<String> = sealed
+        .iter()
+        .map(|key| String::from_utf8(kept.vault.unseal(&key.sealed, &appid, &openid).unwrap().to_vec()).unwrap())
+        .collect();
+    assert_eq!(opened, [user.session_key.unwrap().text(), user.previous_session_key.unwrap().text()]);
+    let other = OpenId::parse("somebody-else").unwrap();
+    assert!(kept.vault.unseal(&sealed[0].sealed, &appid, &other).is_err(), "it is bound to the person");
 }

@@ -1,17 +1,35 @@
 //! The gateway seen from outside, as sentences: one file a feature, one function a promise.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr)]
 
+mod access_token;
 mod architecture;
+mod check;
 mod command_line;
 mod config_faults;
 mod crash;
 mod demo;
+mod drain;
+mod forward;
+mod forward_auth;
+mod framing;
+mod identity;
+mod internal;
+mod limits;
 mod login;
 mod login_input;
 mod login_wechat;
 mod logout;
 mod member;
+mod path;
+mod phone;
+mod policy;
+mod problem;
+mod profile;
+mod push;
 mod refresh;
+mod relay;
+mod reload;
+mod route;
 mod secrets;
 mod store_file;
 mod support;

@@ -6,9 +6,9 @@ use wxgate::ids::AppId;
 use wxgate::wechat::simulator::Fault;
 
 use crate::support::gateway::{APPID, Gateway, SECRET};
+use crate::support::place::Place;
 use crate::support::process::Exit;
 use crate::support::raw::Client;
-use crate::support::served::Place;
 
 const CODE2SESSION: &str = "/sns/jscode2session";
 const KEY: &str = "tiihtNczf5v6AKRyjwEUhQ==";

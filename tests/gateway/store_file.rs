@@ -3,8 +3,12 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
+use http::Method;
+use serde_json::json;
+
+use crate::support::gateway::Member;
+use crate::support::place::Place;
 use crate::support::process::{Exit, Process};
-use crate::support::served::Place;
 
 fn mode(path: &Path) -> u32 {
     std::fs::metadata(path).unwrap().permissions().mode() & 0o777
@@ -97,6 +101,43 @@ async fn a_key_that_others_may_read_or_that_is_damaged_stops_the_start() {
         std::fs::write(&path, whole).unwrap();
     }
     place.serve().await;
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_logins_and_harms_nobody_who_is_in() {
+    let place = Place::new("").await;
+    let mut served = place.serve_with_disk_of(600).await;
+    let caller = served.caller();
+    let login = async |n: usize| {
+        let body = json!({ "code": place.wechat.issue_code(None, &format!("user{n}")) });
+        caller.ask(Method::POST, "/auth/login", None, &body).await.expect("an answer")
+    };
+    let mut members = Vec::new();
+    let refused = loop {
+        let answer = login(members.len()).await;
+        if answer.status != 200 {
+            break answer;
+        }
+        members.push(Member { answer: answer.json() });
+        assert!(members.len() < 1000, "the disk is never full");
+    };
+    assert!(members.len() > 5, "{}", refused.body);
+    assert_eq!((refused.status, refused.code().as_str()), (503, "store_unavailable"));
+    assert!(refused.headers.contains_key("retry-after"));
+    assert_eq!(login(1001).await.status, 503);
+    for member in &members {
+        assert_eq!(caller.get("/api/x", member.token()).await.expect("an answer").status, 200);
+    }
+    assert_eq!(caller.get("/auth/me", members[0].token()).await.expect("an answer").status, 200);
+    served.process.terminate();
+    assert_eq!(served.process.exit().await, Exit::Code(0));
+
+    // With room again everything that was answered is there, and the gateway takes logins.
+    let served = place.serve().await;
+    for member in &members {
+        assert_eq!(served.caller().refresh(member.refresh()).await.expect("an answer").status, 200);
+    }
+    served.caller().login(&place.wechat.issue_code(None, "user1001")).await.expect("an answer");
 }
 
 #[tokio::test]

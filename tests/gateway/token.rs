@@ -238,6 +238,23 @@ async fn what_was_not_signed_by_a_key_of_the_ring_is_refused() {
 }
 
 #[tokio::test]
+async fn a_clock_that_ran_ahead_does_not_bring_a_revoked_token_back() {
+    let gateway = Gateway::start().await;
+    let alice = gateway.login("alice").await;
+    assert_eq!(gateway.post("/auth/logout", &json!({ "refresh_token": alice.refresh() })).await.status, 204);
+    gateway.clock.advance(Duration::from_secs(90 * 60));
+    let hour = Duration::from_secs(3600);
+    gateway.clock.advance(hour);
+    let kept = gateway.inner().kept();
+    kept.revocations.sweep(gateway.clock.now());
+    kept.sessions.sweep(gateway.clock.now()).await.unwrap();
+    gateway.clock.set_back(hour);
+    assert_eq!(gateway.get("/api/x", Some(alice.token())).await.code(), "token_revoked");
+    let revoked = kept.sessions.revoked(gateway.clock.now()).await.unwrap();
+    assert_eq!(revoked.len(), 1, "nor does a restart");
+}
+
+#[tokio::test]
 async fn an_hour_forward_and_an_hour_back_is_survived() {
     let gateway = Gateway::start().await;
     let alice = gateway.login("alice").await;

@@ -3,12 +3,13 @@
 use std::path::Path;
 
 use super::super::file;
+use super::super::pattern::exact_path;
 use super::super::report::Report;
-use super::super::secret;
-use super::super::section::{App, WeChat};
-use super::super::url::{self, base};
+use super::super::section::{App, Push, Upstream, WeChat};
+use super::super::url::base;
 use super::super::value::{Wrong, duration};
-use super::shared::{scalar, time};
+use super::shared::{scalar, secret, time};
+use super::upstream::named;
 use crate::ids::{AppId, Secret};
 
 /// `[wechat]`.
@@ -22,7 +23,12 @@ pub(super) fn wechat(file: &file::WeChat, report: &mut Report<'_>) -> WeChat {
 }
 
 /// `[[app]]`, and the appid of each at its place in the file, which is known even when its secret is faulty.
-pub(super) fn apps(files: Vec<file::App>, folder: &Path, report: &mut Report<'_>) -> (Vec<App>, Vec<Option<AppId>>) {
+pub(super) fn apps(
+    files: Vec<file::App>,
+    upstreams: &[Option<Upstream>],
+    folder: &Path,
+    report: &mut Report<'_>,
+) -> (Vec<App>, Vec<Option<AppId>>) {
     let mut apps: Vec<App> = Vec::with_capacity(files.len());
     let mut seen: Vec<Option<AppId>> = Vec::with_capacity(files.len());
     for (n, file) in files.into_iter().enumerate() {
@@ -34,8 +40,10 @@ pub(super) fn apps(files: Vec<file::App>, folder: &Path, report: &mut Report<'_>
         }
         seen.push(appid.clone());
         let secret = file.secret.and_then(|from| app_secret(report, &format!("app[{n}].secret"), from, folder));
+        let push = file.push.and_then(|table| push(table, &format!("app[{n}].push"), upstreams, folder, report));
         if let (Some(appid), Some(secret)) = (appid, secret) {
-            apps.push(App { appid, kind: file.kind.unwrap_or_default(), secret });
+            let access_token = file.access_token.unwrap_or_default();
+            apps.push(App { appid, kind: file.kind.unwrap_or_default(), secret, push, access_token });
         }
     }
     (apps, seen)
@@ -52,13 +60,7 @@ fn appid(text: &str) -> Result<AppId, Wrong> {
 }
 
 fn app_secret(report: &mut Report<'_>, key: &str, from: file::Secret, folder: &Path) -> Option<Secret<String>> {
-    let secret = match from {
-        file::Secret::Text(secret) => secret,
-        file::Secret::File(file) => {
-            let from = |text: &str| url::file(text, folder).and_then(|path| secret::read(&path));
-            report.read(&format!("{key}.file"), &file.file?, from)?
-        }
-    };
+    let secret = secret(report, key, from, folder)?;
     if secret.expose().is_empty() {
         report.fault(key, "is empty; write \"${WX_SECRET}\" and set that environment variable");
         return None;
@@ -68,4 +70,30 @@ fn app_secret(report: &mut Report<'_>, key: &str, from: file::Secret, folder: &P
         return None;
     }
     Some(secret)
+}
+
+/// `push` of an app.
+fn push(
+    file: file::Push,
+    at: &str,
+    upstreams: &[Option<Upstream>],
+    folder: &Path,
+    report: &mut Report<'_>,
+) -> Option<Push> {
+    let key = |name: &str| format!("{at}.{name}");
+    let is_text = |text: &str, lengths: std::ops::RangeInclusive<usize>| {
+        lengths.contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric())
+    };
+    let token = file.token.and_then(|from| secret(report, &key("token"), from, folder));
+    if token.as_ref().is_some_and(|token| !is_text(token.expose(), 3..=32)) {
+        report.fault(&key("token"), "is no Token: it has 3 to 32 letters and digits; copy it from the WeChat console");
+    }
+    let aes_key = file.aes_key.map(|from| secret(report, &key("aes_key"), from, folder));
+    if aes_key.iter().flatten().any(|aes_key| !is_text(aes_key.expose(), 43..=43)) {
+        let what = "is no EncodingAESKey: it has 43 letters and digits; copy it from the WeChat console";
+        report.fault(&key("aes_key"), what);
+    }
+    let upstream = file.upstream.and_then(|name| named(&name, &key("upstream"), upstreams, report));
+    let path = file.path.and_then(|text| report.read(&key("path"), &text, exact_path));
+    Some(Push { token: token?, aes_key: aes_key.flatten(), upstream: upstream?, path: path? })
 }

@@ -1,10 +1,12 @@
 //! What the keys of `gateway.toml` mean: defaults, ranges, and the rules between them.
 //!
 //! Every section is built in full even when it has faults, with its default in the place of what was refused, so that
-//! one run finds everything. Such a [`Config`] never leaves [`super::load`]: one fault discards it. A required key that
+//! one run finds everything. Such a [`Config`] never leaves [`super::load()`]: one fault discards it. A required key that
 //! is missing here has been reported by [`super::structure`].
 
 mod app;
+mod internal;
+mod login;
 mod route;
 mod server;
 mod shared;
@@ -27,26 +29,28 @@ pub(super) fn file(file: File, path: &Path, report: &mut Report<'_>) -> Config {
     let public = file.server.unwrap_or_default();
     let server = server::server(&public, &folder, report);
     let admin = server::admin(&file.admin.unwrap_or_default(), report);
-    let internal = file.internal.map(|table| server::internal(&table, report));
+    let internal = file.internal.map(|table| internal::internal(table, &folder, report));
     server::distinct(&public, &admin, internal.as_ref(), report);
 
     let token = token::token(file.token.unwrap_or_default(), &folder, report);
     let store = token::store(&file.store.unwrap_or_default(), &folder, report);
+    let login = login::login(&file.login.unwrap_or_default(), report);
     let wechat = app::wechat(&file.wechat.unwrap_or_default(), report);
-    let (apps, appids) = app::apps(file.app.unwrap_or_default(), &folder, report);
-
     let upstreams = upstream::upstreams(&file.upstream.unwrap_or_default(), report);
+    let (apps, appids) = app::apps(file.app.unwrap_or_default(), &upstreams, &folder, report);
     let around = route::Around { server: &server, upstreams: &upstreams, appids: &appids };
     let routes = route::routes(&file.route.unwrap_or_default(), &around, report);
     let statics = statics::statics(&file.statics.unwrap_or_default(), &server, &routes, report);
 
     Config {
         source,
+        digest: 0,
         server,
         admin,
         internal,
         token,
         store,
+        login,
         wechat,
         apps,
         upstreams: upstreams.into_iter().flatten().collect(),

@@ -6,10 +6,10 @@ use super::super::file;
 use super::super::pattern::{exact_path, host, path};
 use super::super::report::Report;
 use super::super::section::{Auth, HostPattern, PathPattern, Route, Segment, Server, Upstream};
-use super::super::structure::closest;
 use super::super::value::{Wrong, duration, method, name, protocol};
 use super::server::{max_body, reserved};
 use super::shared::{list, time};
+use super::upstream::named;
 use crate::ids::AppId;
 
 /// What routes refer to.
@@ -48,7 +48,7 @@ fn route(file: &file::Route, at: &str, around: &Around<'_>, report: &mut Report<
         let what = format!("lies in {own}, which the gateway answers itself, so it would never be reached; change it");
         report.fault(&key("path"), what);
     }
-    let upstream = file.upstream.as_deref().and_then(|name| upstream(name, &key("upstream"), around, report));
+    let upstream = file.upstream.as_deref().and_then(|name| named(name, &key("upstream"), around.upstreams, report));
     let hosts = list(report, &key("host"), file.host.as_ref(), host);
     let methods = list(report, &key("methods"), file.methods.as_ref(), method);
     let auth = file.auth.unwrap_or_default();
@@ -106,22 +106,6 @@ fn route(file: &file::Route, at: &str, around: &Around<'_>, report: &mut Report<
 }
 
 /// The index of the upstream called `name`.
-fn upstream(name: &str, key: &str, around: &Around<'_>, report: &mut Report<'_>) -> Option<usize> {
-    let known: Vec<&str> = around.upstreams.iter().flatten().map(|upstream| upstream.name.as_str()).collect();
-    let found = known.iter().position(|known| *known == name);
-    // An upstream without a valid name has its own fault; this may be the one that is meant.
-    let unnamed = around.upstreams.iter().any(Option::is_none) || report.is_refused("upstream");
-    if found.is_none() && !unnamed {
-        let write = match (closest(name, &known), known.as_slice()) {
-            (Some(close), _) => format!("did you mean \"{close}\"?"),
-            (None, []) => "write [[upstream]] with that name".to_owned(),
-            (None, known) => format!("write one of {}, or an [[upstream]] of that name", known.join(", ")),
-        };
-        report.refuse(key, &Wrong::new("is no upstream", write));
-    }
-    found
-}
-
 /// The apps that a route names, which must be apps of this gateway.
 fn apps(file: &file::Route, key: &str, around: &Around<'_>, report: &mut Report<'_>) -> Vec<AppId> {
     // As with upstreams: an app without a valid appid may be the one that is meant.

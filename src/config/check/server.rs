@@ -1,4 +1,4 @@
-//! `[server]`, `[admin]` and `[internal]`: the listeners and the paths that the gateway keeps for itself.
+//! `[server]` and `[admin]`: the listeners and the paths that the gateway keeps for itself.
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -96,12 +96,8 @@ pub(super) fn admin(file: &file::Admin, report: &mut Report<'_>) -> Admin {
     Admin { listen: address(report, "admin.listen", file.listen.as_deref(), "127.0.0.1:9090") }
 }
 
-/// `[internal]`.
-pub(super) fn internal(file: &file::Internal, report: &mut Report<'_>) -> Internal {
-    Internal { listen: address(report, "internal.listen", file.listen.as_deref(), "127.0.0.1:9080") }
-}
-
-fn address(report: &mut Report<'_>, key: &str, text: Option<&str>, default: &str) -> SocketAddr {
+/// The address of a listener that has one.
+pub(super) fn address(report: &mut Report<'_>, key: &str, text: Option<&str>, default: &str) -> SocketAddr {
     scalar(report, key, text, default, listen).unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)))
 }
 

@@ -1,10 +1,13 @@
 //! What the checks of all sections have in common: one scalar with its default, one list without repetitions.
 
+use std::path::Path;
 use std::time::Duration;
 
 use super::super::file;
 use super::super::report::Report;
 use super::super::value::{Wrong, size};
+use super::super::{secret, url};
+use crate::ids::Secret;
 
 /// The value of `key`, or `default`, which is written as it would be in the file.
 pub(super) fn scalar<T>(
@@ -64,4 +67,15 @@ pub(super) fn list<T: PartialEq>(
         }
     }
     parsed
+}
+
+/// The secret at `key`: as it is written, or from the file that it names.
+pub(super) fn secret(report: &mut Report<'_>, key: &str, from: file::Secret, folder: &Path) -> Option<Secret<String>> {
+    match from {
+        file::Secret::Text(secret) => Some(secret),
+        file::Secret::File(file) => {
+            let from = |text: &str| url::file(text, folder).and_then(|path| secret::read(&path));
+            report.read(&format!("{key}.file"), &file.file?, from)
+        }
+    }
 }

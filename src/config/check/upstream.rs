@@ -3,6 +3,7 @@
 use super::super::file;
 use super::super::report::Report;
 use super::super::section::Upstream;
+use super::super::structure::closest;
 use super::super::url::backend;
 use super::super::value::{Wrong, duration, name};
 use super::shared::{list, time};
@@ -24,4 +25,21 @@ pub(super) fn upstreams(files: &[file::Upstream], report: &mut Report<'_>) -> Ve
         upstreams.push(called.map(|name| Upstream { name, servers, balance, connect_timeout }));
     }
     upstreams
+}
+
+/// The upstream of this name, for `key` that refers to it: its index.
+pub(super) fn named(name: &str, key: &str, upstreams: &[Option<Upstream>], report: &mut Report<'_>) -> Option<usize> {
+    let known: Vec<&str> = upstreams.iter().flatten().map(|upstream| upstream.name.as_str()).collect();
+    let found = known.iter().position(|known| *known == name);
+    // An upstream without a valid name has its own fault; this may be the one that is meant.
+    let unnamed = upstreams.iter().any(Option::is_none) || report.is_refused("upstream");
+    if found.is_none() && !unnamed {
+        let write = match (closest(name, &known), known.as_slice()) {
+            (Some(close), _) => format!("did you mean \"{close}\"?"),
+            (None, []) => "write [[upstream]] with that name".to_owned(),
+            (None, known) => format!("write one of {}, or an [[upstream]] of that name", known.join(", ")),
+        };
+        report.refuse(key, &Wrong::new("is no upstream", write));
+    }
+    found
 }

@@ -87,6 +87,17 @@ pub(in crate::store) async fn a_profile_changes_where_it_is_given_and_stays_else
     assert_eq!(store.set_profile(&nobody, Some("x"), None).await.unwrap(), None);
 }
 
+pub(in crate::store) async fn a_phone_number_is_set_and_touches_nothing_else(store: Store) {
+    let (member, _) = store.sign_in(with_unionid("u1", START)).await.unwrap();
+    let id = member.member_id.clone();
+    store.set_profile(&id, Some("Alice"), None).await.unwrap();
+    let with_phone = store.set_phone(&id, "+14155550123").await.unwrap().unwrap();
+    assert_eq!((&*with_phone.phone, &*with_phone.nickname), ("+14155550123", "Alice"));
+    assert_eq!(with_phone.unionid, member.unionid);
+    assert_eq!(store.find(&id).await.unwrap(), Some(with_phone));
+    assert_eq!(store.set_phone(&MemberId::parse("nobody").unwrap(), "1").await.unwrap(), None);
+}
+
 pub(in crate::store) async fn an_erased_member_is_gone_and_comes_back_as_another_one(store: Store) {
     let (member, _) = store.sign_in(with_unionid("u1", START)).await.unwrap();
     assert!(store.erase(&member.member_id).await.unwrap());
@@ -98,4 +109,17 @@ pub(in crate::store) async fn an_erased_member_is_gone_and_comes_back_as_another
 
 pub(in crate::store) async fn the_store_of_members_answers(store: Store) {
     store.ping().await.unwrap();
+}
+
+pub(in crate::store) async fn a_forgotten_profile_is_empty_and_the_member_is_the_same(store: Store) {
+    let (alice, _) = store.sign_in(someone("alice", START)).await.unwrap();
+    let (bob, _) = store.sign_in(someone("bob", START)).await.unwrap();
+    for member in [&alice, &bob] {
+        store.set_profile(&member.member_id, Some("name"), Some("https://a.example/a.png")).await.unwrap();
+    }
+    let forgotten = store.forget_profile(&app("wx1"), &person("alice")).await.unwrap();
+    assert_eq!(forgotten, Some(alice.clone()), "as after the first login");
+    assert_eq!(store.find(&alice.member_id).await.unwrap(), Some(alice));
+    assert_eq!(store.find(&bob.member_id).await.unwrap().unwrap().nickname, "name");
+    assert_eq!(store.forget_profile(&app("wx2"), &person("alice")).await.unwrap(), None);
 }

@@ -82,11 +82,13 @@ macro_rules! members_contract {
         $crate::store::contract::each!($open, members:
             the_first_login_registers_and_the_next_one_finds,
             one_person_in_two_apps_is_two_members,
+            a_forgotten_profile_is_empty_and_the_member_is_the_same,
             of_thirty_first_logins_at_once_one_is_new_and_all_get_one_member,
             a_unionid_is_kept_when_the_next_login_does_not_tell_it,
             a_unionid_that_changed_replaces_the_old_one,
             a_login_that_arrives_late_does_not_turn_the_time_of_the_last_one_back,
             a_profile_changes_where_it_is_given_and_stays_elsewhere,
+            a_phone_number_is_set_and_touches_nothing_else,
             an_erased_member_is_gone_and_comes_back_as_another_one,
             the_store_of_members_answers,
         );
@@ -118,6 +120,7 @@ macro_rules! sessions_contract {
             a_late_exchange_never_replaces_a_newer_key,
             the_same_key_again_does_not_drive_the_one_before_it_out,
             keys_can_be_kept_without_a_session_and_be_erased,
+            an_access_token_is_kept_for_each_app_and_line,
             a_sweep_takes_nothing_that_has_not_expired,
             the_store_of_sessions_answers,
         );

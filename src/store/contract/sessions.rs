@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{ACCESS_TTL, REFRESH_TTL, SESSION_TTL, START, app, at, code, key, login, person, refresh, token};
 use crate::ids::SessionId;
-use crate::store::{Error, NewSession, Revoked, Rotation, Session, Sessions, UsedCode};
+use crate::store::{Error, NewSession, Revoked, Rotation, SealedToken, Session, Sessions, UsedCode};
 
 type Store = Arc<dyn Sessions>;
 
@@ -255,6 +255,19 @@ pub(in crate::store) async fn the_same_key_again_does_not_drive_the_one_before_i
     assert_eq!(store.session_keys(&wx1, &alice).await.unwrap(), [key("k2", at(30)), key("k1", at(10))]);
     store.keep_key(&wx1, &alice, key("k3", at(30))).await.unwrap();
     assert_eq!(store.session_keys(&wx1, &alice).await.unwrap(), [key("k3", at(30)), key("k2", at(30))]);
+}
+
+pub(in crate::store) async fn an_access_token_is_kept_for_each_app_and_line(store: Store) {
+    let token = |sealed: &str, seconds| SealedToken { sealed: sealed.into(), expires_at: at(seconds) };
+    assert_eq!(store.access_token(&app("wx1"), "stable").await.unwrap(), None);
+    for (appid, line, sealed) in [("wx1", "stable", "a"), ("wx1", "classic", "b"), ("wx2", "stable", "c")] {
+        store.keep_access_token(&app(appid), line, token(sealed, 7200)).await.unwrap();
+    }
+    store.keep_access_token(&app("wx1"), "stable", token("a2", 60)).await.unwrap();
+    store.sweep(at(9000)).await.unwrap();
+    assert_eq!(store.access_token(&app("wx1"), "stable").await.unwrap(), Some(token("a2", 60)));
+    assert_eq!(store.access_token(&app("wx1"), "classic").await.unwrap(), Some(token("b", 7200)));
+    assert_eq!(store.access_token(&app("wx2"), "stable").await.unwrap(), Some(token("c", 7200)));
 }
 
 pub(in crate::store) async fn keys_can_be_kept_without_a_session_and_be_erased(store: Store) {

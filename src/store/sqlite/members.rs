@@ -5,7 +5,7 @@ use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension as _, Row, named_params};
 
 use super::Sqlite;
-use crate::ids::MemberId;
+use crate::ids::{AppId, MemberId, OpenId};
 use crate::store::{Error, Member, Members, SignIn};
 
 #[async_trait]
@@ -36,6 +36,27 @@ impl Members for Sqlite {
                  WHERE member_id = ?1 RETURNING *",
             )?;
             Ok(update.query_row((id, nickname, avatar_url), member).optional()?)
+        })
+        .await
+    }
+
+    async fn forget_profile(&self, appid: &AppId, openid: &OpenId) -> Result<Option<Member>, Error> {
+        let (appid, openid) = (appid.clone(), openid.clone());
+        self.write(move |db| {
+            let mut update = db.prepare_cached(
+                "UPDATE members SET nickname = '', avatar_url = '', phone = ''
+                 WHERE appid = ?1 AND openid = ?2 RETURNING *",
+            )?;
+            Ok(update.query_row((appid, openid), member).optional()?)
+        })
+        .await
+    }
+
+    async fn set_phone(&self, id: &MemberId, phone: &str) -> Result<Option<Member>, Error> {
+        let (id, phone) = (id.clone(), phone.to_owned());
+        self.write(move |db| {
+            let mut update = db.prepare_cached("UPDATE members SET phone = ?2 WHERE member_id = ?1 RETURNING *")?;
+            Ok(update.query_row((id, phone), member).optional()?)
         })
         .await
     }

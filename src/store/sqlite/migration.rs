@@ -8,7 +8,7 @@ use rusqlite::{Connection, TransactionBehavior};
 /// `application_id` of our files ("wxga"): tells them from any other SQLite database.
 pub(super) const APPLICATION_ID: i32 = 0x7778_6761;
 
-const STEPS: &[&str] = &[FIRST];
+const STEPS: &[&str] = &[FIRST, ACCESS_TOKENS];
 
 /// Newest version that this build knows.
 pub(super) fn newest() -> i64 {
@@ -110,6 +110,17 @@ CREATE TABLE revocations (
     until      INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX revocations_by_end ON revocations (until);
+";
+
+const ACCESS_TOKENS: &str = "
+-- One row per app and line of tokens: the newest.
+CREATE TABLE access_tokens (
+    appid      TEXT NOT NULL,
+    line       TEXT NOT NULL,
+    sealed     BLOB NOT NULL,
+    expires_at INTEGER NOT NULL,
+    PRIMARY KEY (appid, line)
+) STRICT, WITHOUT ROWID;
 ";
 
 #[cfg(test)]

@@ -7,7 +7,8 @@ use super::{Sqlite, rotation, session_keys};
 use crate::clock::Timestamp;
 use crate::ids::{AppId, MemberId, OpenId, SessionId};
 use crate::store::{
-    CodeHash, Error, NewSession, RefreshHash, RefreshUse, Revoked, Rotation, SealedKey, Session, Sessions, UsedCode,
+    CodeHash, Error, NewSession, RefreshHash, RefreshUse, Revoked, Rotation, SealedKey, SealedToken, Session, Sessions,
+    UsedCode,
 };
 
 /// Rows that one job of a sweep deletes: a few milliseconds, so that no login waits for long.
@@ -107,6 +108,29 @@ impl Sessions for Sqlite {
     async fn erase_keys(&self, appid: &AppId, openid: &OpenId) -> Result<(), Error> {
         let (appid, openid) = (appid.clone(), openid.clone());
         self.write(move |db| Ok(session_keys::erase(db, &appid, &openid)?)).await
+    }
+
+    async fn keep_access_token(&self, appid: &AppId, line: &'static str, token: SealedToken) -> Result<(), Error> {
+        let appid = appid.clone();
+        self.write(move |db| {
+            let mut write = db.prepare_cached(
+                "INSERT OR REPLACE INTO access_tokens (appid, line, sealed, expires_at) VALUES (?1, ?2, ?3, ?4)",
+            )?;
+            Ok(write.execute((appid, line, token.sealed, token.expires_at)).map(drop)?)
+        })
+        .await
+    }
+
+    async fn access_token(&self, appid: &AppId, line: &'static str) -> Result<Option<SealedToken>, Error> {
+        let appid = appid.clone();
+        self.read(move |db| {
+            let mut query =
+                db.prepare_cached("SELECT sealed, expires_at FROM access_tokens WHERE appid = ?1 AND line = ?2")?;
+            let token =
+                query.query_row((appid, line), |row| Ok(SealedToken { sealed: row.get(0)?, expires_at: row.get(1)? }));
+            Ok(token.optional()?)
+        })
+        .await
     }
 
     async fn sweep(&self, now: Timestamp) -> Result<u64, Error> {

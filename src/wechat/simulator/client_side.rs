@@ -59,10 +59,18 @@ struct Profile<'a> {
 }
 
 impl World {
-    /// The current session_key of `user` in `appid`; `None` before the first exchange.
-    pub(super) fn session_key(&self, user: &str, appid: &AppId) -> Option<SessionKey> {
-        let state = self.lock();
-        state.people.find(&people::openid(user, appid)).map(|person| person.current.clone())
+    /// What `wx.login` gives `user`; `None` makes a code that is good for any app.
+    pub(super) fn issue_code(&self, user: &str, appid: Option<&AppId>) -> String {
+        let mut state = self.lock();
+        if let Some(appid) = appid {
+            state.people.promise(user, appid);
+        }
+        state.login_codes.issue(user, appid, self.clock.now())
+    }
+
+    /// The session_key of `user` in `appid`; `None` before the first `wx.login`.
+    fn session_key(&self, user: &str, appid: &AppId) -> Option<SessionKey> {
+        self.lock().people.session_key(&people::openid(user, appid))
     }
 
     /// `None` when `user` has no session_key yet: the client must log in first.

@@ -18,6 +18,8 @@ use serde_json::{Map, Value, json};
 
 use super::answer::Params;
 use super::fault::Fault;
+use super::people;
+use super::push::Push;
 use super::world::World;
 use crate::ids::AppId;
 
@@ -30,6 +32,7 @@ pub(super) fn router() -> Router<Arc<World>> {
         .route("/_sim/user-info", post(user_info))
         .route("/_sim/phone", post(phone))
         .route("/_sim/open-data", post(open_data))
+        .route("/_sim/push", post(push))
         .route("/_sim/faults", post(plan_faults).delete(clear_faults))
         .route("/_sim/calls", get(calls))
 }
@@ -92,7 +95,7 @@ async fn code(State(world): State<Arc<World>>, Query(params): Query<Params>) -> 
         "" => None,
         appid => Some(AppId::parse(appid).map_err(|fault| wrong(format!("appid {fault}")))?),
     };
-    let code = world.lock().login_codes.issue(user, appid.as_ref(), world.clock.now());
+    let code = world.issue_code(user, appid.as_ref());
     Ok(Json(json!({"code": code})))
 }
 
@@ -113,6 +116,17 @@ async fn open_data(State(world): State<Arc<World>>, body: Bytes) -> Result<Respo
     let data = who.data.take().ok_or_else(|| wrong("data is missing: the object to encrypt"))?;
     let appid = who.app(&world)?;
     world.open_data(&who.user, &appid, data).map(|sealed| Json(sealed).into_response()).ok_or_else(not_logged_in)
+}
+
+/// Sends a message push to `url`, signed (and encrypted) as WeChat does; answers what came back.
+async fn push(State(world): State<Arc<World>>, body: Bytes) -> Result<Json<Value>, Wrong> {
+    let push: Push = read(&body)?;
+    let who = Who { user: push.user.clone(), appid: push.appid.clone(), data: None };
+    let appid = who.app(&world)?;
+    let openid = people::openid(&who.user, &appid);
+    let signed = push.sign(&world, &appid, &openid).ok_or_else(|| wrong("aes_key must be an EncodingAESKey"))?;
+    let answer = signed.send().await;
+    answer.map(Json).map_err(|fault| wrong(format!("the push was not answered: {}", fault.without_url())))
 }
 
 /// One effect, and where it strikes.

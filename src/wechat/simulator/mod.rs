@@ -21,6 +21,7 @@ mod login;
 mod paths;
 mod people;
 mod phone;
+mod push;
 mod serve;
 mod session;
 mod token_lines;
@@ -113,7 +114,7 @@ impl Simulator {
 
     /// What `wx.login` gives `user`; `None` makes a code that is good for any app.
     pub fn issue_code(&self, appid: Option<&AppId>, user: &str) -> String {
-        self.world.lock().login_codes.issue(user, appid, self.world.clock.now())
+        self.world.issue_code(user, appid)
     }
 
     /// Who `name` is in `appid`.
@@ -130,7 +131,8 @@ impl Simulator {
         }
     }
 
-    /// What `wx.getUserInfo` returns; `None` before the user's first exchange.
+    /// What `wx.getUserInfo` returns; `None` before the user's first exchange,
+    /// unless a code for this very app was issued.
     pub fn user_info(&self, user: &str, appid: &AppId) -> Option<UserInfo> {
         self.world.user_info(user, appid)
     }

@@ -58,19 +58,26 @@ pub(super) struct Person {
 #[derive(Debug)]
 pub(super) struct People {
     by_openid: Bounded<String, Person>,
+    /// Keys that a client has from `wx.login` while its code was not exchanged yet.
+    promised: Bounded<String, SessionKey>,
     /// The app in which each user logged in last: where a request that names none is meant for.
     last_app: Bounded<String, AppId>,
 }
 
 impl People {
     pub(super) fn new() -> Self {
-        Self { by_openid: Bounded::new(MAX_PEOPLE), last_app: Bounded::new(MAX_PEOPLE) }
+        Self {
+            by_openid: Bounded::new(MAX_PEOPLE),
+            promised: Bounded::new(MAX_PEOPLE),
+            last_app: Bounded::new(MAX_PEOPLE),
+        }
     }
 
     /// Gives `user` a new session_key in `appid`. The old one dies: one person has one key per app.
     pub(super) fn rotate(&mut self, user: &str, appid: &AppId) -> SessionKey {
-        let current = SessionKey::from_bytes(random());
         let openid = openid(user, appid);
+        let promised = if self.by_openid.get(&openid).is_none() { self.promised.get(&openid).cloned() } else { None };
+        let current = promised.unwrap_or_else(|| SessionKey::from_bytes(random()));
         match self.by_openid.get_mut(&openid) {
             Some(person) => person.previous = Some(std::mem::replace(&mut person.current, current.clone())),
             None => {
@@ -81,6 +88,20 @@ impl People {
         }
         self.last_app.insert(user.to_owned(), appid.clone());
         current
+    }
+
+    /// `user` called `wx.login` in `appid`. Whoever has no key yet has one from now on: their first exchange will give it.
+    pub(super) fn promise(&mut self, user: &str, appid: &AppId) {
+        let openid = openid(user, appid);
+        if self.by_openid.get(&openid).is_none() && self.promised.get(&openid).is_none() {
+            self.promised.insert(openid, SessionKey::from_bytes(random()));
+        }
+    }
+
+    /// The key that the client of this person encrypts with.
+    pub(super) fn session_key(&self, openid: &str) -> Option<SessionKey> {
+        let current = self.by_openid.get(openid).map(|person| &person.current);
+        current.or_else(|| self.promised.get(openid)).cloned()
     }
 
     pub(super) fn find(&self, openid: &str) -> Option<&Person> {

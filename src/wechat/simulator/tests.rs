@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::*;
 use crate::clock::Timestamp;
+use crate::ids::OpenId;
 use crate::wechat::open_data;
 
 const START: Timestamp = Timestamp::from_secs(1_700_000_000);
@@ -118,8 +119,11 @@ async fn a_code_user_info_and_phone_come_over_http() {
     let key = user.session_key.unwrap();
     let (_, info) = phone.post("/_sim/user-info", json!({"user": "alice"})).await;
     let text = |value: &Value, name: &str| value[name].as_str().unwrap().to_owned();
+    let openid = OpenId::parse(&user.openid).unwrap();
+    let owner = open_data::Owner { appid: &wxa(), openid: &openid };
     let open = |sealed: &Value| {
-        open_data::decrypt(&key, &text(sealed, "encryptedData"), &text(sealed, "iv"), &wxa(), START).unwrap()
+        let encrypted = open_data::Encrypted::parse(&text(sealed, "encryptedData"), &text(sealed, "iv")).unwrap();
+        encrypted.open(&key, &owner, START).unwrap()
     };
     assert!(open_data::check_signature(&text(&info, "rawData"), &key, &text(&info, "signature")));
     assert_eq!(open(&info)["openId"], user.openid);

@@ -113,7 +113,7 @@ impl Gateway {
     }
 
     /// With these tables in place of [`ROUTES`]. A table that the harness writes itself (`server`, `admin`, `token`,
-    /// `store`, `wechat`) is extended by lines of the form `server.max_uri = "1KiB"` at the very top.
+    /// `store`, `wechat`, `app`) is extended by lines of the form `server.max_uri = "1KiB"` at the very top.
     pub(crate) async fn with(tables: &str) -> Self {
         Self::in_dir(tempfile::tempdir().unwrap(), tables).await
     }
@@ -169,6 +169,11 @@ impl Gateway {
     /// A URL on the operators' listener.
     pub(crate) fn admin_url(&self, path: &str) -> String {
         format!("http://{}{path}", self.running().server.admin_address())
+    }
+
+    /// A URL on the services' listener.
+    pub(crate) fn internal_url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.running().server.internal_address().unwrap())
     }
 
     /// An HTTP client for requests that need nothing special.
@@ -246,18 +251,21 @@ async fn until_free(lock: &std::path::Path) {
 
 fn configuration(api_base: &str, upstream: SocketAddr, tables: &str) -> String {
     // Lines such as `server.max_uri = …` stand before the first table.
-    let at = if tables.starts_with('[') { 0 } else { tables.find("\n[").unwrap_or(tables.len()) };
+    let starts = |line: &&str| line.trim_start().starts_with('[');
+    let at = tables.split_inclusive('\n').take_while(|line| !starts(line)).map(str::len).sum();
     let (top, tables) = tables.split_at(at);
     let own = |section: &str| -> String {
         let prefix = format!("{section}.");
         top.lines().filter_map(|l| l.trim().strip_prefix(&prefix)).map(|l| format!("{l}\n")).collect()
     };
-    let (server, token, wechat) = (own("server"), own("token"), own("wechat"));
+    let (server, token, wechat, app) = (own("server"), own("token"), own("wechat"), own("app"));
     format!(
         r#"[server]
 listen = ["127.0.0.1:0"]
 {server}
 [admin]
+listen = "127.0.0.1:0"
+[internal]
 listen = "127.0.0.1:0"
 [token]
 issuer = "https://api.example.com"
@@ -272,6 +280,7 @@ api_base = "{api_base}"
 [[app]]
 appid = "{APPID}"
 secret = "{SECRET}"
+{app}
 [[upstream]]
 name = "echo"
 servers = ["http://{upstream}"]

@@ -1,10 +1,13 @@
 //! What the tests stand on. Everything listens on port 0, waits for events and never for time, and ends with its test.
 //!
 //! [`gateway`] is the whole gateway in the test's process; [`raw`] is a client that sends bytes and reads answers strictly; [`upstream`] is a service behind the gateway;
-//! [`process`] runs the real binary, [`served`] runs it as a gateway; [`source`] reads Rust text for the architecture test.
+//! [`people`] is what a member's phone sends along; [`process`] runs the real binary, [`served`] and [`place`] run it as a
+//! gateway; [`source`] reads Rust text for the architecture test.
 
 pub(crate) mod gateway;
 pub(crate) mod http1;
+pub(crate) mod people;
+pub(crate) mod place;
 pub(crate) mod process;
 pub(crate) mod raw;
 pub(crate) mod served;

@@ -68,6 +68,14 @@ impl Process {
         Self::start(command, folder)
     }
 
+    /// As [`Process::wxgate_in`], with room for so many open files.
+    pub(crate) fn wxgate_with_files(files: usize, folder: &Path, args: &[&str]) -> Self {
+        let mut command = Command::new("sh");
+        let script = format!("ulimit -n {files}; exec \"$0\" \"$@\"");
+        command.arg("-c").arg(script).arg(env!("CARGO_BIN_EXE_wxgate")).args(args).current_dir(folder);
+        Self::start(command, folder)
+    }
+
     fn start(mut command: Command, folder: &Path) -> Self {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"));
@@ -75,6 +83,11 @@ impl Process {
         collect(child.stdout.take().unwrap(), lines.clone(), |output| &mut output.stdout);
         collect(child.stderr.take().unwrap(), lines, |output| &mut output.stderr);
         Self { pid: child.id(), child: Some(child), output, folder: folder.to_owned(), _own_folder: None }
+    }
+
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.pid
     }
 
     /// Its working folder.

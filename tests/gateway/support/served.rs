@@ -1,160 +1,84 @@
-//! `wxgate serve` as a process of its own, with WeChat and a service in the test's process: for what only a process can
-//! show, such as its death.
+//! `wxgate serve` as a process of its own, in front of a service of the test's.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use serde_json::{Value, json};
 use tempfile::TempDir;
-use wxgate::clock::Clock;
-use wxgate::ids::{AppId, Secret};
-use wxgate::wechat::simulator::{Simulator, SimulatorConfig};
 
-use super::gateway::{APPID, Answer, Member, ROUTES, SECRET};
 use super::process::Process;
 use super::upstream::Upstream;
 
-/// What stands around the process and outlives it: its folder, WeChat, the service.
-#[derive(Debug)]
-pub(crate) struct Place {
-    /// Configuration, keys and database.
-    pub(crate) dir: TempDir,
-    /// WeChat.
-    pub(crate) wechat: Simulator,
-    /// The service, `upstream = "echo"`.
-    pub(crate) upstream: Upstream,
-}
-
-impl Place {
-    /// A folder with a `gateway.toml`; these lines go to `[token]`.
-    pub(crate) async fn new(token: &str) -> Self {
-        let apps = Some(vec![(AppId::parse(APPID).unwrap(), Secret::new(SECRET.to_owned()))]);
-        let listen = SocketAddr::from(([127, 0, 0, 1], 0));
-        let wechat = Simulator::start(SimulatorConfig { listen, clock: Clock::system(), apps }).await.unwrap();
-        let upstream = Upstream::echo().await;
-        let dir = tempfile::tempdir().unwrap();
-        let (api_base, service) = (wechat.api_base(), upstream.url());
-        let text = format!(
-            r#"[server]
-listen = ["127.0.0.1:0"]
-[admin]
-listen = "127.0.0.1:0"
-[token]
-issuer = "https://api.example.com"
-keys = "data/keys"
-{token}
-[store]
-members = "sqlite:data/wxgate.db"
-sessions = "sqlite:data/wxgate.db"
-[wechat]
-api_base = "{api_base}"
-[[app]]
-appid = "{APPID}"
-secret = "{SECRET}"
-[[upstream]]
-name = "echo"
-servers = ["{service}"]
-{ROUTES}"#
-        );
-        std::fs::write(dir.path().join("gateway.toml"), text).unwrap();
-        Self { dir, wechat, upstream }
-    }
-
-    /// The folder.
-    pub(crate) fn path(&self) -> &Path {
-        self.dir.path()
-    }
-
-    /// Starts the gateway and waits until it is ready.
-    pub(crate) async fn serve(&self) -> Served {
-        self.serve_with(&[]).await
-    }
-
-    /// As [`Place::serve`], with these variables in its environment.
-    pub(crate) async fn serve_with(&self, environment: &[(&str, &str)]) -> Served {
-        let mut process = Process::wxgate_with(self.path(), &["serve"], environment);
-        let ready = process
-            .line(|line| {
-                let line: Value = serde_json::from_str(line).ok()?;
-                (line["message"] == "wxgate is ready").then_some(line)
-            })
-            .await;
-        let address = |name: &str| ready[name].as_str().unwrap().trim_matches(['[', ']']).parse().unwrap();
-        let (public, admin) = (address("public"), address("admin"));
-        let client = reqwest::Client::builder().no_proxy().build().unwrap();
-        Served { process, public, admin, client }
-    }
-}
-
-/// The running process.
+/// A served gateway; its process is killed when this goes.
 #[derive(Debug)]
 pub(crate) struct Served {
     /// The process.
     pub(crate) process: Process,
-    public: SocketAddr,
-    admin: SocketAddr,
-    client: reqwest::Client,
+    /// The public listener.
+    pub(crate) address: SocketAddr,
+    /// The operators' listener.
+    pub(crate) admin: SocketAddr,
+    /// The service behind it, `upstream = "echo"`.
+    pub(crate) upstream: Upstream,
+    dir: TempDir,
 }
+
+/// A route to the service that needs no token.
+pub(crate) const PUBLIC: &str = "[[route]]\npath = \"/public/*\"\nupstream = \"echo\"\nauth = \"none\"\n";
 
 impl Served {
-    /// The public listener.
-    pub(crate) fn address(&self) -> SocketAddr {
-        self.public
+    /// With these lines in `[server]` and these tables.
+    pub(crate) async fn start(server: &str, tables: &str) -> Self {
+        Self::run(server, tables, |folder| Process::wxgate_in(folder, &["serve"])).await
     }
 
-    /// A handle for tasks that go on asking when the process is gone.
-    pub(crate) fn caller(&self) -> Caller {
-        Caller { base: format!("http://{}", self.public), client: self.client.clone() }
+    /// As [`Served::start`], run by `run` in the folder of its file.
+    pub(crate) async fn run(server: &str, tables: &str, run: impl Fn(&Path) -> Process) -> Self {
+        let upstream = Upstream::echo().await;
+        let dir = TempDir::new().unwrap();
+        std::fs::write(dir.path().join("gateway.toml"), text(&upstream, server, tables)).unwrap();
+        let mut process = run(dir.path());
+        let (address, admin) = process.line(ready).await;
+        Self { process, address, admin, upstream, dir }
     }
 
-    /// A page of the operators' listener.
-    pub(crate) async fn admin(&self, path: &str) -> Answer {
-        Answer::of(self.client.get(format!("http://{}{path}", self.admin)).send().await.unwrap()).await
+    /// Its configuration file.
+    pub(crate) fn file(&self) -> PathBuf {
+        self.dir.path().join("gateway.toml")
+    }
+
+    /// What the file would say with these lines and tables.
+    pub(crate) fn text(&self, server: &str, tables: &str) -> String {
+        text(&self.upstream, server, tables)
+    }
+
+    /// Saves the file with these lines and tables.
+    pub(crate) fn save(&self, server: &str, tables: &str) {
+        std::fs::write(self.file(), self.text(server, tables)).unwrap();
+    }
+
+    /// Waits for a log line that holds all of these.
+    pub(crate) async fn logged(&mut self, parts: &[&str]) {
+        self.process.line(|line| parts.iter().all(|part| line.contains(part)).then_some(())).await;
     }
 }
 
-/// Asks a gateway that may die at any moment: every answer is an `Option`.
-#[derive(Debug, Clone)]
-pub(crate) struct Caller {
-    base: String,
-    client: reqwest::Client,
+fn text(upstream: &Upstream, server: &str, tables: &str) -> String {
+    format!(
+        "[server]\nlisten = [\"127.0.0.1:0\"]\n{server}\n[admin]\nlisten = \"127.0.0.1:0\"\n\
+         [token]\nissuer = \"https://api.example.com\"\nkeys = \"keys\"\n\
+         [store]\nmembers = \"sqlite:wxgate.db\"\nsessions = \"sqlite:wxgate.db\"\n\
+         [[app]]\nappid = \"wx0123456789abcdef\"\nsecret = \"a-secret-of-an-app\"\n\
+         [[upstream]]\nname = \"echo\"\nservers = [\"{}\"]\n{tables}",
+        upstream.url()
+    )
 }
 
-impl Caller {
-    /// Sends a request; the answer, if it came whole.
-    pub(crate) async fn ask(
-        &self,
-        method: http::Method,
-        path: &str,
-        token: Option<&str>,
-        body: &Value,
-    ) -> Option<Answer> {
-        let mut request = self.client.request(method, format!("{}{path}", self.base));
-        if let Some(token) = token {
-            request = request.bearer_auth(token);
-        }
-        if !body.is_null() {
-            request = request.json(body);
-        }
-        let response = request.send().await.ok()?;
-        let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        Some(Answer { status, headers, body: response.text().await.ok()? })
+/// Both addresses in the line that says that the gateway is ready.
+pub(crate) fn ready(line: &str) -> Option<(SocketAddr, SocketAddr)> {
+    let line: serde_json::Value = serde_json::from_str(line).ok()?;
+    if line["message"] != "wxgate is ready" {
+        return None;
     }
-
-    /// A login with this code.
-    pub(crate) async fn login(&self, code: &str) -> Option<Member> {
-        let answer = self.ask(http::Method::POST, "/auth/login", None, &json!({ "code": code })).await?;
-        assert_eq!(answer.status, 200, "{}", answer.body);
-        Some(Member { answer: answer.json() })
-    }
-
-    /// A refresh with this token.
-    pub(crate) async fn refresh(&self, token: &str) -> Option<Answer> {
-        self.ask(http::Method::POST, "/auth/refresh", None, &json!({ "refresh_token": token })).await
-    }
-
-    /// A GET with this access token.
-    pub(crate) async fn get(&self, path: &str, token: &str) -> Option<Answer> {
-        self.ask(http::Method::GET, path, Some(token), &Value::Null).await
-    }
+    let address = |name: &str| line[name].as_str()?.trim_matches(['[', ']']).parse().ok();
+    Some((address("public")?, address("admin")?))
 }

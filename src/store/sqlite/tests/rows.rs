@@ -62,6 +62,7 @@ async fn no_lookup_and_no_sweep_reads_a_whole_table() {
         "codes WHERE hash = ?",
         "codes WHERE expires_at <= ?",
         "session_keys WHERE appid = ? AND openid = ?",
+        "access_tokens WHERE appid = ? AND line = ?",
         "revocations WHERE until > ?",
         "revocations WHERE until <= ?",
     ] {

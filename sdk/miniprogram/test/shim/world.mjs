@@ -1,0 +1,171 @@
+// The real things around the phone: `wxgate demo`, or a gateway of one's own with a simulator and a service.
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import http from 'node:http'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { createInterface } from 'node:readline'
+import { fileURLToPath } from 'node:url'
+import { fetchText } from './wx.mjs'
+
+const WXGATE = process.env.WXGATE ?? fileURLToPath(new URL('../../../../target/debug/wxgate', import.meta.url))
+const ANY = '127.0.0.1:0'
+
+/** Starts wxgate and waits until each pattern has been printed; gives their first groups and how to stop. */
+async function start(args, patterns) {
+  const child = spawn(WXGATE, args, { stdio: ['ignore', 'pipe', 'pipe'] })
+  const found = {}
+  let said = ''
+  await new Promise((resolve, reject) => {
+    child.on('error', reject)
+    child.on('exit', code => reject(new Error(`${WXGATE} ${args.join(' ')} ended with ${code}:\n${said}`)))
+    for (const stream of [child.stdout, child.stderr]) {
+      createInterface({ input: stream }).on('line', line => {
+        said += `${line}\n`
+        for (const name in patterns) found[name] ??= patterns[name].exec(line)?.[1]
+        if (Object.keys(patterns).every(name => found[name])) resolve()
+      })
+    }
+  })
+  const stop = async () => {
+    child.removeAllListeners('exit')
+    const ended = once(child, 'exit')
+    child.kill('SIGKILL')
+    await ended
+  }
+  return { ...found, stop }
+}
+
+/** Gateway, simulator and sample service in one process, as a person starts them. */
+export async function demo() {
+  const { gateway, simulator, stop } = await start(['demo', '--listen', ANY, '--admin', ANY, '--internal', ANY], {
+    gateway: /^\s*gateway +(http:\S+)/,
+    simulator: /^\s*WeChat simulator +(http:\S+)/,
+  })
+  return { gateway, simulator, stop, ...control(simulator) }
+}
+
+/** A gateway with its own [token] settings, a simulator, and a service that the test can look into. */
+export async function gateway(token = '') {
+  const service = await startService()
+  const simulator = await start(['simulate', '--listen', ANY], { address: /^WeChat simulator on (http:\S+)/ })
+  const data = mkdtempSync(join(tmpdir(), 'wxgate-sdk-'))
+  const config = join(data, 'gateway.toml')
+  writeFileSync(
+    config,
+    `[server]
+listen = ["${ANY}"]
+[admin]
+listen = "${ANY}"
+[token]
+issuer = "http://127.0.0.1"
+keys = "keys"
+${token}
+[store]
+members = "sqlite:wxgate.db"
+sessions = "sqlite:wxgate.db"
+[wechat]
+api_base = "${simulator.address}"
+[[app]]
+appid = "wx0123456789abcdef"
+secret = "s"
+[[upstream]]
+name = "service"
+servers = ["http://127.0.0.1:${service.port}"]
+[[route]]
+path = "/api/*"
+upstream = "service"
+[[route]]
+path = "/public/*"
+upstream = "service"
+auth = "optional"
+`,
+  )
+  const running = await start(['serve', '--config', config], { public: /"public":"\[([^\]]+)\]"/ })
+  return {
+    gateway: `http://${running.public}`,
+    simulator: simulator.address,
+    service,
+    ...control(simulator.address),
+    stop: async () => {
+      await running.stop()
+      await simulator.stop()
+      await service.stop()
+      rmSync(data, { recursive: true })
+    },
+  }
+}
+
+function control(simulator) {
+  const ask = async (method, path, body) => {
+    const answer = await fetchText(null, simulator + path, { method, body: body && JSON.stringify(body) })
+    return answer.body && JSON.parse(answer.body)
+  }
+  return {
+    /** Plans a fault of WeChat. */
+    fault: fault => ask('POST', '/_sim/faults', fault),
+    /** How often WeChat was asked for a login. */
+    exchanges: async () => (await ask('GET', '/_sim/calls')).counts['/sns/jscode2session'] ?? 0,
+    /** What the phone's open-data calls return. */
+    openData: (path, body) => ask('POST', path, body),
+  }
+}
+
+/** Echoes; counts; streams; can be stopped and started on the same port. */
+async function startService() {
+  const seen = []
+  const sockets = new Set()
+  const make = () =>
+    http.createServer(async (request, response) => {
+      const chunks = []
+      for await (const chunk of request) chunks.push(chunk)
+      const body = Buffer.concat(chunks)
+      seen.push({ method: request.method, path: request.url, openid: request.headers['x-wx-openid'], bytes: body.length })
+      if (request.url.includes('/file')) return response.end(Buffer.alloc(300000, 'x'))
+      if (request.url.includes('/hang')) return held.push(response)
+      if (request.url.includes('/stream')) {
+        response.write('one ')
+        return response.end('two')
+      }
+      if (request.url.includes('/teapot')) response.statusCode = 418
+      response.setHeader('content-type', 'application/json')
+      response.end(
+        JSON.stringify({
+          method: request.method,
+          path: request.url,
+          openid: request.headers['x-wx-openid'],
+          authorization: request.headers.authorization,
+          type: request.headers['content-type'],
+          text: body.length < 2000 ? body.toString() : undefined,
+          bytes: body.length,
+        }),
+      )
+    })
+  const held = []
+  let server = make()
+  const listen = async port => {
+    server.on('connection', socket => {
+      sockets.add(socket)
+      socket.on('close', () => sockets.delete(socket))
+    })
+    server.listen(port, '127.0.0.1')
+    await once(server, 'listening')
+    return server.address().port
+  }
+  const port = await listen(0)
+  const stop = async () => {
+    if (!server.listening) return
+    const closed = once(server, 'close')
+    server.close()
+    sockets.forEach(socket => socket.destroy())
+    await closed
+  }
+  return {
+    port,
+    seen,
+    held,
+    stop,
+    start: () => ((server = make()), listen(port)),
+  }
+}

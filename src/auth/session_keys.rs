@@ -1,0 +1,118 @@
+//! The session_keys of a person: those that are kept, and a fresh one by `login_code`.
+//!
+//! The newest and the one before it are kept, because a second `wx.login` while data is under way is the commonest reason
+//! why it cannot be decrypted. Each is sealed; here, and nowhere else, they are opened.
+
+use std::sync::Arc;
+
+use serde::Deserialize;
+use zeroize::Zeroizing;
+
+use crate::config;
+use crate::ids::{AppId, OpenId, Secret};
+use crate::problem::{Code, Problem};
+use crate::store::{SealedKey, Session};
+use crate::token::Claims;
+use crate::wechat::SessionKey;
+
+use super::Auth;
+use super::call::Call;
+use super::login::{REPEAT, checked_code, code_hash};
+use super::single_flight::SingleFlight;
+
+/// Exchanges of `login_code` under way: whose it was, and the key.
+pub type Exchanges = SingleFlight<[u8; 32], Result<(OpenId, SealedKey), Problem>>;
+
+/// `login_code` of a request.
+#[derive(Deserialize)]
+struct LoginCode {
+    login_code: Option<String>,
+}
+
+/// Who asks for data, and through which app.
+#[derive(Debug)]
+pub(super) struct Asker<'a> {
+    pub(super) session: Session,
+    pub(super) app: &'a config::App,
+}
+
+/// The caller of a call that decrypts or asks WeChat: logged in, within the limit.
+///
+/// # Errors
+/// `token_*`, `rate_limited`, `unknown_app`.
+pub(super) async fn asker<'a>(auth: &'a Auth, call: &Call) -> Result<Asker<'a>, Problem> {
+    let claims: Claims = call.caller(auth)?;
+    let now = auth.clock.now();
+    auth.decryptions.take(&claims.member_id, auth.login.decrypt_limit, now).map_err(|wait| {
+        let secs = u64::try_from(wait.as_millis().div_ceil(1000)).unwrap_or(1);
+        Problem::new(Code::RateLimited, "Too many calls by this member: wait for Retry-After.").retry_after(secs)
+    })?;
+    let session = auth.sessions.find(&claims.session_id, now).await?.ok_or_else(Problem::token_revoked)?;
+    let app = auth.apps.iter().find(|app| app.appid == session.appid);
+    let app =
+        app.ok_or_else(|| Problem::new(Code::UnknownApp, "This gateway no longer serves the app of this login."))?;
+    Ok(Asker { session, app })
+}
+
+/// Exchanges the request's `login_code`, if it has one, and keeps the key. No session is opened.
+///
+/// # Errors
+/// Those of a login; `code_invalid` when the code is of somebody else.
+pub(super) async fn renew(auth: &Arc<Auth>, asker: &Asker<'_>, call: &Call) -> Result<(), Problem> {
+    let Some(code) = call.json_or_empty::<Option<LoginCode>>()?.and_then(|request| request.login_code) else {
+        return Ok(());
+    };
+    let code = checked_code(code)?;
+    let (session, now) = (&asker.session, auth.clock.now());
+    let hash = code_hash(&session.appid, code.expose());
+    if let Some(used) = auth.sessions.used_code(&hash, now).await? {
+        // It has just logged this person in, so its key is here already.
+        let opened = auth.sessions.find(&used.session_id, now).await?;
+        let same = opened.is_some_and(|opened| opened.openid == session.openid) && now.since(used.used_at) < REPEAT;
+        let used_up = || Problem::new(Code::CodeUsed, "Call wx.login again: a code is good for one exchange.");
+        return if same { Ok(()) } else { Err(used_up()) };
+    }
+    let exchanges = Arc::clone(&auth.exchanges);
+    let (outcome, _) = exchanges.run(hash.0, || exchange(Arc::clone(auth), asker.app.clone(), code)).await;
+    let (openid, key) = outcome.ok_or_else(|| Problem::internal("the exchange panicked"))??;
+    if openid != session.openid {
+        return Err(Problem::new(Code::CodeInvalid, "`login_code` is of another user: call wx.login again."));
+    }
+    auth.sessions.keep_key(&session.appid, &session.openid, key).await?;
+    Ok(())
+}
+
+async fn exchange(auth: Arc<Auth>, app: config::App, code: Secret<String>) -> Result<(OpenId, SealedKey), Problem> {
+    let exchanged_at = auth.clock.now();
+    let identity = auth.wechat.code2session(&app.appid, &app.secret, code.expose()).await?;
+    let sealed = auth.vault.seal(identity.session_key.text().as_bytes(), &app.appid, &identity.openid);
+    Ok((identity.openid, SealedKey { sealed, exchanged_at }))
+}
+
+/// The keys of a person, newest first; empty when none is kept. One that does not open (its sealing key is gone, its row
+/// was tampered with) is left out: the next login puts a good one in its place.
+///
+/// # Errors
+/// When the store cannot be read.
+pub(super) async fn kept(auth: &Auth, appid: &AppId, openid: &OpenId) -> Result<Vec<SessionKey>, Problem> {
+    let sealed = auth.sessions.session_keys(appid, openid).await?;
+    let open = |key: SealedKey| {
+        let opened = auth.vault.unseal(&key.sealed, appid, openid);
+        let opened: Zeroizing<Vec<u8>> =
+            opened.inspect_err(|error| tracing::error!(%error, "a kept session_key does not open")).ok()?;
+        SessionKey::parse(std::str::from_utf8(&opened).ok()?).ok()
+    };
+    Ok(sealed.into_iter().filter_map(open).collect())
+}
+
+/// As [`kept`], where one is needed.
+///
+/// # Errors
+/// `session_key_stale` when there is none.
+pub(super) async fn needed(auth: &Auth, session: &Session) -> Result<Vec<SessionKey>, Problem> {
+    let keys = kept(auth, &session.appid, &session.openid).await?;
+    if keys.is_empty() {
+        return Err(Problem::new(Code::SessionKeyStale, "Call wx.login and log in again, then ask the user again."));
+    }
+    Ok(keys)
+}

@@ -1,0 +1,45 @@
+//! The pipeline's decision for somebody else's proxy: the same steps, without a route.
+
+use http::{HeaderMap, HeaderValue};
+
+use crate::config::Auth;
+use crate::ids::AppId;
+use crate::pipeline::authorize::authorize;
+use crate::pipeline::identity;
+use crate::problem::Problem;
+
+use super::Gateway;
+
+/// What is asked of a caller.
+#[derive(Debug, Clone, Default)]
+pub struct Demand {
+    /// Whether no token is good, too; a bad one never is.
+    pub optional: bool,
+    /// Any of these roles; empty is no condition.
+    pub roles: Vec<String>,
+    /// Any of these apps; empty is no condition.
+    pub apps: Vec<AppId>,
+}
+
+impl Gateway {
+    /// Who sent these headers, as the headers that an upstream gets. What is not known is there and empty, not absent: a
+    /// proxy that copies a header that is not there leaves what the client sent (Caddy before 2.11), or its own
+    /// placeholder (Caddy 2.6).
+    ///
+    /// # Errors
+    /// The problem that the pipeline would answer on a route that demands the same.
+    pub fn identify(&self, headers: &HeaderMap, demand: &Demand) -> Result<HeaderMap, Problem> {
+        let caller = self.authenticator(&self.current(), &self.shard).authenticate(headers)?;
+        if caller.is_none() && !demand.optional {
+            return Err(Problem::token_missing());
+        }
+        let auth = if demand.optional { Auth::Optional } else { Auth::Required };
+        authorize(auth, &demand.roles, &demand.apps, caller.as_ref().map(|principal| &principal.claims))?;
+        let mut identity: HeaderMap =
+            identity::NAMES.into_iter().map(|name| (name, HeaderValue::from_static(""))).collect();
+        if let Some(caller) = caller {
+            identity::inject(&mut identity, &caller);
+        }
+        Ok(identity)
+    }
+}
