@@ -6,7 +6,6 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use aws_lc_rs::rand;
-use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
 use crate::auth::limit::Limiter;
@@ -30,11 +29,8 @@ use crate::token::revocation::Revocations;
 use crate::wechat::{AccessTokens, Circuits};
 
 use super::Error;
+use super::endpoints::Room;
 use super::token_shelf::TokenShelf;
-
-/// Calls of endpoints that run or wait at once; more are refused with `overloaded`. Each holds a small body and perhaps a
-/// connection to WeChat.
-const MAX_ENDPOINT_CALLS: usize = 4096;
 
 /// How often expired rows and revocations are deleted.
 const SWEEP: Duration = Duration::from_secs(60);
@@ -82,7 +78,7 @@ pub struct Kept {
     /// Whether the gateway is going away.
     pub draining: Draining,
     /// Room for calls of endpoints.
-    pub endpoint_permits: Arc<Semaphore>,
+    pub endpoint_room: Room,
 }
 
 impl Kept {
@@ -128,7 +124,7 @@ impl Kept {
             pushes: Arc::default(),
             backends: Backends::new(),
             draining: Arc::new(AtomicBool::new(false)),
-            endpoint_permits: Arc::new(Semaphore::new(MAX_ENDPOINT_CALLS)),
+            endpoint_room: Room::default(),
         })
     }
 

@@ -43,6 +43,7 @@ use crate::wechat;
 
 pub use crate::pipeline::connection::Connection;
 pub use crate::pipeline::trace::{Inbound, Traced};
+pub use endpoints::Room;
 pub use forward_auth::Demand;
 pub use kept::Kept;
 pub use reload::{ReloadError, Reloaded};
@@ -237,7 +238,12 @@ impl Gateway {
             route: RouteLayer::new(Arc::new(Routes::new(&snapshot.config))),
             authenticate: AuthenticateLayer::new(self.authenticator(snapshot, &observer.shard)),
         };
-        let endpoints = Endpoints::new(snapshot.router.clone(), self.control.clone(), &self.kept.endpoint_permits);
+        let endpoints = Endpoints::new(
+            snapshot.router.clone(),
+            self.control.clone(),
+            self.kept.endpoint_room.clone(),
+            Arc::clone(&self.kept.metrics),
+        );
         let proxy = ToProxy::new(
             forwarder.clone(),
             Arc::clone(&snapshot.upstreams),

@@ -1,7 +1,6 @@
 //! A new `gateway.toml` in force, without a lost request; or nothing changes.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use crate::config::{self, Config, Environment, Fault, Faults, Proof};
 
@@ -70,11 +69,6 @@ impl Gateway {
         self.snapshot.store(Arc::clone(&snapshot));
         self.kept.sockets.recheck(&snapshot.config.routes);
         Ok(Reloaded { generation, changes })
-    }
-
-    /// Whether anything was reloaded while draining is of no interest any more.
-    pub fn wants_reloads(&self) -> bool {
-        !self.kept.draining.load(Ordering::Acquire)
     }
 }
 
