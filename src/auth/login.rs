@@ -74,6 +74,9 @@ async fn handle(auth: Arc<Auth>, call: &Call) -> Result<Response<Body>, Problem>
             "A code of wx.login belongs to a mini program, and this app is none.",
         ));
     }
+    if let Some(limit) = &auth.login_limit {
+        limit.take(app.appid.as_str(), auth.clock.steady())?;
+    }
     let hash = code_hash(&app.appid, code.expose());
     let logins = Arc::clone(&auth.logins);
     let (outcome, started) = logins

@@ -64,6 +64,8 @@ impl Gateway {
         }
         let changes = changes(&old.config, &new);
         let generation = old.generation + 1;
+        // What the snapshot starts runs where everything else of its kind does.
+        let _on_control = self.control.enter();
         let snapshot = Snapshot::new(new, &self.kept, generation)?;
         let snapshot = Arc::new(snapshot);
         self.snapshot.store(Arc::clone(&snapshot));
@@ -156,24 +158,12 @@ fn routes(config: &Config) -> Keyed {
         .routes
         .iter()
         .map(|route| {
-            let hosts = format!("{:?}", route.hosts);
-            let methods: Vec<&str> = route.methods.iter().map(http::Method::as_str).collect();
-            let key = format!(
-                "{}{}{}",
-                route.path.text,
-                bracketed(&methods.join(",")),
-                bracketed(hosts.trim_matches(['[', ']']))
-            );
             let upstream = config.upstreams.get(route.upstream).map_or("", |u| u.name.as_str());
             let mut plain = route.clone();
             plain.upstream = 0;
-            (key, format!("{plain:?} {upstream}"))
+            (route.label(), format!("{plain:?} {upstream}"))
         })
         .collect()
-}
-
-fn bracketed(text: &str) -> String {
-    if text.is_empty() { String::new() } else { format!(" [{text}]") }
 }
 
 fn listed(lines: &mut Vec<String>, name: &str, old: &Keyed, new: &Keyed) {

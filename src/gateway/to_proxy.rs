@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::hash::{BuildHasher as _, Hash as _, Hasher as _};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
 use foldhash::fast::FixedState;
@@ -16,7 +17,7 @@ use crate::pipeline::Response;
 use crate::pipeline::dispatch::{Awaited, ToUpstream};
 use crate::pipeline::sockets::{Seat, Sockets, chosen};
 use crate::problem::Problem;
-use crate::proxy::{Forwarder, Limits, Outbound, Upstream};
+use crate::proxy::{Forwarder, Limits, Outbound, Upstream, Witness};
 use crate::tunnel::{Ending, Switched};
 
 /// The service.
@@ -69,6 +70,8 @@ impl Service<ToUpstream> for ToProxy {
             limits: limits(&route.policy),
             affinity,
             upgrade,
+            retry: route.policy.retry.clone(),
+            witness: Some(Arc::clone(&exchange) as Arc<dyn Witness>),
         });
         Box::pin(async move {
             Ok(match forwarding.await {
@@ -92,6 +95,13 @@ fn take_seat(response: &Response, seat: Seat, ended: oneshot::Receiver<Ending>) 
             tunnel.ended_by(ended);
             tunnel.at_end(move |totals| seat.ended(totals));
         });
+    }
+}
+
+/// Counts attempts for the access log.
+impl Witness for Exchange {
+    fn attempt(&self) {
+        self.attempts.fetch_add(1, Ordering::Relaxed);
     }
 }
 

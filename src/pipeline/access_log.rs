@@ -52,6 +52,8 @@ pub struct Entry<'a> {
     pub complete: bool,
     /// What went through, when the connection left HTTP with this answer.
     pub tunnel: Option<&'a Totals>,
+    /// How often it was sent to an upstream; told when it was more than once.
+    pub attempts: u32,
 }
 
 /// A client's address: mostly that of the connection, whose text is made once.
@@ -168,6 +170,9 @@ fn json(line: &mut Vec<u8>, second: &str, ms: i64, e: &Entry<'_>) -> std::io::Re
     if let Some(tunnel) = e.tunnel {
         write!(line, ",\"bytes_in\":{},\"ended\":\"{}\"", tunnel.from_client, tunnel.ended)?;
     }
+    if e.attempts > 1 {
+        write!(line, ",\"attempts\":{}", e.attempts)?;
+    }
     if !e.complete {
         line.extend_from_slice(b",\"complete\":false");
     }
@@ -196,6 +201,9 @@ fn text(line: &mut Vec<u8>, second: &str, ms: i64, e: &Entry<'_>) -> std::io::Re
     }
     if let Some(tunnel) = e.tunnel {
         write!(line, " bytes_in={} ended={}", tunnel.from_client, tunnel.ended)?;
+    }
+    if e.attempts > 1 {
+        write!(line, " attempts={}", e.attempts)?;
     }
     if !e.complete {
         line.extend_from_slice(b" complete=false");
@@ -279,6 +287,7 @@ mod tests {
             person: None,
             complete: true,
             tunnel: None,
+            attempts: 1,
         }
     }
 

@@ -278,6 +278,7 @@ impl Drop for Record {
             person: caller.map(|c| c.pseudonym.as_str()),
             complete: self.complete,
             tunnel: self.tunnel.as_ref(),
+            attempts: self.exchange.attempts.load(Ordering::Relaxed),
         });
     }
 }

@@ -14,6 +14,8 @@ use http::uri::Authority;
 use tokio::time::Instant;
 
 use super::balance::mix;
+use super::health::{self, Change, Probe, Standing};
+use super::retry::Budget;
 use crate::config::section;
 
 /// How long a resolved name is used without asking again: many connects at once ask once, and a moved server is found
@@ -30,6 +32,10 @@ pub struct Backends {
 #[derive(Debug, Default)]
 struct Known {
     by_address: HashMap<(String, u16), Weak<Backend>>,
+    /// By [`Backend::slot`] and what is asked.
+    probes: HashMap<(usize, section::Health), Weak<Probe>>,
+    /// By the upstream's name.
+    budgets: HashMap<String, Weak<Budget>>,
     next: usize,
 }
 
@@ -52,6 +58,31 @@ impl Backends {
         known.by_address.insert(address, Arc::downgrade(&backend));
         backend
     }
+
+    /// The retry budget of this upstream: the one in use if there is one.
+    pub(super) fn budget(&self, upstream: &str) -> Arc<Budget> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.budgets.retain(|_, budget| budget.strong_count() > 0);
+        if let Some(budget) = known.budgets.get(upstream).and_then(Weak::upgrade) {
+            return budget;
+        }
+        let budget = Arc::new(Budget::default());
+        known.budgets.insert(upstream.to_owned(), Arc::downgrade(&budget));
+        budget
+    }
+
+    /// The probe of this backend by this section: the one that runs if there is one. A new one needs a runtime.
+    pub(super) fn probe(&self, backend: &Arc<Backend>, section: &section::Health) -> Arc<Probe> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.probes.retain(|_, probe| probe.strong_count() > 0);
+        let name = (backend.slot(), section.clone());
+        if let Some(probe) = known.probes.get(&name).and_then(Weak::upgrade) {
+            return probe;
+        }
+        let probe = Probe::start(backend, section);
+        known.probes.insert(name, Arc::downgrade(&probe));
+        probe
+    }
 }
 
 /// One server.
@@ -64,6 +95,7 @@ pub struct Backend {
     identity: u64,
     resolved: Resolved,
     pub(super) counts: Counts,
+    standing: Standing,
 }
 
 #[derive(Debug)]
@@ -83,7 +115,8 @@ impl Backend {
         let host = section.host.to_ascii_lowercase();
         let identity = identity(&host, section.port);
         let authority = section.authority.clone();
-        Self { authority, host, port: section.port, slot, identity, resolved, counts: Counts::default() }
+        let (counts, standing) = (Counts::default(), Standing::default());
+        Self { authority, host, port: section.port, slot, identity, resolved, counts, standing }
     }
 
     /// Host and port as the configuration writes them.
@@ -98,6 +131,27 @@ impl Backend {
             requests: self.counts.requests.load(Ordering::Relaxed),
             failures: self.counts.failures.load(Ordering::Relaxed),
             connects: self.counts.connects.load(Ordering::Relaxed),
+            ejections: self.standing.ejections.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Whether its failures have it ejected at present.
+    pub(super) fn is_ejected(&self) -> bool {
+        self.standing.is_out(health::now)
+    }
+
+    /// It failed, or answered badly.
+    pub(super) fn failed(&self) {
+        if let Change::Ejected(span) = self.standing.bad(health::now()) {
+            let (backend, secs) = (&self.authority, span.as_secs());
+            tracing::warn!(%backend, secs, "backend ejected: it failed several times in a row");
+        }
+    }
+
+    /// It answered well.
+    pub(super) fn answered(&self) {
+        if self.standing.good(health::now) == Change::Back {
+            tracing::info!(backend = %self.authority, "backend is back: it answers again");
         }
     }
 
@@ -184,6 +238,8 @@ pub struct Counters {
     pub failures: u64,
     /// Connections opened.
     pub connects: u64,
+    /// How often it was left out of the choice because it had failed several times in a row.
+    pub ejections: u64,
 }
 
 #[cfg(test)]
