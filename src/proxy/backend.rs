@@ -103,14 +103,19 @@ enum Resolved {
     /// The host is an address.
     Literal(SocketAddr),
     /// What the name last resolved to, and when. Locked for a copy, by connects only.
-    Name(Mutex<Option<(Instant, Arc<[SocketAddr]>)>>),
+    Name {
+        /// The answer.
+        known: Mutex<Option<(Instant, Arc<[SocketAddr]>)>>,
+        /// Held by the one that asks; the others wait for its answer.
+        asking: tokio::sync::Mutex<()>,
+    },
 }
 
 impl Backend {
     fn new(section: &section::Backend, slot: usize) -> Self {
         let resolved = match section.host.parse::<IpAddr>() {
             Ok(ip) => Resolved::Literal(SocketAddr::new(ip, section.port)),
-            Err(_) => Resolved::Name(Mutex::new(None)),
+            Err(_) => Resolved::Name { known: Mutex::new(None), asking: tokio::sync::Mutex::new(()) },
         };
         let host = section.host.to_ascii_lowercase();
         let identity = identity(&host, section.port);
@@ -171,21 +176,26 @@ impl Backend {
     /// # Errors
     /// When the name does not resolve and never has.
     pub(super) async fn addresses(&self) -> io::Result<Addresses> {
-        let cell = match &self.resolved {
+        let (known, asking) = match &self.resolved {
             Resolved::Literal(address) => return Ok(Addresses::One([*address])),
-            Resolved::Name(cell) => cell,
+            Resolved::Name { known, asking } => (known, asking),
         };
-        let last = cell.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let now = Instant::now();
-        match last {
-            Some((at, addresses)) if now.duration_since(at) < FRESH => Ok(Addresses::Many(addresses)),
-            last => match lookup(&self.host, self.port).await {
-                Ok(addresses) => {
-                    *cell.lock().unwrap_or_else(PoisonError::into_inner) = Some((now, Arc::clone(&addresses)));
-                    Ok(Addresses::Many(addresses))
-                }
-                Err(error) => last.map(|(_, addresses)| Addresses::Many(addresses)).ok_or(error),
-            },
+        let read = || known.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let is_fresh = |at: &Instant| at.elapsed() < FRESH;
+        if let Some((_, addresses)) = read().filter(|(at, _)| is_fresh(at)) {
+            return Ok(Addresses::Many(addresses));
+        }
+        let _one_at_a_time = asking.lock().await;
+        let last = read();
+        if let Some((_, addresses)) = last.clone().filter(|(at, _)| is_fresh(at)) {
+            return Ok(Addresses::Many(addresses));
+        }
+        match lookup(&self.host, self.port).await {
+            Ok(addresses) => {
+                *known.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), Arc::clone(&addresses)));
+                Ok(Addresses::Many(addresses))
+            }
+            Err(error) => last.map(|(_, addresses)| Addresses::Many(addresses)).ok_or(error),
         }
     }
 }
@@ -269,7 +279,7 @@ mod tests {
         let backend = Backend::new(&section("no-such-host.invalid", 80), 0);
         assert!(backend.addresses().await.is_err());
         let address: SocketAddr = "127.0.0.1:80".parse().unwrap();
-        let Resolved::Name(cell) = &backend.resolved else { panic!("a name") };
+        let Resolved::Name { known: cell, .. } = &backend.resolved else { panic!("a name") };
         let long_ago = Instant::now().checked_sub(FRESH * 2).unwrap();
         *cell.lock().unwrap() = Some((long_ago, Arc::from([address])));
         assert_eq!(backend.addresses().await.unwrap().as_slice(), [address]);
