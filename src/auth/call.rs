@@ -76,19 +76,7 @@ impl Call {
     /// # Errors
     /// `invalid_request`, when it is not JSON of this shape.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, Problem> {
-        // serde would take an array for the members in their order.
-        if !self.body.trim_ascii_start().starts_with(b"{") {
-            return Err(Problem::new(Code::InvalidRequest, "The body must be a JSON object."));
-        }
-        serde_json::from_slice(&self.body).map_err(|error| {
-            // Of serde's messages only the place is passed on: the rest could quote what the client sent.
-            let detail = format!(
-                "The body must be a JSON object with the members of this endpoint, as text; see line {}, column {}.",
-                error.line(),
-                error.column()
-            );
-            Problem::new(Code::InvalidRequest, detail)
-        })
+        read_json(&self.body)
     }
 
     /// As [`Call::json`], where an empty body means an empty object.
@@ -118,4 +106,24 @@ impl Call {
             made.unwrap_or_else(|problem| problem.into_response(self.info.request_id.to_str().unwrap_or_default()));
         response.map(axum::body::Body::new)
     }
+}
+
+/// The JSON object of a body; unknown members are ignored.
+///
+/// # Errors
+/// `invalid_request`, when it is not JSON of this shape.
+pub fn read_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+    // serde would take an array for the members in their order.
+    if !body.trim_ascii_start().starts_with(b"{") {
+        return Err(Problem::new(Code::InvalidRequest, "The body must be a JSON object."));
+    }
+    serde_json::from_slice(body).map_err(|error| {
+        // Of serde's messages only the place is passed on: the rest could quote what the client sent.
+        let detail = format!(
+            "The body must be a JSON object with the members of this endpoint, as text; see line {}, column {}.",
+            error.line(),
+            error.column()
+        );
+        Problem::new(Code::InvalidRequest, detail)
+    })
 }

@@ -1,6 +1,6 @@
 //! How often each member may do what costs a decryption or a call to WeChat (`[login] decrypt_limit`).
 //!
-//! The generic cell rate algorithm: of each member one number is kept, the time up to which the calls so far are paid for.
+//! A member is counted as the person in the app that he is, so that what services ask about him counts too. The generic cell rate algorithm: of each member one number is kept, the time up to which the calls so far are paid for.
 //! Memory is bounded: of more members than [`MEMBERS`] those who come least are forgotten, and begin afresh.
 
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use moka::sync::Cache;
 
 use crate::clock::Timestamp;
 use crate::config::DecryptLimit;
-use crate::ids::MemberId;
+use crate::ids::{AppId, OpenId};
 
 /// Members that are remembered; some 10 MiB when full.
 const MEMBERS: u64 = 50_000;
@@ -20,7 +20,7 @@ const MEMBERS: u64 = 50_000;
 #[derive(Debug)]
 pub struct Limiter {
     /// Paid up to, microseconds since 1970.
-    paid: Cache<MemberId, Arc<AtomicI64>>,
+    paid: Cache<(AppId, OpenId), Arc<AtomicI64>>,
 }
 
 impl Default for Limiter {
@@ -30,16 +30,16 @@ impl Default for Limiter {
 }
 
 impl Limiter {
-    /// Takes one call of `member`.
+    /// Takes one call of `person`.
     ///
     /// # Errors
     /// How long to wait, when it is one too many; nothing is taken then.
-    pub fn take(&self, member: &MemberId, limit: DecryptLimit, now: Timestamp) -> Result<(), Duration> {
+    pub fn take(&self, person: (AppId, OpenId), limit: DecryptLimit, now: Timestamp) -> Result<(), Duration> {
         let now = now.millis().saturating_mul(1000);
         let cost = (limit.rate.per / limit.rate.count.get()).as_micros().max(1);
         let cost = i64::try_from(cost).unwrap_or(i64::MAX);
         let credit = cost.saturating_mul(i64::from(limit.burst.get() - 1));
-        let paid = self.paid.get_with(member.clone(), Arc::default);
+        let paid = self.paid.get_with(person, Arc::default);
         let taken = paid.fetch_update(Ordering::AcqRel, Ordering::Acquire, |until| {
             // Never further ahead than a full burst: the clock may have been set back, or the limit loosened.
             let until = until.clamp(now, now.saturating_add(credit).saturating_add(cost));
@@ -65,19 +65,23 @@ mod tests {
         DecryptLimit { rate: rate(text).unwrap(), burst: NonZeroU32::new(burst).unwrap() }
     }
 
-    fn alice() -> MemberId {
-        MemberId::parse("alice").unwrap()
+    fn person(name: &str) -> (AppId, OpenId) {
+        (AppId::parse("wxa").unwrap(), OpenId::parse(name).unwrap())
+    }
+
+    fn alice() -> (AppId, OpenId) {
+        person("alice")
     }
 
     fn taken(limiter: &Limiter, limit: DecryptLimit, now: Timestamp) -> usize {
-        (0..1000).take_while(|_| limiter.take(&alice(), limit, now).is_ok()).count()
+        (0..1000).take_while(|_| limiter.take(alice(), limit, now).is_ok()).count()
     }
 
     #[test]
     fn a_burst_at_once_and_then_the_rate() {
         let (limiter, limit) = (Limiter::default(), limit("10/s", 200));
         assert_eq!(taken(&limiter, limit, START), 200);
-        assert_eq!(limiter.take(&alice(), limit, START), Err(Duration::from_millis(100)));
+        assert_eq!(limiter.take(alice(), limit, START), Err(Duration::from_millis(100)));
         assert_eq!(taken(&limiter, limit, START.plus(Duration::from_secs(1))), 10);
         assert_eq!(taken(&limiter, limit, START.plus(Duration::from_secs(1000))), 200);
     }
@@ -86,7 +90,7 @@ mod tests {
     fn each_member_is_counted_alone() {
         let (limiter, limit) = (Limiter::default(), limit("1/h", 1));
         assert_eq!(taken(&limiter, limit, START), 1);
-        assert!(limiter.take(&MemberId::parse("bob").unwrap(), limit, START).is_ok());
+        assert!(limiter.take(person("bob"), limit, START).is_ok());
     }
 
     #[test]
@@ -94,7 +98,7 @@ mod tests {
         let (limiter, limit) = (Limiter::default(), limit("1/s", 3));
         assert_eq!(taken(&limiter, limit, START), 3);
         let earlier = START.minus(Duration::from_secs(3600));
-        assert_eq!(limiter.take(&alice(), limit, earlier), Err(Duration::from_secs(1)));
+        assert_eq!(limiter.take(alice(), limit, earlier), Err(Duration::from_secs(1)));
         assert_eq!(taken(&limiter, limit, earlier.plus(Duration::from_secs(1))), 0);
     }
 
@@ -103,7 +107,7 @@ mod tests {
         let (limiter, limit) = (Limiter::default(), limit("1/s", 1));
         assert_eq!(taken(&limiter, limit, START), 1);
         for _ in 0..100 {
-            assert!(limiter.take(&alice(), limit, START).is_err());
+            assert!(limiter.take(alice(), limit, START).is_err());
         }
         assert_eq!(taken(&limiter, limit, START.plus(Duration::from_secs(1))), 1);
     }

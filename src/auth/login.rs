@@ -92,7 +92,7 @@ pub(super) fn checked_code(code: String) -> Result<Secret<String>, Problem> {
 }
 
 /// The app that is meant: the one that is named, or the only one there is.
-fn find_app<'a>(apps: &'a [config::App], appid: Option<&str>) -> Result<&'a config::App, Problem> {
+pub(super) fn find_app<'a>(apps: &'a [config::App], appid: Option<&str>) -> Result<&'a config::App, Problem> {
     match (appid, apps) {
         (None, [only]) => Ok(only),
         (None, _) => Err(Problem::new(Code::InvalidRequest, "This gateway serves several apps: send `appid` too.")),

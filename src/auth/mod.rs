@@ -12,6 +12,7 @@ pub mod limit;
 pub mod login;
 pub mod logout;
 pub mod member;
+pub mod on_behalf;
 pub mod open_data;
 pub mod phone;
 pub mod profile;

@@ -87,6 +87,7 @@ pub struct Snapshot {
     cache: Arc<VerifiedCache<Principal>>,
     upstreams: Arc<[Arc<Upstream>]>,
     wechat: wechat::Client,
+    auth: Arc<Auth>,
     router: Router,
 }
 
@@ -120,8 +121,10 @@ impl Snapshot {
             exchanges: Arc::clone(&kept.exchanges),
             decryptions: Arc::clone(&kept.decryptions),
         };
+        let auth = Arc::new(auth);
         Ok(Self {
-            router: auth::router(Arc::new(auth), &config.server.base),
+            router: auth::router(Arc::clone(&auth), &config.server.base),
+            auth,
             upstreams,
             wechat,
             // A new cache with each snapshot: what was verified by another ring or policy is verified again.
@@ -146,6 +149,11 @@ impl Snapshot {
     /// The client for WeChat.
     pub fn wechat(&self) -> &wechat::Client {
         &self.wechat
+    }
+
+    /// What the endpoints work with, for those who ask on somebody's behalf.
+    pub fn auth(&self) -> &Arc<Auth> {
+        &self.auth
     }
 
     /// The upstreams, in the order of the file.

@@ -37,6 +37,18 @@ pub(super) struct Caller {
     pub(super) wechat: Vec<PathPattern>,
 }
 
+impl Caller {
+    /// The entry of its list that allows `path`.
+    ///
+    /// # Errors
+    /// `forbidden`, when there is none.
+    pub(super) fn may_call(&self, path: &str) -> Result<&PathPattern, Problem> {
+        let allowed = self.wechat.iter().find(|allowed| is_plain(path) && allows(allowed, path));
+        let detail = "This service may not call this path: see `wechat` of its [[internal.service]].";
+        allowed.ok_or_else(|| Problem::new(Code::Forbidden, detail))
+    }
+}
+
 /// Takes what is meant for WeChat's own host, whatever its path; everything else passes.
 pub(super) async fn official(
     State(gateway): State<Arc<Gateway>>,
@@ -110,10 +122,7 @@ async fn relay(
     request: Request,
 ) -> Result<Relayed, Problem> {
     let (parts, body) = request.into_parts();
-    if !is_plain(&path) || !caller.wechat.iter().any(|allowed| allows(allowed, &path)) {
-        let detail = "This service may not call this path: see `wechat` of its [[internal.service]].";
-        return Err(Problem::new(Code::Forbidden, detail));
-    }
+    caller.may_call(&path)?;
     let bad_query = || Problem::new(Code::InvalidRequest, "The query cannot be read.");
     let Query(query) = Query::<Vec<(String, String)>>::try_from_uri(&parts.uri).map_err(|_| bad_query())?;
     if query.iter().any(|(name, _)| name.eq_ignore_ascii_case("access_token") || name == "cloudbase_access_token") {

@@ -20,6 +20,7 @@ mod login_input;
 mod login_wechat;
 mod logout;
 mod member;
+mod on_behalf;
 mod path;
 mod phone;
 mod policy;
