@@ -1,7 +1,7 @@
 //! Calls to WeChat's server API, and a server that behaves like it.
 //!
 //! [`client`] speaks HTTP to the configured base and [`answer`] reads what came back; [`errcode`] is WeChat's table of
-//! errors and what each asks of us; [`circuit`] leaves a failing WeChat alone. [`code2session`] is the login call and needs
+//! errors and what each asks of us; [`circuit`] leaves a failing WeChat alone, and [`quota`] counts what it finds too much. [`code2session`] is the login call and needs
 //! no access token; [`phone_number`], [`session_check`] and [`encrypt_key`] need the one that [`access_token`] holds. [`session_key`],
 //! [`open_data`] and [`push`] are the crypto, pure; [`message`] reads what WeChat pushes. [`relay`] makes
 //! the calls of services.
@@ -19,6 +19,7 @@ pub mod message;
 pub mod open_data;
 pub mod phone_number;
 pub mod push;
+pub mod quota;
 pub mod relay;
 pub mod session_check;
 pub mod session_key;
