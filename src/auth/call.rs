@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderValue, Method, Response};
 use serde::de::DeserializeOwned;
 
 use crate::body::Body;
-use crate::credential;
+use crate::credential::{self, Wafer2};
 use crate::problem::{Code, Problem};
 use crate::token::Claims;
 
@@ -30,6 +30,7 @@ pub struct Call {
     info: CallInfo,
     method: Method,
     headers: HeaderMap,
+    wafer2: Option<Wafer2>,
     body: Bytes,
 }
 
@@ -43,10 +44,11 @@ impl<S: Send + Sync> FromRequest<S> for Call {
             .get::<CallInfo>()
             .cloned()
             .unwrap_or(CallInfo { request_id: HeaderValue::from_static(""), client: IpAddr::from([0, 0, 0, 0]) });
+        let wafer2 = parts.extensions.get::<Wafer2>().cloned();
         let request = axum::extract::Request::from_parts(http::Request::new(()).into_parts().0, body);
         // In memory already, so this cannot fail for want of a client.
         let body = Bytes::from_request(request, state).await.unwrap_or_default();
-        Ok(Self { info, method: parts.method, headers: parts.headers, body })
+        Ok(Self { info, method: parts.method, headers: parts.headers, wafer2, body })
     }
 }
 
@@ -64,6 +66,11 @@ impl Call {
     /// The method.
     pub fn method(&self) -> &Method {
         &self.method
+    }
+
+    /// What a client of the wafer2 SDK showed, on the path of its login.
+    pub fn wafer2(&self) -> Option<&Wafer2> {
+        self.wafer2.as_ref()
     }
 
     /// The raw body.

@@ -22,6 +22,7 @@ mod seen;
 pub mod session_keys;
 pub mod single_flight;
 mod user_data;
+pub mod wafer2;
 
 use std::sync::Arc;
 
@@ -103,6 +104,10 @@ pub fn router(auth: Arc<Auth>, base: &str) -> Router {
         .route("/check", post(check::check))
         .route("/me", get(member::me).put(member::update).delete(member::erase));
     let endpoints = if base.is_empty() { endpoints } else { Router::new().nest(base, endpoints) };
+    let endpoints = match &auth.login.wafer2 {
+        Some(path) => endpoints.route(path, get(wafer2::login).post(wafer2::login)),
+        None => endpoints,
+    };
     endpoints
         .route("/.well-known/jwks.json", get(keys::jwks))
         .route("/.well-known/oauth-authorization-server", get(keys::metadata))

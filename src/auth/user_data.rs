@@ -59,7 +59,19 @@ impl UserData {
     /// # Errors
     /// As [`UserData::of`].
     pub(super) fn read(body: &[u8]) -> Result<Self, Problem> {
-        let Request { raw_data, signature, encrypted_data, iv } = read_json(body)?;
+        Self::shaped(read_json(body)?)
+    }
+
+    /// As [`UserData::of`], of these two alone.
+    ///
+    /// # Errors
+    /// As [`UserData::of`].
+    pub(super) fn encrypted(encrypted_data: Option<String>, iv: Option<String>) -> Result<Self, Problem> {
+        Self::shaped(Request { raw_data: None, signature: None, encrypted_data, iv })
+    }
+
+    fn shaped(request: Request) -> Result<Self, Problem> {
+        let Request { raw_data, signature, encrypted_data, iv } = request;
         let signed = match (raw_data, signature) {
             (Some(raw_data), Some(signature)) => Some(Signed { raw_data, signature }),
             (None, None) => None,

@@ -187,6 +187,8 @@ pub enum Database {
 pub struct Login {
     /// How often one member may use the calls that decrypt.
     pub decrypt_limit: DecryptLimit,
+    /// Path of the login of clients of the wafer2 SDK; `None` when there is none, and their headers are not read.
+    pub wafer2: Option<String>,
 }
 
 /// `[login] decrypt_limit`.

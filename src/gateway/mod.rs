@@ -28,6 +28,7 @@ use crate::pipeline::access_log::AccessLog;
 use crate::pipeline::authenticate::{AuthenticateLayer, Authenticator};
 use crate::pipeline::client_addr::ClientAddrLayer;
 use crate::pipeline::dispatch::Dispatch;
+use crate::pipeline::hygiene::HygieneLayer;
 use crate::pipeline::principal::Principal;
 use crate::pipeline::route::{RouteLayer, Routes};
 use crate::pipeline::trace::{Observer, RequestIds, TraceLayer};
@@ -233,6 +234,7 @@ impl Gateway {
         let layers = Layers {
             trace: TraceLayer::new(Arc::clone(observer)),
             client_addr: ClientAddrLayer::new(&snapshot.config.server.trusted_proxies),
+            hygiene: HygieneLayer::new(snapshot.config.login.wafer2.as_deref()),
             // A table per worker: handing out a route costs no cache line that another core writes.
             route: RouteLayer::new(Arc::new(Routes::new(&snapshot.config))),
             authenticate: AuthenticateLayer::new(self.authenticator(snapshot, &observer.shard)),

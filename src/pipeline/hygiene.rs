@@ -8,6 +8,7 @@
 //! `Authorization` and `Cookie` stay: `authenticate` decides about them.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http::header::{CONNECTION, HeaderName};
@@ -15,7 +16,7 @@ use http::{HeaderMap, HeaderValue};
 use smallvec::SmallVec;
 use tower::{Layer, Service};
 
-use super::{Request, Response};
+use super::{Request, Response, wafer2};
 
 /// Longest name of a protected header; longer names are compared by their first bytes.
 const LONGEST: usize = 40;
@@ -155,14 +156,23 @@ fn is_forbidden_x(folded: &[u8]) -> bool {
 }
 
 /// Makes [`Hygiene`].
-#[derive(Debug, Clone, Copy)]
-pub struct HygieneLayer;
+#[derive(Debug, Clone, Default)]
+pub struct HygieneLayer {
+    wafer2: Option<Arc<str>>,
+}
+
+impl HygieneLayer {
+    /// `wafer2` is the login path of such clients, whose headers are then read first.
+    pub fn new(wafer2: Option<&str>) -> Self {
+        Self { wafer2: wafer2.map(Arc::from) }
+    }
+}
 
 impl<S> Layer<S> for HygieneLayer {
     type Service = Hygiene<S>;
 
     fn layer(&self, inner: S) -> Hygiene<S> {
-        Hygiene { inner }
+        Hygiene { inner, wafer2: self.wafer2.clone() }
     }
 }
 
@@ -170,6 +180,7 @@ impl<S> Layer<S> for HygieneLayer {
 #[derive(Debug, Clone)]
 pub struct Hygiene<S> {
     inner: S,
+    wafer2: Option<Arc<str>>,
 }
 
 impl<S> Service<Request> for Hygiene<S>
@@ -185,6 +196,9 @@ where
     }
 
     fn call(&mut self, mut request: Request) -> Self::Future {
+        if let Some(login) = &self.wafer2 {
+            wafer2::lift(&mut request, login);
+        }
         let headers = request.headers_mut();
         clean(headers);
         // Room for all that later layers add: growing twice would cost more than all of them.

@@ -5,7 +5,7 @@
 //! | [`trace`] | connection | [`Exchange`] | `internal` (a panic below) |
 //! | [`refused`] | stand-in target | – | what the guard refused |
 //! | [`client_addr`] | forwarding headers of trusted proxies | `forwarded` | – |
-//! | [`hygiene`] | every header name | – (removes) | – |
+//! | [`hygiene`] | every header name; [`wafer2`] | – (removes) | – |
 //! | [`route`] | target, host, method | `matched`, canonical path | `ambiguous_path`, `route_not_found`, `method_not_allowed` |
 //! | [`authenticate`] | credentials | `principal` | `token_*`, `ambiguous_token` |
 //! | [`authorize`] | policy, principal | – | `forbidden` |
@@ -31,6 +31,7 @@ pub mod refused;
 pub mod route;
 pub mod trace;
 pub mod via;
+pub mod wafer2;
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
@@ -71,6 +72,8 @@ pub struct Layers {
     pub trace: trace::TraceLayer,
     /// Trusted proxies.
     pub client_addr: client_addr::ClientAddrLayer,
+    /// Removal of headers, and what is read before it.
+    pub hygiene: hygiene::HygieneLayer,
     /// The route table.
     pub route: route::RouteLayer,
     /// Tokens.
@@ -89,7 +92,7 @@ where
             // Reads forwarding headers before `hygiene` removes them.
             layers.client_addr.layer(
                 // Before anything looks at the request: no step below sees a header that a client may not send.
-                hygiene::HygieneLayer.layer(layers.route.layer(
+                layers.hygiene.layer(layers.route.layer(
                     // Needs the route's policy.
                     layers.authenticate.layer(authorize::AuthorizeLayer.layer(
                         // Last before forwarding, so that nothing removes what it adds.

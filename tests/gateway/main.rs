@@ -36,4 +36,5 @@ mod store_file;
 mod support;
 mod token;
 mod token_keys;
+mod wafer2;
 mod well_known;

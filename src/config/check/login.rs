@@ -3,19 +3,65 @@
 use std::num::NonZeroU32;
 
 use super::super::file;
+use super::super::pattern::{exact_path, path};
 use super::super::report::Report;
-use super::super::section::{DecryptLimit, Login};
-use super::super::value::{Rate, rate};
+use super::super::section::{DecryptLimit, Login, Route, Server, Static};
+use super::super::value::{Rate, Wrong, rate};
+use super::server::reserved;
 use super::shared::scalar;
 
 /// Calls at once, unless said.
 const BURST: NonZeroU32 = NonZeroU32::new(200).unwrap();
 
+const WAFER2: &str = "login.wafer2";
+
 /// `[login]`.
-pub(super) fn login(file: &file::Login, report: &mut Report<'_>) -> Login {
+pub(super) fn login(
+    file: &file::Login,
+    server: &Server,
+    routes: &[Option<Route>],
+    statics: &[Static],
+    report: &mut Report<'_>,
+) -> Login {
     let limit = file.decrypt_limit.clone().unwrap_or_default();
     let second = Rate { count: NonZeroU32::MIN, per: std::time::Duration::from_secs(1) };
     let burst = limit.burst.and_then(|n| u32::try_from(n).ok()).and_then(NonZeroU32::new).unwrap_or(BURST);
     let rate = scalar(report, "login.decrypt_limit.rate", limit.rate.as_deref(), "10/s", rate).unwrap_or(second);
-    Login { decrypt_limit: DecryptLimit { rate, burst } }
+    let wafer2 = file.wafer2.as_deref().and_then(|text| report.read(WAFER2, text, plain_path));
+    if let Some(what) = wafer2.as_deref().and_then(|path| taken(path, server, routes, statics, report)) {
+        report.fault(WAFER2, what);
+    }
+    Login { decrypt_limit: DecryptLimit { rate, burst }, wafer2 }
+}
+
+fn plain_path(text: &str) -> Result<String, Wrong> {
+    let exact = exact_path(text)?;
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'/' | b'_' | b'-' | b'.');
+    if exact == "/" || !exact.bytes().all(plain) {
+        return Err(Wrong::new("is no plain path", "write one such as \"/wafer2/login\""));
+    }
+    Ok(exact)
+}
+
+/// Who else answers `exact`, if anybody.
+fn taken(
+    exact: &str,
+    server: &Server,
+    routes: &[Option<Route>],
+    statics: &[Static],
+    report: &Report<'_>,
+) -> Option<String> {
+    let pattern = path(exact).ok()?;
+    if let Some(own) = reserved(server, &pattern) {
+        return Some(format!("lies in {own}, where the gateway has other endpoints; choose another path"));
+    }
+    if statics.iter().any(|file| file.path == exact) {
+        return Some("is also the path of a [[static]]; choose another path".to_owned());
+    }
+    let same = |route: &Route| {
+        (&route.path.segments, route.path.rest, route.path.slash) == (&pattern.segments, false, pattern.slash)
+    };
+    let m = routes.iter().position(|route| route.as_ref().is_some_and(same))?;
+    let other = report.refer(&format!("route[{m}].path"));
+    Some(format!("is also the exact path of {other}, which would never be reached; choose another path"))
 }
