@@ -1,8 +1,8 @@
 //! The operators' listener: live, ready, metrics, reload, sessions.
 //!
-//! `/livez`, `/readyz` and `/metrics` are open; everything else needs the admin token, on loopback too. A browser that was
-//! led here by a strange name or page is turned away by `Host` and `Origin` (DNS rebinding, CSRF). Every change is written
-//! down in [`audit`] first, and runs to its end when whoever asked goes away.
+//! `/livez`, `/readyz` and `/metrics` are open; everything else needs the admin token, on loopback too, and turns away a
+//! browser that was led here by a strange name or page, by `Host` and `Origin` (DNS rebinding, CSRF). Every change is
+//! written down in [`audit`] first, and runs to its end when whoever asked goes away.
 
 pub mod audit;
 mod token;
@@ -51,13 +51,14 @@ pub fn router(gateway: &Arc<Gateway>, token: AdminToken, audit: AuditLog) -> Rou
         .route("/api/sessions/reset-key", post(reset_key))
         .fallback(nothing_here)
         .layer(DefaultBodyLimit::max(MAX_BODY))
-        .layer(from_fn_with_state(Arc::clone(&admin), authenticate));
+        .layer(from_fn_with_state(Arc::clone(&admin), authenticate))
+        .layer(axum::middleware::from_fn(same_site));
     Router::new()
         .route("/livez", get(live))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
+        .layer(axum::middleware::from_fn(no_foreign_page))
         .merge(api)
-        .layer(axum::middleware::from_fn(same_site))
         .with_state(admin)
 }
 
@@ -174,6 +175,11 @@ async fn authenticate(State(admin): State<Arc<Admin>>, request: Request, next: N
         Ok(Some(_)) => refused(Problem::new(Code::TokenInvalid, "This is not the token of the file admin.token.")),
         Err(ambiguous) => refused(ambiguous.into()),
     }
+}
+
+/// What is open is asked by name too (a scraper in another container), but not by a page of somebody else.
+async fn no_foreign_page(request: Request, next: Next) -> Answer {
+    if request.headers().contains_key(ORIGIN) { same_site(request, next).await } else { next.run(request).await }
 }
 
 async fn same_site(request: Request, next: Next) -> Answer {

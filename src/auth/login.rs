@@ -83,6 +83,15 @@ pub(super) async fn log_in(
     code: Secret<String>,
     shown: UserData,
 ) -> Result<LoggedIn, Problem> {
+    if app.kind != config::AppKind::MiniProgram {
+        return Err(Problem::new(
+            Code::InvalidRequest,
+            "A code of wx.login belongs to a mini program, and this app is none.",
+        ));
+    }
+    if let Some(limit) = &auth.login_limit {
+        limit.take(app.appid.as_str(), auth.clock.steady())?;
+    }
     let hash = code_hash(&app.appid, code.expose());
     let logins = Arc::clone(&auth.logins);
     let (outcome, started) = logins
@@ -91,7 +100,10 @@ pub(super) async fn log_in(
             async move { once(&auth, &app, &code, hash, &shown).await }
         })
         .await;
-    let outcome = outcome.ok_or_else(|| Problem::internal("the login panicked"))??;
+    let outcome = outcome.ok_or_else(|| {
+        auth.metrics.panics.inc();
+        Problem::internal("the login panicked")
+    })??;
     if !started {
         auth.metrics.login_repeats.inc();
     }

@@ -8,7 +8,6 @@ pub mod answer;
 pub mod call;
 pub mod check;
 pub mod keys;
-pub mod limit;
 pub mod login;
 pub mod logout;
 pub mod member;
@@ -31,6 +30,7 @@ use axum::routing::{get, post};
 
 use crate::clock::Clock;
 use crate::config;
+use crate::limiter::Limit;
 use crate::metrics::Metrics;
 use crate::store::vault::Vault;
 use crate::store::{Members, Sessions};
@@ -48,8 +48,6 @@ pub use call::CallInfo;
 pub struct Auth {
     /// `[token]`.
     pub section: config::Token,
-    /// `[login]`.
-    pub login: config::Login,
     /// `[[app]]`.
     pub apps: Vec<config::App>,
     /// `[server] base`: where the endpoints stand.
@@ -78,6 +76,8 @@ pub struct Auth {
     pub revocations: Arc<Revocations>,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// How often each app may log in.
+    pub login_limit: Option<Arc<Limit>>,
     /// Logins under way, by code. Outlives a reload: a race does not end because a file was saved.
     pub logins: Arc<login::Logins>,
     /// Pushed messages that were delivered, and that are on their way. Outlives a reload, too.
@@ -86,12 +86,12 @@ pub struct Auth {
     pub deliver: push::Deliver,
     /// Exchanges of `login_code` under way.
     pub exchanges: Arc<session_keys::Exchanges>,
-    /// How often each member has decrypted. Outlives a reload.
-    pub decryptions: Arc<limit::Limiter>,
+    /// How often each member may decrypt.
+    pub decryptions: Arc<Limit>,
 }
 
-/// The endpoints under `base`, and the well-known ones.
-pub fn router(auth: Arc<Auth>, base: &str) -> Router {
+/// The endpoints under `base`, the well-known ones, and the login of clients of the wafer2 SDK where it is to stand.
+pub fn router(auth: Arc<Auth>, base: &str, wafer2: Option<&str>) -> Router {
     let endpoints = Router::new()
         .route("/login", post(login::login))
         .route("/refresh", post(refresh::refresh))
@@ -104,7 +104,7 @@ pub fn router(auth: Arc<Auth>, base: &str) -> Router {
         .route("/check", post(check::check))
         .route("/me", get(member::me).put(member::update).delete(member::erase));
     let endpoints = if base.is_empty() { endpoints } else { Router::new().nest(base, endpoints) };
-    let endpoints = match &auth.login.wafer2 {
+    let endpoints = match wafer2 {
         Some(path) => endpoints.route(path, get(wafer2::login).post(wafer2::login)),
         None => endpoints,
     };

@@ -56,11 +56,7 @@ pub(super) async fn asker<'a>(auth: &'a Auth, call: &Call) -> Result<Asker<'a>, 
 /// # Errors
 /// `rate_limited`.
 pub(super) fn take(auth: &Auth, appid: &AppId, openid: &OpenId) -> Result<(), Problem> {
-    let person = (appid.clone(), openid.clone());
-    auth.decryptions.take(person, auth.login.decrypt_limit, auth.clock.now()).map_err(|wait| {
-        let secs = u64::try_from(wait.as_millis().div_ceil(1000)).unwrap_or(1);
-        Problem::new(Code::RateLimited, "Too many calls about this member: wait for Retry-After.").retry_after(secs)
-    })
+    Ok(auth.decryptions.take((appid, openid), auth.clock.steady())?)
 }
 
 /// Exchanges the request's `login_code`, if it has one, and keeps the key. No session is opened.

@@ -152,3 +152,14 @@ fn its_path_is_nobody_elses() {
     }
     assert!(check("/{x}").is_err() && check("/a:b").is_err());
 }
+
+#[tokio::test]
+async fn its_logins_count_towards_the_limit_of_logins() {
+    let limit = "limit = { by = \"ip\", rate = \"1/h\", burst = 2 }";
+    let gateway = Gateway::with(&format!("[login]\nwafer2 = \"{LOGIN}\"\n{limit}\n{ROUTES}")).await;
+    gateway.login("alice").await;
+    skey(&gateway, "alice").await;
+    let code = gateway.wechat.issue_code(None, "alice");
+    let answer = get(&gateway, LOGIN, &[("X-WX-Code", &code)]).await;
+    assert_eq!((answer.status, answer.code().as_str()), (429, "rate_limited"));
+}

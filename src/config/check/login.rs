@@ -1,16 +1,18 @@
-//! `[login]`: what members may do with their logins, and how often.
+//! `[login]`: how often, and what members may do with their logins.
 
 use std::num::NonZeroU32;
+use std::time::Duration;
 
 use super::super::file;
 use super::super::pattern::{exact_path, path};
 use super::super::report::Report;
-use super::super::section::{DecryptLimit, Login, Route, Server, Static};
+use super::super::section::{Limit, LimitBy, Login, Route, Server, Static};
 use super::super::value::{Rate, Wrong, rate};
+use super::limit::limited;
 use super::server::reserved;
 use super::shared::scalar;
 
-/// Calls at once, unless said.
+/// Calls that decrypt at once, unless said.
 const BURST: NonZeroU32 = NonZeroU32::new(200).unwrap();
 
 const WAFER2: &str = "login.wafer2";
@@ -23,15 +25,26 @@ pub(super) fn login(
     statics: &[Static],
     report: &mut Report<'_>,
 ) -> Login {
-    let limit = file.decrypt_limit.clone().unwrap_or_default();
-    let second = Rate { count: NonZeroU32::MIN, per: std::time::Duration::from_secs(1) };
-    let burst = limit.burst.and_then(|n| u32::try_from(n).ok()).and_then(NonZeroU32::new).unwrap_or(BURST);
-    let rate = scalar(report, "login.decrypt_limit.rate", limit.rate.as_deref(), "10/s", rate).unwrap_or(second);
+    let limit = file.limit.as_ref().and_then(|limit| {
+        let by = limit.by.map(|by| match by {
+            file::LoginLimitBy::Ip => LimitBy::Ip,
+            file::LoginLimitBy::App => LimitBy::App,
+        });
+        limited("login.limit", by, limit.rate.as_deref(), limit.burst, report)
+    });
     let wafer2 = file.wafer2.as_deref().and_then(|text| report.read(WAFER2, text, plain_path));
     if let Some(what) = wafer2.as_deref().and_then(|path| taken(path, server, routes, statics, report)) {
         report.fault(WAFER2, what);
     }
-    Login { decrypt_limit: DecryptLimit { rate, burst }, wafer2 }
+    Login { limit, decrypt_limit: decrypt_limit(file, report), wafer2 }
+}
+
+fn decrypt_limit(file: &file::Login, report: &mut Report<'_>) -> Limit {
+    let limit = file.decrypt_limit.clone().unwrap_or_default();
+    let second = Rate { count: NonZeroU32::MIN, per: Duration::from_secs(1) };
+    let burst = limit.burst.and_then(|n| u32::try_from(n).ok()).and_then(NonZeroU32::new).unwrap_or(BURST);
+    let rate = scalar(report, "login.decrypt_limit.rate", limit.rate.as_deref(), "10/s", rate).unwrap_or(second);
+    Limit { by: LimitBy::Member, rate, burst }
 }
 
 fn plain_path(text: &str) -> Result<String, Wrong> {
