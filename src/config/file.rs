@@ -284,6 +284,9 @@ pub struct Login {
     pub limit: Option<LoginLimit>,
     /// How often one member may use profile, phone, open-data and check. Default: 10/s, burst 200.
     pub decrypt_limit: Option<DecryptLimit>,
+    /// Exact path of a login for clients of the wafer2 SDK, whose headers are read then. Default: none.
+    #[schemars(example = &"/wafer2/login")]
+    pub wafer2: Option<String>,
 }
 
 /// How WeChat is reached.

@@ -196,6 +196,8 @@ pub struct Login {
     pub limit: Option<Limit>,
     /// How often one member may use the calls that decrypt.
     pub decrypt_limit: Limit,
+    /// Path of the login of clients of the wafer2 SDK; `None` when there is none, and their headers are not read.
+    pub wafer2: Option<String>,
 }
 
 /// `[wechat]`.

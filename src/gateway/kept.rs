@@ -182,8 +182,18 @@ fn register_wechat(metrics: &Metrics, circuits: &Arc<Circuits>, tokens: &Arc<Acc
         "1 while calls are not made, by app and call.",
         move || {
             let list = list.upgrade().map(|circuits| circuits.list()).unwrap_or_default();
-            let label = |appid: &AppId, call| format!("{{app=\"{}\",call=\"{call}\"}}", appid.as_str());
+            let label = |appid: &AppId, call: &str| format!("{{app=\"{}\",call=\"{call}\"}}", appid.as_str());
             list.iter().map(|(appid, call, open)| (label(appid, call), f64::from(u8::from(*open)))).collect()
+        },
+    );
+    let quotas = Arc::downgrade(circuits);
+    metrics.register(
+        "wxgate_wechat_quota_total",
+        "counter",
+        "Times that WeChat said that an app has called too much, by errcode.",
+        move || {
+            let list = quotas.upgrade().map(|circuits| circuits.quotas().list()).unwrap_or_default();
+            list.iter().map(|(app, code, n)| (format!("{{app=\"{app}\",errcode=\"{code}\"}}"), *n as f64)).collect()
         },
     );
     let of_tokens = |read: fn(&AccessTokens) -> u64| {

@@ -30,6 +30,7 @@ use crate::pipeline::access_log::AccessLog;
 use crate::pipeline::authenticate::{AuthenticateLayer, Authenticator};
 use crate::pipeline::client_addr::ClientAddrLayer;
 use crate::pipeline::dispatch::Dispatch;
+use crate::pipeline::hygiene::HygieneLayer;
 use crate::pipeline::limit::{LimitLayer, Limits};
 use crate::pipeline::principal::Principal;
 use crate::pipeline::route::{RouteLayer, Routes};
@@ -95,6 +96,7 @@ pub struct Snapshot {
     upstreams: Arc<[Arc<Upstream>]>,
     limits: Limits,
     wechat: wechat::Client,
+    auth: Arc<Auth>,
     router: Router,
     tls: Option<Arc<rustls::ServerConfig>>,
 }
@@ -131,8 +133,10 @@ impl Snapshot {
             exchanges: Arc::clone(&kept.exchanges),
             decryptions: Arc::clone(&limits.decrypt),
         };
+        let auth = Arc::new(auth);
         Ok(Self {
-            router: auth::router(Arc::new(auth), &config.server.base),
+            router: auth::router(Arc::clone(&auth), &config.server.base, config.login.wafer2.as_deref()),
+            auth,
             upstreams,
             wechat,
             // A new cache with each snapshot: what was verified by another ring or policy is verified again.
@@ -159,6 +163,11 @@ impl Snapshot {
     /// The client for WeChat.
     pub fn wechat(&self) -> &wechat::Client {
         &self.wechat
+    }
+
+    /// What the endpoints work with, for those who ask on somebody's behalf.
+    pub fn auth(&self) -> &Arc<Auth> {
+        &self.auth
     }
 
     /// The upstreams, in the order of the file.
@@ -240,6 +249,7 @@ impl Gateway {
         let layers = Layers {
             trace: TraceLayer::new(Arc::clone(observer)),
             client_addr: ClientAddrLayer::new(&snapshot.config.server.trusted_proxies),
+            hygiene: HygieneLayer::new(snapshot.config.login.wafer2.as_deref()),
             // A table per worker: handing out a route costs no cache line that another core writes.
             route: RouteLayer::new(Arc::new(Routes::new(&snapshot.config, &snapshot.limits))),
             limit_before: LimitLayer::before(&snapshot.config, &snapshot.limits, self.kept.clock.clone()),

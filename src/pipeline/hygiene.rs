@@ -11,6 +11,7 @@
 //! `Authorization` and `Cookie` stay: `authenticate` decides about them.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http::header::{CONNECTION, HeaderName, UPGRADE};
@@ -19,7 +20,7 @@ use http_body::Body as _;
 use smallvec::SmallVec;
 use tower::{Layer, Service};
 
-use super::{Exchange, Request, Response};
+use super::{Exchange, Request, Response, wafer2};
 
 /// Longest name of a protected header; longer names are compared by their first bytes.
 const LONGEST: usize = 40;
@@ -176,14 +177,23 @@ fn is_forbidden_x(folded: &[u8]) -> bool {
 }
 
 /// Makes [`Hygiene`].
-#[derive(Debug, Clone, Copy)]
-pub struct HygieneLayer;
+#[derive(Debug, Clone, Default)]
+pub struct HygieneLayer {
+    wafer2: Option<Arc<str>>,
+}
+
+impl HygieneLayer {
+    /// `wafer2` is the login path of such clients, whose headers are then read first.
+    pub fn new(wafer2: Option<&str>) -> Self {
+        Self { wafer2: wafer2.map(Arc::from) }
+    }
+}
 
 impl<S> Layer<S> for HygieneLayer {
     type Service = Hygiene<S>;
 
     fn layer(&self, inner: S) -> Hygiene<S> {
-        Hygiene { inner }
+        Hygiene { inner, wafer2: self.wafer2.clone() }
     }
 }
 
@@ -191,6 +201,7 @@ impl<S> Layer<S> for HygieneLayer {
 #[derive(Debug, Clone)]
 pub struct Hygiene<S> {
     inner: S,
+    wafer2: Option<Arc<str>>,
 }
 
 impl<S> Service<Request> for Hygiene<S>
@@ -210,6 +221,9 @@ where
             && let Ok(exchange) = Exchange::of(&request)
         {
             let _ = exchange.upgrade.set(asked.clone());
+        }
+        if let Some(login) = &self.wafer2 {
+            wafer2::lift(&mut request, login);
         }
         let headers = request.headers_mut();
         clean(headers);
