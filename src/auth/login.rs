@@ -45,7 +45,7 @@ pub type Logins = SingleFlight<[u8; 32], Result<LoggedIn, Problem>>;
 #[derive(Debug, Clone)]
 pub struct LoggedIn {
     pub(super) session: Session,
-    member: Member,
+    pub(super) member: Member,
     is_new: bool,
     refresh_expires_at: Timestamp,
 }
@@ -76,6 +76,19 @@ async fn handle(auth: Arc<Auth>, call: &Call) -> Result<Response<Body>, Problem>
     let code = checked_code(request.code)?;
     let shown = UserData::of(call)?;
     let app = find_app(&auth.apps, request.appid.as_deref())?.clone();
+    answered(&auth, &log_in(&auth, app, code, shown).await?)
+}
+
+/// The login of this code, or the outcome of the one that is under way or was made a moment ago.
+///
+/// # Errors
+/// Those of a login.
+pub(super) async fn log_in(
+    auth: &Arc<Auth>,
+    app: config::App,
+    code: Secret<String>,
+    shown: UserData,
+) -> Result<LoggedIn, Problem> {
     if app.kind != config::AppKind::MiniProgram {
         return Err(Problem::new(
             Code::InvalidRequest,
@@ -89,7 +102,7 @@ async fn handle(auth: Arc<Auth>, call: &Call) -> Result<Response<Body>, Problem>
     let logins = Arc::clone(&auth.logins);
     let (outcome, started) = logins
         .run(hash.0, || {
-            let auth = Arc::clone(&auth);
+            let auth = Arc::clone(auth);
             async move { once(&auth, &app, &code, hash, &shown).await }
         })
         .await;
@@ -100,7 +113,7 @@ async fn handle(auth: Arc<Auth>, call: &Call) -> Result<Response<Body>, Problem>
     if !started {
         auth.metrics.login_repeats.inc();
     }
-    answered(&auth, &outcome)
+    Ok(outcome)
 }
 
 fn answered(auth: &Auth, outcome: &LoggedIn) -> Result<Response<Body>, Problem> {
@@ -131,7 +144,7 @@ pub(super) fn checked_code(code: String) -> Result<Secret<String>, Problem> {
 }
 
 /// The app that is meant: the one that is named, or the only one there is.
-fn find_app<'a>(apps: &'a [config::App], appid: Option<&str>) -> Result<&'a config::App, Problem> {
+pub(super) fn find_app<'a>(apps: &'a [config::App], appid: Option<&str>) -> Result<&'a config::App, Problem> {
     match (appid, apps) {
         (None, [only]) => Ok(only),
         (None, _) => Err(Problem::new(Code::InvalidRequest, "This gateway serves several apps: send `appid` too.")),

@@ -21,20 +21,21 @@ const TOKEN: &str = "/cgi-bin/token";
 const STABLE_TOKEN: &str = "/cgi-bin/stable_token";
 const CHECK_SESSION: &str = "/wxa/checksession";
 const RESET_SESSION: &str = "/wxa/resetusersessionkey";
+const ENCRYPT_KEY: &str = "/wxa/business/getuserencryptkey";
 const PHONE: &str = "/wxa/business/getuserphonenumber";
-
 const AUTHORIZE: &str = "/connect/oauth2/authorize";
 const QRCONNECT: &str = "/connect/qrconnect";
 const WEB_TOKEN: &str = "/sns/oauth2/access_token";
 const WEB_PROFILE: &str = "/sns/userinfo";
 const FOLLOWER: &str = "/cgi-bin/user/info";
 
-const ALL: [&str; 11] = [
+const ALL: [&str; 12] = [
     LOGIN,
     TOKEN,
     STABLE_TOKEN,
     CHECK_SESSION,
     RESET_SESSION,
+    ENCRYPT_KEY,
     PHONE,
     AUTHORIZE,
     QRCONNECT,
@@ -52,6 +53,7 @@ pub(super) fn router(world: Arc<World>) -> Router {
         .route(STABLE_TOKEN, any(access_token::stable_token))
         .route(CHECK_SESSION, any(session::checksession))
         .route(RESET_SESSION, any(session::resetusersessionkey))
+        .route(ENCRYPT_KEY, any(session::getuserencryptkey))
         .route(PHONE, any(phone::getuserphonenumber))
         .route(AUTHORIZE, any(web::authorize))
         .route(QRCONNECT, any(web::qrconnect))
