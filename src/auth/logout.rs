@@ -46,8 +46,13 @@ async fn handle_logout(auth: &Auth, call: &Call) -> Result<Response<Body>, Probl
                 "Send the access token as `Authorization: Bearer`, or `refresh_token` in the body.",
             ));
         }
-        (Some(token), _) => Some(by_access_token(auth, token)?),
-        (None, Some(token)) => by_refresh_token(auth, &token).await?,
+        (Some(token), None) => Some(by_access_token(auth, token)?),
+        (None, Some(refresh)) => by_refresh_token(auth, &refresh).await?,
+        // A client that sends what is left of an old login along still means to end this one.
+        (Some(token), Some(refresh)) => match by_access_token(auth, token) {
+            Ok(target) => Some(target),
+            Err(_) => by_refresh_token(auth, &refresh).await?,
+        },
     };
     if let Some(target) = target {
         end(auth, &target, request.all).await?;

@@ -126,6 +126,17 @@ async fn a_logout_needs_a_token_that_is_one() {
 }
 
 #[tokio::test]
+async fn an_authorization_that_is_no_token_of_ours_does_not_hide_the_refresh_token() {
+    let gateway = Gateway::start().await;
+    for stranger in ["x", "undefined", "eyJhbGciOiJub25lIn0.e30."] {
+        let alice = gateway.login("alice").await;
+        let body = json!({ "refresh_token": alice.refresh() });
+        assert_eq!(logout(&gateway, Some(stranger), Some(body)).await.status, 204, "{stranger}");
+        assert_gone(&gateway, &alice).await;
+    }
+}
+
+#[tokio::test]
 async fn what_was_ended_stays_ended_after_a_restart() {
     let gateway = Gateway::start().await;
     let (alice, tablet, bob) = (gateway.login("alice").await, gateway.login("alice").await, gateway.login("bob").await);
