@@ -230,6 +230,15 @@ impl From<credential::Ambiguous> for Problem {
     }
 }
 
+impl From<token::access::Error> for Problem {
+    fn from(error: token::access::Error) -> Self {
+        match error {
+            token::access::Error::Unverified(error) => error.into(),
+            token::access::Error::Revoked => Self::token_revoked(),
+        }
+    }
+}
+
 impl From<token::verify::Error> for Problem {
     fn from(error: token::verify::Error) -> Self {
         use token::verify::Error as E;
