@@ -159,6 +159,7 @@ async fn once(
             code_expires_at: session.created_at.plus(CODE_MEMORY),
             is_new,
             session_key,
+            access_until: auth.revoked_until(session.created_at, None),
         })
         .await?;
     auth.metrics.logins.inc();

@@ -7,6 +7,7 @@
 pub mod answer;
 pub mod call;
 pub mod check;
+pub mod ending;
 pub mod keys;
 pub mod limit;
 pub mod login;

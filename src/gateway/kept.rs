@@ -9,6 +9,7 @@ use aws_lc_rs::rand;
 use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
+use crate::auth::ending;
 use crate::auth::limit::Limiter;
 use crate::auth::login::Logins;
 use crate::auth::push::Pushes;
@@ -35,7 +36,7 @@ use super::token_shelf::TokenShelf;
 /// connection to WeChat.
 const MAX_ENDPOINT_CALLS: usize = 4096;
 
-/// How often expired rows and revocations are deleted.
+/// How often expired rows and revocations are deleted, and memory is compared with the store.
 const SWEEP: Duration = Duration::from_secs(60);
 
 /// File of the key that people's names in logs are made with.
@@ -98,9 +99,7 @@ impl Kept {
         let metrics = Arc::new(Metrics::default());
         register_store(&metrics, &sessions);
         let revocations = Arc::new(Revocations::new());
-        for revoked in Sessions::revoked(&*sessions, clock.now()).await.map_err(Error::Revocations)? {
-            revocations.revoke_session(&revoked.session_id, revoked.until);
-        }
+        ending::resync(&*sessions, &revocations, clock.now()).await.map_err(Error::Revocations)?;
         let vault = Arc::new(Vault::open(keys)?);
         let shelf = TokenShelf { sessions: Arc::clone(&sessions) as Arc<dyn Sessions>, vault: Arc::clone(&vault) };
         let access_tokens = Arc::new(AccessTokens::new(clock.clone(), Arc::new(shelf)));
@@ -137,8 +136,7 @@ impl Kept {
             loop {
                 tick.tick().await;
                 let (Some(sessions), Some(revocations)) = (sessions.upgrade(), revocations.upgrade()) else { return };
-                revocations.sweep(clock.now());
-                match sessions.sweep(clock.now()).await {
+                match ending::sweep(&*sessions, &revocations, clock.now()).await {
                     Ok(0) => {}
                     Ok(rows) => tracing::debug!(rows, "expired rows deleted"),
                     Err(error) => tracing::warn!(%error, "expired rows could not be deleted; trying again later"),

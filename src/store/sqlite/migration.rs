@@ -8,7 +8,7 @@ use rusqlite::{Connection, TransactionBehavior};
 /// `application_id` of our files ("wxga"): tells them from any other SQLite database.
 pub(super) const APPLICATION_ID: i32 = 0x7778_6761;
 
-const STEPS: &[&str] = &[FIRST, ACCESS_TOKENS];
+const STEPS: &[&str] = &[FIRST, ACCESS_TOKENS, ACCESS_UNTIL];
 
 /// Newest version that this build knows.
 pub(super) fn newest() -> i64 {
@@ -121,6 +121,13 @@ CREATE TABLE access_tokens (
     expires_at INTEGER NOT NULL,
     PRIMARY KEY (appid, line)
 ) STRICT, WITHOUT ROWID;
+";
+
+// How long the access tokens lived that were minted before is not known, but none outlives its session.
+const ACCESS_UNTIL: &str = "
+-- When the last access token of the session has expired, at the latest.
+ALTER TABLE sessions ADD COLUMN access_until INTEGER NOT NULL DEFAULT 0;
+UPDATE sessions SET access_until = expires_at;
 ";
 
 #[cfg(test)]
