@@ -29,8 +29,8 @@ use crate::token::refresh::RefreshSecret;
 use crate::token::revocation::Revocations;
 use crate::wechat::{AccessTokens, Circuits};
 
-use super::Error;
 use super::token_shelf::TokenShelf;
+use super::{Error, birth};
 
 /// Calls of endpoints that run or wait at once; more are refused with `overloaded`. Each holds a small body and perhaps a
 /// connection to WeChat.
@@ -99,6 +99,9 @@ impl Kept {
         let metrics = Arc::new(Metrics::default());
         register_store(&metrics, &sessions);
         let revocations = Arc::new(Revocations::new());
+        if let Some(epoch) = birth::epoch(keys, sessions.birth_mark(), clock.now()).map_err(Error::KeyFile)? {
+            revocations.revoke_all(epoch);
+        }
         ending::resync(&*sessions, &revocations, clock.now()).await.map_err(Error::Revocations)?;
         let vault = Arc::new(Vault::open(keys)?);
         let shelf = TokenShelf { sessions: Arc::clone(&sessions) as Arc<dyn Sessions>, vault: Arc::clone(&vault) };
