@@ -4,9 +4,9 @@
 //! belong to the runtime. Tests hold a clock that moves only when told.
 
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// A point in time: milliseconds since 1970-01-01T00:00:00Z.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -68,8 +68,19 @@ pub struct Clock(Source);
 enum Source {
     #[default]
     System,
-    Manual(Arc<AtomicI64>),
+    Manual(Arc<Hands>),
 }
+
+/// A test's clock, milliseconds.
+#[derive(Debug)]
+struct Hands {
+    wall: AtomicI64,
+    /// Only ever forward.
+    steady: AtomicU64,
+}
+
+/// When this process first asked for steady time.
+static BEGINNING: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 impl Clock {
     /// The system's clock.
@@ -79,7 +90,7 @@ impl Clock {
 
     /// A clock that stands at `now` until [`Clock::advance`] moves it.
     pub fn manual(now: Timestamp) -> Self {
-        Self(Source::Manual(Arc::new(AtomicI64::new(now.millis()))))
+        Self(Source::Manual(Arc::new(Hands { wall: AtomicI64::new(now.millis()), steady: AtomicU64::new(0) })))
     }
 
     /// The time now.
@@ -90,21 +101,30 @@ impl Clock {
                 let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
                 Timestamp(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
             }
-            Source::Manual(at) => Timestamp(at.load(Ordering::Acquire)),
+            Source::Manual(hands) => Timestamp(hands.wall.load(Ordering::Acquire)),
+        }
+    }
+
+    /// Time since some moment of this process. It never goes back, whatever is done to the clock on the wall.
+    pub fn steady(&self) -> Duration {
+        match &self.0 {
+            Source::System => BEGINNING.elapsed(),
+            Source::Manual(hands) => Duration::from_millis(hands.steady.load(Ordering::Acquire)),
         }
     }
 
     /// Moves a manual clock forward; a system clock does not heed it.
     pub fn advance(&self, by: Duration) {
-        if let Source::Manual(at) = &self.0 {
-            at.fetch_add(i64::try_from(by.as_millis()).unwrap_or(i64::MAX), Ordering::AcqRel);
+        if let Source::Manual(hands) = &self.0 {
+            hands.wall.fetch_add(i64::try_from(by.as_millis()).unwrap_or(i64::MAX), Ordering::AcqRel);
+            hands.steady.fetch_add(u64::try_from(by.as_millis()).unwrap_or(u64::MAX), Ordering::AcqRel);
         }
     }
 
     /// Moves a manual clock back, as an operator or NTP might; a system clock does not heed it.
     pub fn set_back(&self, by: Duration) {
-        if let Source::Manual(at) = &self.0 {
-            at.fetch_sub(i64::try_from(by.as_millis()).unwrap_or(i64::MAX), Ordering::AcqRel);
+        if let Source::Manual(hands) = &self.0 {
+            hands.wall.fetch_sub(i64::try_from(by.as_millis()).unwrap_or(i64::MAX), Ordering::AcqRel);
         }
     }
 }
@@ -127,5 +147,6 @@ mod tests {
         assert_eq!(clock.now().secs(), 102);
         clock.set_back(Duration::from_secs(3600));
         assert_eq!(clock.now().millis(), 102_500 - 3_600_000);
+        assert_eq!(clock.steady(), Duration::from_millis(2500));
     }
 }

@@ -9,7 +9,8 @@
 //! 1. [`server::listen`] accepts on a worker's own socket; [`server::worker`] is one thread, one runtime.
 //! 2. The guard in [`server`] lets only heads and bodies through that can be read in one way; hyper parses them.
 //! 3. [`gateway::Worker::call`] takes the stack of the current [`gateway::Snapshot`].
-//! 4. [`pipeline`]: trace → refused → client address → hygiene → route → authenticate → authorize → identity → dispatch.
+//! 4. [`pipeline`]: trace → refused → client address → hygiene → route → cors → limit → authenticate → limit →
+//!    authorize → identity → dispatch.
 //! 5. [`proxy::Forwarder`] sends it over one of the worker's connections, and the answer goes back the same way.
 //! 6. The log line and the counters are written when the last byte is out ([`pipeline::trace`]).
 //!
@@ -27,7 +28,7 @@
 //!
 //! | module | what it is |
 //! | --- | --- |
-//! | [`ids`], [`clock`], [`body`], [`credential`], [`keyfile`], [`metrics`], [`telemetry`] | leaves, which everybody may import |
+//! | [`ids`], [`clock`], [`body`], [`credential`], [`keyfile`], [`limiter`], [`metrics`], [`telemetry`] | leaves, which everybody may import |
 //! | [`config`] | `gateway.toml`: file → checked |
 //! | [`token`], [`store`], [`wechat`], [`proxy`] | four trades that do not know each other |
 //! | [`problem`] | the one HTTP error, and the table from their errors to it |
@@ -50,6 +51,7 @@ pub mod gateway;
 pub mod ids;
 pub mod internal;
 pub mod keyfile;
+pub mod limiter;
 pub mod metrics;
 pub mod pipeline;
 pub mod problem;

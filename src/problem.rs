@@ -8,11 +8,11 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
-use http::{HeaderValue, Response, StatusCode};
+use http::{HeaderName, HeaderValue, Response, StatusCode};
 use serde_json::json;
 
 use crate::body::Body;
-use crate::{credential, proxy, store, token, wechat};
+use crate::{credential, limiter, proxy, store, token, wechat};
 
 macro_rules! catalogue {
     ($($variant:ident = $code:literal, $status:literal, $title:literal;)*) => {
@@ -102,13 +102,15 @@ pub struct Problem {
     detail: Cow<'static, str>,
     retry_after: u64,
     allow: Option<HeaderValue>,
+    limit: Option<Box<limiter::Refusal>>,
     cause: Option<Arc<dyn std::error::Error + Send + Sync>>,
 }
 
 impl Problem {
     /// A problem whose detail says what to do. Nothing secret and, for a 5xx, nothing of the inside belongs in `detail`.
     pub fn new(code: Code, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, detail: detail.into(), retry_after: DEFAULT_RETRY_AFTER_SECS, allow: None, cause: None }
+        let retry_after = DEFAULT_RETRY_AFTER_SECS;
+        Self { code, detail: detail.into(), retry_after, allow: None, limit: None, cause: None }
     }
 
     /// Keeps the cause for the log.
@@ -180,6 +182,10 @@ impl Problem {
         if let Some(allow) = self.allow {
             headers.insert(http::header::ALLOW, allow);
         }
+        if let Some(limit) = self.limit {
+            headers.insert(HeaderName::from_static("ratelimit-policy"), limit.policy);
+            headers.insert(HeaderName::from_static("ratelimit"), limit.state);
+        }
         response.extensions_mut().insert(Refused { code: self.code, cause });
         response
     }
@@ -236,6 +242,15 @@ impl From<token::access::Error> for Problem {
             token::access::Error::Unverified(error) => error.into(),
             token::access::Error::Revoked => Self::token_revoked(),
         }
+    }
+}
+
+impl From<limiter::Refusal> for Problem {
+    fn from(refusal: limiter::Refusal) -> Self {
+        let mut problem = Self::new(Code::RateLimited, "Too many requests: wait for as long as Retry-After says.")
+            .retry_after(limiter::seconds(refusal.wait));
+        problem.limit = Some(Box::new(refusal));
+        problem
     }
 }
 

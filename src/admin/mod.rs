@@ -1,7 +1,7 @@
 //! The operators' listener: live, ready, metrics, reload.
 //!
-//! `/livez`, `/readyz` and `/metrics` are open; everything else needs the admin token, on loopback too. A browser that was
-//! led here by a strange name or page is turned away by `Host` and `Origin` (DNS rebinding, CSRF).
+//! `/livez`, `/readyz` and `/metrics` are open; everything else needs the admin token, on loopback too, and turns away a
+//! browser that was led here by a strange name or page, by `Host` and `Origin` (DNS rebinding, CSRF).
 
 mod token;
 
@@ -41,13 +41,14 @@ pub fn router(gateway: &Arc<Gateway>, token: AdminToken) -> Router {
     let api = Router::new()
         .route("/api/reload", post(reload))
         .fallback(nothing_here)
-        .layer(from_fn_with_state(Arc::clone(&admin), authenticate));
+        .layer(from_fn_with_state(Arc::clone(&admin), authenticate))
+        .layer(axum::middleware::from_fn(same_site));
     Router::new()
         .route("/livez", get(live))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
+        .layer(axum::middleware::from_fn(no_foreign_page))
         .merge(api)
-        .layer(axum::middleware::from_fn(same_site))
         .with_state(admin)
 }
 
@@ -128,6 +129,11 @@ async fn authenticate(State(admin): State<Arc<Admin>>, request: Request, next: N
         Ok(Some(_)) => refused(Problem::new(Code::TokenInvalid, "This is not the token of the file admin.token.")),
         Err(ambiguous) => refused(ambiguous.into()),
     }
+}
+
+/// What is open is asked by name too (a scraper in another container), but not by a page of somebody else.
+async fn no_foreign_page(request: Request, next: Next) -> Answer {
+    if request.headers().contains_key(ORIGIN) { same_site(request, next).await } else { next.run(request).await }
 }
 
 async fn same_site(request: Request, next: Next) -> Answer {

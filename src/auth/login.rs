@@ -68,6 +68,15 @@ async fn handle(auth: Arc<Auth>, call: &Call) -> Result<Response<Body>, Problem>
     let code = checked_code(request.code)?;
     let shown = UserData::of(call)?;
     let app = find_app(&auth.apps, request.appid.as_deref())?.clone();
+    if app.kind != config::AppKind::MiniProgram {
+        return Err(Problem::new(
+            Code::InvalidRequest,
+            "A code of wx.login belongs to a mini program, and this app is none.",
+        ));
+    }
+    if let Some(limit) = &auth.login_limit {
+        limit.take(app.appid.as_str(), auth.clock.steady())?;
+    }
     let hash = code_hash(&app.appid, code.expose());
     let logins = Arc::clone(&auth.logins);
     let (outcome, started) = logins
@@ -76,7 +85,10 @@ async fn handle(auth: Arc<Auth>, call: &Call) -> Result<Response<Body>, Problem>
             async move { once(&auth, &app, &code, hash, &shown).await }
         })
         .await;
-    let outcome = outcome.ok_or_else(|| Problem::internal("the login panicked"))??;
+    let outcome = outcome.ok_or_else(|| {
+        auth.metrics.panics.inc();
+        Problem::internal("the login panicked")
+    })??;
     if !started {
         auth.metrics.login_repeats.inc();
     }

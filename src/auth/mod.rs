@@ -9,7 +9,6 @@ pub mod call;
 pub mod check;
 pub mod ending;
 pub mod keys;
-pub mod limit;
 pub mod login;
 pub mod logout;
 pub mod member;
@@ -30,6 +29,7 @@ use axum::routing::{get, post};
 
 use crate::clock::Clock;
 use crate::config;
+use crate::limiter::Limit;
 use crate::metrics::Metrics;
 use crate::store::vault::Vault;
 use crate::store::{Members, Sessions};
@@ -47,8 +47,6 @@ pub use call::CallInfo;
 pub struct Auth {
     /// `[token]`.
     pub section: config::Token,
-    /// `[login]`.
-    pub login: config::Login,
     /// `[[app]]`.
     pub apps: Vec<config::App>,
     /// `[server] base`: where the endpoints stand.
@@ -77,6 +75,8 @@ pub struct Auth {
     pub revocations: Arc<Revocations>,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// How often each app may log in.
+    pub login_limit: Option<Arc<Limit>>,
     /// Logins under way, by code. Outlives a reload: a race does not end because a file was saved.
     pub logins: Arc<login::Logins>,
     /// Pushed messages that were delivered, and that are on their way. Outlives a reload, too.
@@ -85,8 +85,8 @@ pub struct Auth {
     pub deliver: push::Deliver,
     /// Exchanges of `login_code` under way.
     pub exchanges: Arc<session_keys::Exchanges>,
-    /// How often each member has decrypted. Outlives a reload.
-    pub decryptions: Arc<limit::Limiter>,
+    /// How often each member may decrypt.
+    pub decryptions: Arc<Limit>,
 }
 
 /// The endpoints under `base`, and the well-known ones.

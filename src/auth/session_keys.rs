@@ -43,10 +43,7 @@ pub(super) struct Asker<'a> {
 pub(super) async fn asker<'a>(auth: &'a Auth, call: &Call) -> Result<Asker<'a>, Problem> {
     let claims: Claims = call.caller(auth)?;
     let now = auth.clock.now();
-    auth.decryptions.take(&claims.member_id, auth.login.decrypt_limit, now).map_err(|wait| {
-        let secs = u64::try_from(wait.as_millis().div_ceil(1000)).unwrap_or(1);
-        Problem::new(Code::RateLimited, "Too many calls by this member: wait for Retry-After.").retry_after(secs)
-    })?;
+    auth.decryptions.take(claims.member_id.as_str(), auth.clock.steady())?;
     let session = auth.sessions.find(&claims.session_id, now).await?.ok_or_else(Problem::token_revoked)?;
     let app = auth.apps.iter().find(|app| app.appid == session.appid);
     let app =

@@ -122,9 +122,9 @@ pub fn run(cli: Cli) -> u8 {
 
 fn dispatch(command: Command) -> anyhow::Result<u8> {
     match command {
-        Command::Serve(ConfigFile { config }) => with_config(&config, |config| {
+        Command::Serve(ConfigFile { config }) => with_config(&config, &Environment::process(), |config| {
             let log = log();
-            let ended = control()?.block_on(serve::run(config, log.clone()));
+            let ended = on_control(serve::run(config, log.clone()));
             // The last lines say how it ended.
             log.written(LAST_LINES);
             ended?;
@@ -133,33 +133,40 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
         Command::Demo { listen, admin, internal, data } => {
             let log = log();
             let options = demo::Options { listen, admin, internal, data };
-            control()?.block_on(demo::run(&options, log, &mut stdout()))?;
+            on_control(demo::run(&options, log, &mut stdout()))?;
             Ok(0)
         }
         Command::Check(ConfigFile { config }) => {
             Ok(check::run(&config, &Environment::process(), &mut stdout(), &mut stderr())?)
         }
-        Command::Reload(ConfigFile { config }) => {
-            with_config(&config, |config| control()?.block_on(reload::run(&config, &mut stdout(), &mut stderr())))
-        }
+        Command::Reload(ConfigFile { config }) => with_config(&config, &Environment::incomplete(), |config| {
+            on_control(reload::run(&config, &mut stdout(), &mut stderr()))
+        }),
         Command::Simulate { listen } => {
-            control()?.block_on(simulate::run(listen, &mut stdout()))?;
+            on_control(async { Ok(simulate::run(listen, &mut stdout()).await?) })?;
             Ok(0)
         }
         Command::Schema => {
             schema::run(&mut stdout())?;
             Ok(0)
         }
-        Command::Keys(Keys::Import { file, hs256, config }) => with_config(&config.config, |config| {
-            keys::import(&config.token, &file, hs256, &Clock::system(), &mut stdout())?;
-            Ok(0)
-        }),
+        Command::Keys(Keys::Import { file, hs256, config }) => {
+            with_config(&config.config, &Environment::incomplete(), |config| {
+                keys::import(&config.token, &file, hs256, &Clock::system(), &mut stdout())?;
+                Ok(0)
+            })
+        }
     }
 }
 
-/// Loads the configuration, or prints its faults.
-fn with_config(path: &Path, work: impl FnOnce(Config) -> anyhow::Result<u8>) -> anyhow::Result<u8> {
-    match config::load(path) {
+/// Loads the configuration, or prints its faults. Commands that only need to know where things are take an incomplete
+/// environment: an operator's shell does not have the service's secrets.
+fn with_config(
+    path: &Path,
+    environment: &Environment,
+    work: impl FnOnce(Config) -> anyhow::Result<u8>,
+) -> anyhow::Result<u8> {
+    match config::read(path).and_then(|text| config::parse(text, path, environment)) {
         Ok(config) => work(config),
         Err(faults) => {
             writeln!(stderr(), "{faults}")?;
@@ -168,12 +175,16 @@ fn with_config(path: &Path, work: impl FnOnce(Config) -> anyhow::Result<u8>) -> 
     }
 }
 
-fn control() -> std::io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread()
+/// Runs `work` on the control runtime. What still blocks when it is done (a name that is being resolved) is not waited for.
+fn on_control<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(CONTROL_THREADS)
         .thread_name("control")
         .enable_all()
-        .build()
+        .build()?;
+    let done = runtime.block_on(work);
+    runtime.shutdown_background();
+    done
 }
 
 /// The log on standard error; `WXGATE_LOG` sets its level in the form of `RUST_LOG`.
@@ -181,6 +192,11 @@ fn log() -> LogWriter {
     let log = LogWriter::stderr();
     let filter = Environment::process().get("WXGATE_LOG").unwrap_or_else(|_| "info".to_owned());
     telemetry::init(&log, &filter);
+    // The message of a panic may hold anything; where it was is enough to find it.
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        tracing::error!(place, "a panic was caught");
+    }));
     log
 }
 

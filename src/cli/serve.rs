@@ -1,7 +1,6 @@
 //! `wxgate serve`: the gateway, until SIGTERM or ctrl-c, and then a clean drain.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
@@ -23,7 +22,6 @@ pub struct Running {
     pub gateway: Arc<Gateway>,
     /// Its listeners.
     pub server: Server,
-    drain_timeout: Duration,
 }
 
 impl Running {
@@ -32,7 +30,6 @@ impl Running {
     /// # Errors
     /// When something cannot be opened; nothing is left running then.
     pub async fn start(config: Config, clock: Clock, log: LogWriter) -> anyhow::Result<Self> {
-        let drain_timeout = config.server.drain_timeout;
         let keys = config.token.keys.clone();
         let gateway = Gateway::open(config, clock, log).await?;
         let token = AdminToken::open(&keys).context("admin.token in the key directory")?;
@@ -40,14 +37,15 @@ impl Running {
         let (public, admin) = (server.addresses(), server.admin_address());
         let internal = server.internal_address();
         tracing::info!(version = env!("CARGO_PKG_VERSION"), ?public, %admin, ?internal, "wxgate is ready");
-        Ok(Self { gateway, server, drain_timeout })
+        Ok(Self { gateway, server })
     }
 
     /// Not ready any more, no new connections, what is in flight finishes, at most `[server] drain_timeout`.
     pub async fn stop(self) -> Drained {
         tracing::info!("draining");
         self.gateway.start_draining();
-        let drained = self.server.drain(self.drain_timeout).await;
+        let drain_timeout = self.gateway.current().config.server.drain_timeout;
+        let drained = self.server.drain(drain_timeout).await;
         match drained {
             Drained::Complete => tracing::info!("drained"),
             Drained::DeadlinePassed => tracing::warn!("the drain took too long: what was left has been cut"),

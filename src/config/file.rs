@@ -11,6 +11,7 @@ use schemars::generate::SchemaSettings;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
+pub use super::rule_text::{Cors, DecryptLimit, DecryptLimitBy, Health, LoginLimit, LoginLimitBy, Retry, RouteLimit};
 use super::section::{AccessTokenLine, Algorithm, AppKind, Auth, Balance};
 use crate::ids;
 
@@ -252,30 +253,10 @@ pub struct Store {
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Login {
+    /// How often POST /auth/login may be called, by "ip" or "app". Default: no limit.
+    pub limit: Option<LoginLimit>,
     /// How often one member may use profile, phone, open-data and check. Default: 10/s, burst 200.
     pub decrypt_limit: Option<DecryptLimit>,
-}
-
-/// How often one member may use the calls that decrypt.
-#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct DecryptLimit {
-    /// Who is counted. Default: "member", which is all there is.
-    pub by: Option<DecryptLimitBy>,
-    /// In the long run, such as "10/s", "100/min". Default: "10/s".
-    #[schemars(example = &"10/s")]
-    pub rate: Option<String>,
-    /// At once, after a rest. Default: 200.
-    #[schemars(range(min = 1, max = 1_000_000), example = 200)]
-    pub burst: Option<i64>,
-}
-
-/// Who is counted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum DecryptLimitBy {
-    /// Each member.
-    Member,
 }
 
 /// How WeChat is reached.
@@ -341,6 +322,8 @@ pub struct Upstream {
     pub balance: Option<Balance>,
     /// How long a connect may take. Default: "2s".
     pub connect_timeout: Option<Duration>,
+    /// How its servers are asked whether they are well. Default: not at all.
+    pub health: Option<Health>,
 }
 
 /// Which request goes to which upstream, and what it needs.
@@ -380,6 +363,12 @@ pub struct Route {
     pub max_body: Option<Size>,
     /// Whether the caller's Authorization header is passed on. Default: false.
     pub forward_token: Option<bool>,
+    /// How often it may be used. Default: no limit.
+    pub limit: Option<RouteLimit>,
+    /// When a request is tried again on another server. Default: only when no connection could be opened, once.
+    pub retry: Option<Retry>,
+    /// Which pages of other origins may use it. Default: none.
+    pub cors: Option<Cors>,
 }
 
 /// A small fixed answer, such as WeChat's domain proof file.

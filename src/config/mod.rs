@@ -12,6 +12,8 @@ mod load;
 pub mod pattern;
 mod planned;
 mod report;
+pub mod rule;
+pub mod rule_text;
 pub mod secret;
 pub mod section;
 mod structure;

@@ -3,9 +3,11 @@
 //! Each component takes its own section and never the whole [`Config`]. The keys' meaning for people is documented in
 //! the shipped `gateway.toml`; here stand the types.
 
+use std::fmt;
 use std::net::SocketAddr;
-use std::num::{NonZeroU32, NonZeroUsize};
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method;
@@ -14,7 +16,7 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::value::Rate;
+pub use super::rule::{Cors, Health, Limit, LimitBy, Retry, RetryOn};
 use crate::ids::{AppId, Secret};
 
 /// Everything that `gateway.toml` says, checked.
@@ -185,17 +187,10 @@ pub enum Database {
 /// `[login]`.
 #[derive(Debug, Clone)]
 pub struct Login {
+    /// How often a code may be shown; by address or by app.
+    pub limit: Option<Limit>,
     /// How often one member may use the calls that decrypt.
-    pub decrypt_limit: DecryptLimit,
-}
-
-/// `[login] decrypt_limit`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DecryptLimit {
-    /// In the long run.
-    pub rate: Rate,
-    /// At once, after a rest.
-    pub burst: NonZeroU32,
+    pub decrypt_limit: Limit,
 }
 
 /// `[wechat]`.
@@ -299,6 +294,8 @@ pub struct Upstream {
     pub balance: Balance,
     /// How long a connect may take.
     pub connect_timeout: Duration,
+    /// How its servers are asked whether they are well.
+    pub health: Option<Health>,
 }
 
 /// One server of an upstream.
@@ -385,6 +382,37 @@ pub struct Route {
     pub max_body: u64,
     /// Whether `Authorization` is passed on.
     pub forward_token: bool,
+    /// How often it may be used.
+    pub limit: Option<Limit>,
+    /// When a request is tried again.
+    pub retry: Option<Arc<Retry>>,
+    /// Which pages of other origins may use it.
+    pub cors: Option<Cors>,
+}
+
+impl Route {
+    /// What it matches, in one line that no other route of the file has: path, methods, hosts.
+    pub fn label(&self) -> String {
+        let mut label = self.path.text.clone();
+        let methods: Vec<&str> = self.methods.iter().map(Method::as_str).collect();
+        let hosts: Vec<String> = self.hosts.iter().map(ToString::to_string).collect();
+        for list in [methods.join(","), hosts.join(",")] {
+            if !list.is_empty() {
+                label.extend([" [", &list, "]"]);
+            }
+        }
+        label
+    }
+}
+
+/// As in `gateway.toml`.
+impl fmt::Display for HostPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exact(host) => f.write_str(host),
+            Self::Suffix(suffix) => write!(f, "*{suffix}"),
+        }
+    }
 }
 
 /// `[[static]]`: a small fixed answer, such as WeChat's domain proof file.

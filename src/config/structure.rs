@@ -235,6 +235,7 @@ impl Walk<'_, '_> {
         if branches.iter().all(|branch| branch.is("object")) {
             return match key.split_once('[') {
                 Some((list, _)) => format!("must be a table, got {got}; write [[{list}]] and its keys below"),
+                None if at.contains('[') => format!("must be a table, got {got}; write {key} = {{ … }}"),
                 None => format!("must be a table, got {got}; write [{key}] and its keys below"),
             };
         }

@@ -14,12 +14,19 @@ use tower::Service;
 
 use crate::auth::CallInfo;
 use crate::body::Body;
+use crate::metrics::Metrics;
 use crate::pipeline::dispatch::Awaited;
 use crate::pipeline::{Exchange, Request, Response};
 use crate::problem::{Code, Problem};
 
 /// Largest body that an endpoint reads, bytes: the largest legitimate one is a few KiB of encrypted open data.
 const MAX_BODY: usize = 256 * 1024;
+
+/// Calls whose body is still on its way. What of it has arrived is all that one holds.
+const MAX_READING: usize = 32 * 1024;
+
+/// Calls that are being worked on. Each holds a small body and perhaps a connection to WeChat.
+const MAX_WORKING: usize = 4096;
 
 /// How long that body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -32,13 +39,38 @@ const ENDPOINT_TIMEOUT: Duration = Duration::from_secs(60);
 pub(super) struct Endpoints {
     router: Router,
     control: Handle,
-    permits: Arc<Semaphore>,
+    room: Room,
+    metrics: Arc<Metrics>,
+}
+
+/// How many calls there may be at once. Those that wait for a slow client's body do not take the place of those that work.
+#[derive(Debug, Clone)]
+pub struct Room {
+    reading: Arc<Semaphore>,
+    working: Arc<Semaphore>,
+}
+
+impl Room {
+    /// The places of calls that are being worked on.
+    pub fn working(&self) -> &Arc<Semaphore> {
+        &self.working
+    }
+}
+
+impl Default for Room {
+    fn default() -> Self {
+        Self { reading: Arc::new(Semaphore::new(MAX_READING)), working: Arc::new(Semaphore::new(MAX_WORKING)) }
+    }
 }
 
 impl Endpoints {
-    pub(super) fn new(router: Router, control: Handle, permits: &Arc<Semaphore>) -> Self {
-        Self { router, control, permits: Arc::clone(permits) }
+    pub(super) fn new(router: Router, control: Handle, room: Room, metrics: Arc<Metrics>) -> Self {
+        Self { router, control, room, metrics }
     }
+}
+
+fn overloaded() -> Problem {
+    Problem::new(Code::Overloaded, "Too many logins at once: try again in a moment.")
 }
 
 impl Service<Request> for Endpoints {
@@ -55,31 +87,43 @@ impl Service<Request> for Endpoints {
             Ok(exchange) => Arc::clone(exchange),
             Err(missing) => return Box::pin(std::future::ready(Ok(missing.into_response("")))),
         };
-        let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
-            let problem = Problem::new(Code::Overloaded, "Too many logins at once: try again in a moment.");
-            return Box::pin(std::future::ready(Ok(exchange.refuse(problem))));
+        let Ok(reading) = Arc::clone(&self.room.reading).try_acquire_owned() else {
+            return Box::pin(std::future::ready(Ok(exchange.refuse(overloaded()))));
         };
-        let router = self.router.clone();
+        let (router, working) = (self.router.clone(), Arc::clone(&self.room.working));
         let info = CallInfo { request_id: exchange.id().clone(), client: exchange.client() };
         // A task of its own: when the client goes away in the middle of a login, the login is finished all the same.
         let task = self.control.spawn(async move {
-            let _permit = permit;
-            tokio::time::timeout(ENDPOINT_TIMEOUT, answer(router, request, info)).await
+            let (parts, body) = request.into_parts();
+            let body = read(&parts.headers, body).await?;
+            drop(reading);
+            let _working = working.try_acquire().map_err(|_| overloaded())?;
+            match tokio::time::timeout(ENDPOINT_TIMEOUT, answer(router, parts, body, info)).await {
+                Ok(answered) => answered,
+                Err(_) => Err(Problem::internal("an endpoint took too long")),
+            }
         });
+        let metrics = Arc::clone(&self.metrics);
         Box::pin(async move {
             Ok(match task.await {
-                Ok(Ok(Ok(response))) => response,
-                Ok(Ok(Err(problem))) => exchange.refuse(problem),
-                Ok(Err(_)) => exchange.refuse(Problem::internal("an endpoint took too long")),
-                Err(failed) => exchange.refuse(Problem::internal(failed)),
+                Ok(Ok(response)) => response,
+                Ok(Err(problem)) => exchange.refuse(problem),
+                Err(_) => {
+                    // What a panic says may hold anything; the hook has logged where it was.
+                    metrics.panics.inc();
+                    exchange.refuse(Problem::internal("an endpoint panicked"))
+                }
             })
         })
     }
 }
 
-async fn answer(mut router: Router, request: Request, info: CallInfo) -> Result<Response, Problem> {
-    let (mut parts, body) = request.into_parts();
-    let body = read(&parts.headers, body).await?;
+async fn answer(
+    mut router: Router,
+    mut parts: http::request::Parts,
+    body: Bytes,
+    info: CallInfo,
+) -> Result<Response, Problem> {
     parts.extensions.insert(info);
     let Ok(response) = router.call(http::Request::from_parts(parts, axum::body::Body::from(body))).await;
     let (parts, body) = response.into_parts();

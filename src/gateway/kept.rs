@@ -6,11 +6,9 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use aws_lc_rs::rand;
-use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
 use crate::auth::ending;
-use crate::auth::limit::Limiter;
 use crate::auth::login::Logins;
 use crate::auth::push::Pushes;
 use crate::auth::session_keys::Exchanges;
@@ -18,7 +16,8 @@ use crate::clock::Clock;
 use crate::config::{Config, Database};
 use crate::ids::AppId;
 use crate::keyfile;
-use crate::metrics::Metrics;
+use crate::limiter::Tables;
+use crate::metrics::{Metrics, label};
 use crate::pipeline::dispatch::Draining;
 use crate::proxy::Backends;
 use crate::store::sqlite::Sqlite;
@@ -29,12 +28,9 @@ use crate::token::refresh::RefreshSecret;
 use crate::token::revocation::Revocations;
 use crate::wechat::{AccessTokens, Circuits};
 
+use super::endpoints::Room;
 use super::token_shelf::TokenShelf;
 use super::{Error, birth};
-
-/// Calls of endpoints that run or wait at once; more are refused with `overloaded`. Each holds a small body and perhaps a
-/// connection to WeChat.
-const MAX_ENDPOINT_CALLS: usize = 4096;
 
 /// How often expired rows and revocations are deleted, and memory is compared with the store.
 const SWEEP: Duration = Duration::from_secs(60);
@@ -67,20 +63,20 @@ pub struct Kept {
     pub pushes: Arc<Pushes>,
     /// Exchanges of `login_code` under way.
     pub exchanges: Arc<Exchanges>,
-    /// How often each member has decrypted.
-    pub decryptions: Arc<Limiter>,
     /// What is known of WeChat's health.
     pub circuits: Arc<Circuits>,
     /// The apps' credentials at WeChat.
     pub access_tokens: Arc<AccessTokens>,
     /// People's names in logs.
     pub pseudonyms: Pseudonyms,
+    /// Who has used what how often.
+    pub limits: Arc<Tables>,
     /// Servers of upstreams: addresses, load.
     pub backends: Backends,
     /// Whether the gateway is going away.
     pub draining: Draining,
     /// Room for calls of endpoints.
-    pub endpoint_permits: Arc<Semaphore>,
+    pub endpoint_room: Room,
 }
 
 impl Kept {
@@ -98,6 +94,8 @@ impl Kept {
         };
         let metrics = Arc::new(Metrics::default());
         register_store(&metrics, &sessions);
+        let limits = Arc::<Tables>::default();
+        register_limits(&metrics, &limits);
         let revocations = Arc::new(Revocations::new());
         if let Some(epoch) = birth::epoch(keys, sessions.birth_mark(), clock.now()).map_err(Error::KeyFile)? {
             revocations.revoke_all(epoch);
@@ -111,7 +109,6 @@ impl Kept {
         Ok(Self {
             vault,
             exchanges: Arc::default(),
-            decryptions: Arc::default(),
             circuits,
             access_tokens,
             refresh: RefreshSecret::open(keys)?,
@@ -123,10 +120,11 @@ impl Kept {
             sessions,
             revocations,
             logins: Arc::default(),
+            limits,
             pushes: Arc::default(),
             backends: Backends::new(),
             draining: Arc::new(AtomicBool::new(false)),
-            endpoint_permits: Arc::new(Semaphore::new(MAX_ENDPOINT_CALLS)),
+            endpoint_room: Room::default(),
         })
     }
 
@@ -217,4 +215,24 @@ fn register_store(metrics: &Metrics, store: &Arc<Sqlite>) {
     metrics.register("wxgate_store_commits_total", "counter", "Transactions on disk.", figure(|s| s.commits() as f64));
     metrics.register("wxgate_store_jobs_total", "counter", "Changes in them.", figure(|s| s.jobs() as f64));
     metrics.register("wxgate_store_queue", "gauge", "Changes that wait.", figure(|s| s.queue_depth() as f64));
+}
+
+#[allow(clippy::cast_precision_loss)] // counts far from 2^53
+fn register_limits(metrics: &Metrics, tables: &Arc<Tables>) {
+    let of = Arc::clone(tables);
+    metrics.register("wxgate_limit_decisions_total", "counter", "Requests that a limit counted, by rule.", move || {
+        let line = |rule: &str, by, decision, n: u64| {
+            (format!("{{rule={},by=\"{by}\",decision=\"{decision}\"}}", label(rule)), n as f64)
+        };
+        let figures = of.figures().into_iter();
+        figures
+            .flat_map(|((rule, by), f)| [line(&rule, by, "allowed", f.allowed), line(&rule, by, "refused", f.refused)])
+            .collect()
+    });
+    let of = Arc::clone(tables);
+    let help = "Callers that a limit forgot early, for want of room.";
+    metrics.register("wxgate_limit_evictions_total", "counter", help, move || {
+        let figures = of.figures().into_iter();
+        figures.map(|((rule, by), f)| (format!("{{rule={},by=\"{by}\"}}", label(&rule)), f.evicted as f64)).collect()
+    });
 }

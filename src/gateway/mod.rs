@@ -7,6 +7,7 @@
 mod birth;
 mod deliver;
 mod endpoints;
+mod figures;
 mod forward_auth;
 mod kept;
 mod reload;
@@ -14,7 +15,7 @@ mod to_proxy;
 mod token_shelf;
 
 use std::future::Future;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -23,12 +24,13 @@ use tower::Service as _;
 
 use crate::auth::{self, Auth};
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, LimitBy};
 use crate::metrics::Shard;
 use crate::pipeline::access_log::AccessLog;
 use crate::pipeline::authenticate::{AuthenticateLayer, Authenticator};
 use crate::pipeline::client_addr::ClientAddrLayer;
 use crate::pipeline::dispatch::Dispatch;
+use crate::pipeline::limit::{LimitLayer, Limits};
 use crate::pipeline::principal::Principal;
 use crate::pipeline::route::{RouteLayer, Routes};
 use crate::pipeline::trace::{Observer, RequestIds, TraceLayer};
@@ -43,6 +45,7 @@ use crate::wechat;
 
 pub use crate::pipeline::connection::Connection;
 pub use crate::pipeline::trace::{Inbound, Traced};
+pub use endpoints::Room;
 pub use forward_auth::Demand;
 pub use kept::Kept;
 pub use reload::{ReloadError, Reloaded};
@@ -87,6 +90,7 @@ pub struct Snapshot {
     verifier: Arc<Verifier>,
     cache: Arc<VerifiedCache<Principal>>,
     upstreams: Arc<[Arc<Upstream>]>,
+    limits: Limits,
     wechat: wechat::Client,
     router: Router,
 }
@@ -95,12 +99,14 @@ impl Snapshot {
     fn new(config: Config, kept: &Kept, generation: u64) -> Result<Self, Error> {
         let ring = Arc::new(KeyRing::open(&config.token.keys, config.token.algorithm, &kept.clock)?);
         let verifier = Arc::new(Verifier::new(Arc::clone(&ring), &config.token, kept.clock.clone()));
+        let limits = Limits::new(&config, &kept.limits);
+        let by_app = config.login.limit.is_some_and(|limit| limit.by == LimitBy::App);
         let upstreams: Arc<[Arc<Upstream>]> =
             config.upstreams.iter().map(|section| Upstream::new(section, &kept.backends)).collect();
         let wechat = wechat::Client::with_circuits(&config.wechat, Arc::clone(&kept.circuits))?;
         let auth = Auth {
+            login_limit: limits.login.clone().filter(|_| by_app),
             section: config.token.clone(),
-            login: config.login.clone(),
             apps: config.apps.clone(),
             base: config.server.base.clone(),
             clock: kept.clock.clone(),
@@ -119,7 +125,7 @@ impl Snapshot {
             pushes: Arc::clone(&kept.pushes),
             deliver: deliver::to(&config.upstreams, &upstreams),
             exchanges: Arc::clone(&kept.exchanges),
-            decryptions: Arc::clone(&kept.decryptions),
+            decryptions: Arc::clone(&limits.decrypt),
         };
         Ok(Self {
             router: auth::router(Arc::new(auth), &config.server.base),
@@ -127,6 +133,7 @@ impl Snapshot {
             wechat,
             // A new cache with each snapshot: what was verified by another ring or policy is verified again.
             cache: Arc::default(),
+            limits,
             config,
             generation,
             ring,
@@ -227,10 +234,17 @@ impl Gateway {
             trace: TraceLayer::new(Arc::clone(observer)),
             client_addr: ClientAddrLayer::new(&snapshot.config.server.trusted_proxies),
             // A table per worker: handing out a route costs no cache line that another core writes.
-            route: RouteLayer::new(Arc::new(Routes::new(&snapshot.config))),
+            route: RouteLayer::new(Arc::new(Routes::new(&snapshot.config, &snapshot.limits))),
+            limit_before: LimitLayer::before(&snapshot.config, &snapshot.limits, self.kept.clock.clone()),
+            limit_after: LimitLayer::after(self.kept.clock.clone()),
             authenticate: AuthenticateLayer::new(self.authenticator(snapshot, &observer.shard)),
         };
-        let endpoints = Endpoints::new(snapshot.router.clone(), self.control.clone(), &self.kept.endpoint_permits);
+        let endpoints = Endpoints::new(
+            snapshot.router.clone(),
+            self.control.clone(),
+            self.kept.endpoint_room.clone(),
+            Arc::clone(&self.kept.metrics),
+        );
         let proxy = ToProxy::new(forwarder.clone(), Arc::clone(&snapshot.upstreams));
         stack(&layers, Dispatch::new(endpoints, proxy, Arc::clone(&self.kept.draining)))
     }
@@ -245,19 +259,6 @@ impl Gateway {
             shard: Arc::clone(shard),
             accept_bare: snapshot.config.token.accept_bare,
         }
-    }
-
-    #[allow(clippy::cast_precision_loss)] // counts far from 2^53
-    fn register_metrics(self: &Arc<Self>) {
-        let metrics = &self.kept.metrics;
-        let weak = Arc::downgrade(self);
-        metrics.register("wxgate_config_generation", "gauge", "Configurations put in force so far.", move || {
-            weak.upgrade().map(|g| (String::new(), g.current().generation as f64)).into_iter().collect()
-        });
-        let revocations = Arc::clone(&self.kept.revocations);
-        metrics.register("wxgate_revocations", "gauge", "Live revocations held in memory.", move || {
-            vec![(String::new(), revocations.len() as f64)]
-        });
     }
 }
 
@@ -294,13 +295,18 @@ impl Worker {
         &self,
         inbound: Inbound,
     ) -> impl Future<Output = Result<http::Response<Traced>, std::convert::Infallible>> + use<> {
+        self.in_force().1.call(inbound)
+    }
+
+    /// The stack of the snapshot in force.
+    fn in_force(&self) -> MutexGuard<'_, (Arc<Snapshot>, WorkerStack)> {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         if !std::ptr::eq(Arc::as_ptr(&current.0), Arc::as_ptr(&self.gateway.snapshot.load())) {
             let snapshot = self.gateway.current();
             let stack = self.gateway.stack(&snapshot, &self.observer, &self.forwarder);
             *current = (snapshot, stack);
         }
-        current.1.call(inbound)
+        current
     }
 
     /// The limits of connections, as they are in force.
@@ -329,6 +335,8 @@ impl Worker {
     pub fn tick(&self) {
         self.observer.log.flush();
         self.forwarder.sweep();
+        // A worker without requests lets go of an old snapshot too, and of the health checks that run on its behalf.
+        drop(self.in_force());
     }
 
     /// Hands over what has gathered; the last thing a worker does.

@@ -1,7 +1,6 @@
 //! A new `gateway.toml` in force, without a lost request; or nothing changes.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use crate::config::{self, Config, Environment, Fault, Faults, Proof};
 
@@ -65,14 +64,11 @@ impl Gateway {
         }
         let changes = changes(&old.config, &new);
         let generation = old.generation + 1;
+        // What the snapshot starts runs where everything else of its kind does.
+        let _on_control = self.control.enter();
         let snapshot = Snapshot::new(new, &self.kept, generation)?;
         self.snapshot.store(Arc::new(snapshot));
         Ok(Reloaded { generation, changes })
-    }
-
-    /// Whether anything was reloaded while draining is of no interest any more.
-    pub fn wants_reloads(&self) -> bool {
-        !self.kept.draining.load(Ordering::Acquire)
     }
 }
 
@@ -160,24 +156,12 @@ fn routes(config: &Config) -> Keyed {
         .routes
         .iter()
         .map(|route| {
-            let hosts = format!("{:?}", route.hosts);
-            let methods: Vec<&str> = route.methods.iter().map(http::Method::as_str).collect();
-            let key = format!(
-                "{}{}{}",
-                route.path.text,
-                bracketed(&methods.join(",")),
-                bracketed(hosts.trim_matches(['[', ']']))
-            );
             let upstream = config.upstreams.get(route.upstream).map_or("", |u| u.name.as_str());
             let mut plain = route.clone();
             plain.upstream = 0;
-            (key, format!("{plain:?} {upstream}"))
+            (route.label(), format!("{plain:?} {upstream}"))
         })
         .collect()
-}
-
-fn bracketed(text: &str) -> String {
-    if text.is_empty() { String::new() } else { format!(" [{text}]") }
 }
 
 fn listed(lines: &mut Vec<String>, name: &str, old: &Keyed, new: &Keyed) {

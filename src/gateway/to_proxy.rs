@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::hash::{BuildHasher as _, Hash as _, Hasher as _};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
 use foldhash::fast::FixedState;
@@ -13,7 +14,7 @@ use crate::pipeline::Exchange;
 use crate::pipeline::Response;
 use crate::pipeline::dispatch::{Awaited, ToUpstream};
 use crate::problem::Problem;
-use crate::proxy::{Forwarder, Limits, Outbound, Upstream};
+use crate::proxy::{Forwarder, Limits, Outbound, Upstream, Witness};
 
 /// The service.
 #[derive(Debug, Clone)]
@@ -49,6 +50,8 @@ impl Service<ToUpstream> for ToProxy {
             upstream: Arc::clone(upstream),
             limits: limits(&route.policy),
             affinity,
+            retry: route.policy.retry.clone(),
+            witness: Some(Arc::clone(&exchange) as Arc<dyn Witness>),
         });
         Box::pin(async move {
             Ok(match forwarding.await {
@@ -56,6 +59,13 @@ impl Service<ToUpstream> for ToProxy {
                 Err(error) => exchange.refuse(Problem::from(error)),
             })
         })
+    }
+}
+
+/// Counts attempts for the access log.
+impl Witness for Exchange {
+    fn attempt(&self) {
+        self.attempts.fetch_add(1, Ordering::Relaxed);
     }
 }
 

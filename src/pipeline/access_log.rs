@@ -49,6 +49,8 @@ pub struct Entry<'a> {
     pub person: Option<&'a str>,
     /// Whether the answer was sent to its end.
     pub complete: bool,
+    /// How often it was sent to an upstream; told when it was more than once.
+    pub attempts: u32,
 }
 
 /// A client's address: mostly that of the connection, whose text is made once.
@@ -162,6 +164,9 @@ fn json(line: &mut Vec<u8>, second: &str, ms: i64, e: &Entry<'_>) -> std::io::Re
             line.push(b'"');
         }
     }
+    if e.attempts > 1 {
+        write!(line, ",\"attempts\":{}", e.attempts)?;
+    }
     if !e.complete {
         line.extend_from_slice(b",\"complete\":false");
     }
@@ -187,6 +192,9 @@ fn text(line: &mut Vec<u8>, second: &str, ms: i64, e: &Entry<'_>) -> std::io::Re
             escape(line, value);
             line.push(b'"');
         }
+    }
+    if e.attempts > 1 {
+        write!(line, " attempts={}", e.attempts)?;
     }
     if !e.complete {
         line.extend_from_slice(b" complete=false");
@@ -269,6 +277,7 @@ mod tests {
             member: None,
             person: None,
             complete: true,
+            attempts: 1,
         }
     }
 

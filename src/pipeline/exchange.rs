@@ -6,6 +6,7 @@
 //! because a step is missing.
 
 use std::net::IpAddr;
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -36,6 +37,8 @@ pub struct Exchange {
     pub principal: OnceLock<Arc<Principal>>,
     /// Which server answered. Set by the proxy's caller.
     pub upstream: OnceLock<Arc<str>>,
+    /// How often it was sent to an upstream, or tried to be. Counted by the proxy's caller.
+    pub attempts: AtomicU32,
 }
 
 impl Exchange {
@@ -49,6 +52,7 @@ impl Exchange {
             matched: OnceLock::new(),
             principal: OnceLock::new(),
             upstream: OnceLock::new(),
+            attempts: AtomicU32::new(0),
         }
     }
 

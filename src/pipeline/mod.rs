@@ -7,7 +7,10 @@
 //! | [`client_addr`] | forwarding headers of trusted proxies | `forwarded` | – |
 //! | [`hygiene`] | every header name | – (removes) | – |
 //! | [`route`] | target, host, method | `matched`, canonical path | `ambiguous_path`, `route_not_found`, `method_not_allowed` |
+//! | [`cors`] | origin | – (`Access-Control-*` of the answer) | `origin_forbidden`, 204 to a preflight |
+//! | [`limit`] | address, route | – | `rate_limited` |
 //! | [`authenticate`] | credentials | `principal` | `token_*`, `ambiguous_token` |
+//! | [`limit`] again | principal | – | `rate_limited` |
 //! | [`authorize`] | policy, principal | – | `forbidden` |
 //! | [`identity`] | principal | `X-WX-*`, `X-Wxgate-*` | – |
 //! | [`dispatch`] | matched | forwarding headers | what the endpoint or the proxy answers |
@@ -20,10 +23,12 @@ pub mod authenticate;
 pub mod authorize;
 pub mod client_addr;
 pub mod connection;
+pub mod cors;
 pub mod dispatch;
 pub mod exchange;
 pub mod hygiene;
 pub mod identity;
+pub mod limit;
 pub mod matcher;
 pub mod path;
 pub mod principal;
@@ -73,6 +78,10 @@ pub struct Layers {
     pub client_addr: client_addr::ClientAddrLayer,
     /// The route table.
     pub route: route::RouteLayer,
+    /// Limits that ask nobody's name.
+    pub limit_before: limit::LimitLayer,
+    /// Limits that do.
+    pub limit_after: limit::LimitLayer,
     /// Tokens.
     pub authenticate: authenticate::AuthenticateLayer,
 }
@@ -90,11 +99,20 @@ where
             layers.client_addr.layer(
                 // Before anything looks at the request: no step below sees a header that a client may not send.
                 hygiene::HygieneLayer.layer(layers.route.layer(
-                    // Needs the route's policy.
-                    layers.authenticate.layer(authorize::AuthorizeLayer.layer(
-                        // Last before forwarding, so that nothing removes what it adds.
-                        identity::IdentityLayer.layer(inner),
-                    )),
+                    // Around all that may refuse: a page must be able to read a refusal, too.
+                    cors::CorsLayer.layer(
+                        // Before authentication, so that a flood costs no signature.
+                        layers.limit_before.layer(
+                            // Needs the route's policy.
+                            layers.authenticate.layer(
+                                // Whoever is over his limit is not told what he may do.
+                                layers.limit_after.layer(authorize::AuthorizeLayer.layer(
+                                    // Last before forwarding, so that nothing removes what it adds.
+                                    identity::IdentityLayer.layer(inner),
+                                )),
+                            ),
+                        ),
+                    ),
                 )),
             ),
         ),
@@ -102,15 +120,13 @@ where
 }
 
 /// What [`stack`] makes.
-pub type Stack<S> = trace::Trace<
-    refused::Refused<
-        client_addr::ReadClientAddr<
-            hygiene::Hygiene<
-                route::MatchRoute<authenticate::Authenticate<authorize::Authorize<identity::InjectIdentity<S>>>>,
-            >,
-        >,
-    >,
->;
+pub type Stack<S> = trace::Trace<refused::Refused<client_addr::ReadClientAddr<hygiene::Hygiene<Routed<S>>>>>;
+
+/// What a request that is clean passes.
+type Routed<S> = route::MatchRoute<cors::Crossing<limit::LimitRate<authenticate::Authenticate<LetIn<S>>>>>;
+
+/// What a request whose caller is known passes.
+type LetIn<S> = limit::LimitRate<authorize::Authorize<identity::InjectIdentity<S>>>;
 
 #[cfg(test)]
 mod tests;

@@ -13,8 +13,11 @@ use http::{HeaderValue, Method, Uri};
 use tower::{Layer, Service};
 
 use crate::config;
+use crate::limiter::Limit;
 use crate::problem::{Code, Problem};
 
+use super::cors::{self, Cors};
+use super::limit::Limits;
 use super::matcher::{Found, Matcher};
 use super::path::{self, canonical_target};
 use super::{Decided, Exchange, Request, Response, refuse};
@@ -39,6 +42,10 @@ pub struct Route {
     pub policy: config::Route,
     /// Name of its upstream, for the log.
     pub upstream_name: Arc<str>,
+    /// How often it may be used.
+    pub limit: Option<Arc<Limit>>,
+    /// Which pages of other origins may use it.
+    pub cors: Option<Cors>,
 }
 
 /// The table.
@@ -50,12 +57,14 @@ pub struct Routes {
 }
 
 impl Routes {
-    /// From the checked configuration.
-    pub fn new(config: &config::Config) -> Self {
+    /// From the checked configuration, and the limits made of it.
+    pub fn new(config: &config::Config, limits: &Limits) -> Self {
         let mut matcher = Matcher::default();
-        for route in &config.routes {
+        for (n, route) in config.routes.iter().enumerate() {
             let upstream_name = config.upstreams.get(route.upstream).map_or("", |u| u.name.as_str()).into();
-            let matched = Matched::Route(Arc::new(Route { policy: route.clone(), upstream_name }));
+            let limit = limits.routes.get(n).cloned().flatten();
+            let cors = route.cors.as_ref().map(|cors| Cors::new(cors, &route.methods));
+            let matched = Matched::Route(Arc::new(Route { policy: route.clone(), upstream_name, limit, cors }));
             matcher.insert(&route.hosts, &route.path, &route.methods, &matched);
         }
         for item in &config.statics {
@@ -95,6 +104,12 @@ impl Routes {
                 })
             }
         }
+    }
+
+    /// Where a preflight belongs: to the route that it asks about, if that one says something about origins.
+    fn crossed(&self, host: &str, path: &str, asked: &Method) -> Option<Matched> {
+        let matched = self.find(host, path, asked).ok()?;
+        matches!(&matched, Matched::Route(route) if route.cors.is_some()).then_some(matched)
     }
 
     fn is_endpoint(&self, path: &str) -> bool {
@@ -152,7 +167,12 @@ impl<S> MatchRoute<S> {
             Some(canonical) => canonical,
             None => target,
         };
-        let matched = self.routes.find(&host(request), target.path(), request.method())?;
+        let host = host(request);
+        let matched = match cors::preflight(request).and_then(|m| self.routes.crossed(&host, target.path(), &m)) {
+            Some(matched) => matched,
+            None => self.routes.find(&host, target.path(), request.method())?,
+        };
+        drop(host);
         if let Matched::Route(route) = &matched
             && let Some(prefix) = &route.policy.strip_prefix
             && let Some(rest) = stripped(&target, prefix).map_err(ambiguous)?

@@ -11,9 +11,11 @@ use tower::{Layer as _, Service, ServiceExt as _, service_fn};
 
 use super::connection::Connection;
 use super::route::{Matched, Route, RouteLayer, Routes};
-use super::{Exchange, Request, Response, authorize, dispatch, identity};
+use super::{Exchange, Request, Response, authorize, dispatch, identity, limit};
 use crate::body::Body;
+use crate::clock::Clock;
 use crate::config::{self, Environment};
+use crate::limiter::Tables;
 
 const CONFIG: &str = r#"
 [token]
@@ -84,18 +86,26 @@ where
     service.oneshot(request).await.unwrap().status().as_u16()
 }
 
+fn table() -> Routes {
+    let config = config();
+    Routes::new(&config, &limit::Limits::new(&config, &Tables::default()))
+}
+
 fn matched(path: &str) -> Matched {
-    Routes::new(&config()).find("a", path, &http::Method::GET).unwrap()
+    table().find("a", path, &http::Method::GET).unwrap()
 }
 
 #[tokio::test]
 async fn without_the_outer_steps_a_request_goes_nowhere() {
     let behind = Behind::default();
-    let routes = || RouteLayer::new(Arc::new(Routes::new(&config()))).layer(behind.clone());
+    let routes = || RouteLayer::new(Arc::new(table())).layer(behind.clone());
     assert_eq!(status(routes(), request("/public/x", None)).await, 500, "no exchange");
     let authorize = || authorize::AuthorizeLayer.layer(behind.clone());
     assert_eq!(status(authorize(), request("/public/x", None)).await, 500, "no exchange");
     assert_eq!(status(authorize(), request("/public/x", Some(&exchange()))).await, 500, "not routed");
+    let limit = || limit::LimitLayer::after(Clock::system()).layer(behind.clone());
+    assert_eq!(status(limit(), request("/public/x", None)).await, 500, "no exchange");
+    assert_eq!(status(limit(), request("/public/x", Some(&exchange()))).await, 500, "not routed");
     assert_eq!(behind.0.load(Ordering::Relaxed), 0);
     assert_eq!(status(routes(), request("/public/x", Some(&exchange()))).await, 200);
 }

@@ -249,6 +249,7 @@ impl Drop for Record {
             member: caller.map(|c| c.claims.member_id.as_str()),
             person: caller.map(|c| c.pseudonym.as_str()),
             complete: self.complete,
+            attempts: self.exchange.attempts.load(Ordering::Relaxed),
         });
     }
 }

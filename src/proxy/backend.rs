@@ -14,6 +14,8 @@ use http::uri::Authority;
 use tokio::time::Instant;
 
 use super::balance::mix;
+use super::health::{self, Change, Probe, Standing};
+use super::retry::Budget;
 use crate::config::section;
 
 /// How long a resolved name is used without asking again: many connects at once ask once, and a moved server is found
@@ -30,6 +32,10 @@ pub struct Backends {
 #[derive(Debug, Default)]
 struct Known {
     by_address: HashMap<(String, u16), Weak<Backend>>,
+    /// By [`Backend::slot`] and what is asked.
+    probes: HashMap<(usize, section::Health), Weak<Probe>>,
+    /// By the upstream's name.
+    budgets: HashMap<String, Weak<Budget>>,
     next: usize,
 }
 
@@ -52,6 +58,31 @@ impl Backends {
         known.by_address.insert(address, Arc::downgrade(&backend));
         backend
     }
+
+    /// The retry budget of this upstream: the one in use if there is one.
+    pub(super) fn budget(&self, upstream: &str) -> Arc<Budget> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.budgets.retain(|_, budget| budget.strong_count() > 0);
+        if let Some(budget) = known.budgets.get(upstream).and_then(Weak::upgrade) {
+            return budget;
+        }
+        let budget = Arc::new(Budget::default());
+        known.budgets.insert(upstream.to_owned(), Arc::downgrade(&budget));
+        budget
+    }
+
+    /// The probe of this backend by this section: the one that runs if there is one. A new one needs a runtime.
+    pub(super) fn probe(&self, backend: &Arc<Backend>, section: &section::Health) -> Arc<Probe> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.probes.retain(|_, probe| probe.strong_count() > 0);
+        let name = (backend.slot(), section.clone());
+        if let Some(probe) = known.probes.get(&name).and_then(Weak::upgrade) {
+            return probe;
+        }
+        let probe = Probe::start(backend, section);
+        known.probes.insert(name, Arc::downgrade(&probe));
+        probe
+    }
 }
 
 /// One server.
@@ -64,6 +95,7 @@ pub struct Backend {
     identity: u64,
     resolved: Resolved,
     pub(super) counts: Counts,
+    standing: Standing,
 }
 
 #[derive(Debug)]
@@ -71,19 +103,25 @@ enum Resolved {
     /// The host is an address.
     Literal(SocketAddr),
     /// What the name last resolved to, and when. Locked for a copy, by connects only.
-    Name(Mutex<Option<(Instant, Arc<[SocketAddr]>)>>),
+    Name {
+        /// The answer.
+        known: Mutex<Option<(Instant, Arc<[SocketAddr]>)>>,
+        /// Held by the one that asks; the others wait for its answer.
+        asking: tokio::sync::Mutex<()>,
+    },
 }
 
 impl Backend {
     fn new(section: &section::Backend, slot: usize) -> Self {
         let resolved = match section.host.parse::<IpAddr>() {
             Ok(ip) => Resolved::Literal(SocketAddr::new(ip, section.port)),
-            Err(_) => Resolved::Name(Mutex::new(None)),
+            Err(_) => Resolved::Name { known: Mutex::new(None), asking: tokio::sync::Mutex::new(()) },
         };
         let host = section.host.to_ascii_lowercase();
         let identity = identity(&host, section.port);
         let authority = section.authority.clone();
-        Self { authority, host, port: section.port, slot, identity, resolved, counts: Counts::default() }
+        let (counts, standing) = (Counts::default(), Standing::default());
+        Self { authority, host, port: section.port, slot, identity, resolved, counts, standing }
     }
 
     /// Host and port as the configuration writes them.
@@ -98,6 +136,27 @@ impl Backend {
             requests: self.counts.requests.load(Ordering::Relaxed),
             failures: self.counts.failures.load(Ordering::Relaxed),
             connects: self.counts.connects.load(Ordering::Relaxed),
+            ejections: self.standing.ejections.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Whether its failures have it ejected at present.
+    pub(super) fn is_ejected(&self) -> bool {
+        self.standing.is_out(health::now)
+    }
+
+    /// It failed, or answered badly.
+    pub(super) fn failed(&self) {
+        if let Change::Ejected(span) = self.standing.bad(health::now()) {
+            let (backend, secs) = (&self.authority, span.as_secs());
+            tracing::warn!(%backend, secs, "backend ejected: it failed several times in a row");
+        }
+    }
+
+    /// It answered well.
+    pub(super) fn answered(&self) {
+        if self.standing.good(health::now) == Change::Back {
+            tracing::info!(backend = %self.authority, "backend is back: it answers again");
         }
     }
 
@@ -117,21 +176,26 @@ impl Backend {
     /// # Errors
     /// When the name does not resolve and never has.
     pub(super) async fn addresses(&self) -> io::Result<Addresses> {
-        let cell = match &self.resolved {
+        let (known, asking) = match &self.resolved {
             Resolved::Literal(address) => return Ok(Addresses::One([*address])),
-            Resolved::Name(cell) => cell,
+            Resolved::Name { known, asking } => (known, asking),
         };
-        let last = cell.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let now = Instant::now();
-        match last {
-            Some((at, addresses)) if now.duration_since(at) < FRESH => Ok(Addresses::Many(addresses)),
-            last => match lookup(&self.host, self.port).await {
-                Ok(addresses) => {
-                    *cell.lock().unwrap_or_else(PoisonError::into_inner) = Some((now, Arc::clone(&addresses)));
-                    Ok(Addresses::Many(addresses))
-                }
-                Err(error) => last.map(|(_, addresses)| Addresses::Many(addresses)).ok_or(error),
-            },
+        let read = || known.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let is_fresh = |at: &Instant| at.elapsed() < FRESH;
+        if let Some((_, addresses)) = read().filter(|(at, _)| is_fresh(at)) {
+            return Ok(Addresses::Many(addresses));
+        }
+        let _one_at_a_time = asking.lock().await;
+        let last = read();
+        if let Some((_, addresses)) = last.clone().filter(|(at, _)| is_fresh(at)) {
+            return Ok(Addresses::Many(addresses));
+        }
+        match lookup(&self.host, self.port).await {
+            Ok(addresses) => {
+                *known.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), Arc::clone(&addresses)));
+                Ok(Addresses::Many(addresses))
+            }
+            Err(error) => last.map(|(_, addresses)| Addresses::Many(addresses)).ok_or(error),
         }
     }
 }
@@ -184,6 +248,8 @@ pub struct Counters {
     pub failures: u64,
     /// Connections opened.
     pub connects: u64,
+    /// How often it was left out of the choice because it had failed several times in a row.
+    pub ejections: u64,
 }
 
 #[cfg(test)]
@@ -213,7 +279,7 @@ mod tests {
         let backend = Backend::new(&section("no-such-host.invalid", 80), 0);
         assert!(backend.addresses().await.is_err());
         let address: SocketAddr = "127.0.0.1:80".parse().unwrap();
-        let Resolved::Name(cell) = &backend.resolved else { panic!("a name") };
+        let Resolved::Name { known: cell, .. } = &backend.resolved else { panic!("a name") };
         let long_ago = Instant::now().checked_sub(FRESH * 2).unwrap();
         *cell.lock().unwrap() = Some((long_ago, Arc::from([address])));
         assert_eq!(backend.addresses().await.unwrap().as_slice(), [address]);

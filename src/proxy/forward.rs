@@ -1,6 +1,6 @@
 //! The attempt loop: choose a backend, take or open a connection, send, wait for the head, pass the answer on.
 //!
-//! A request is sent again in three cases only, each at most once:
+//! Without a retry policy (`retry`), a request is sent again in three cases only, each at most once:
 //! - no connection could be opened: to another backend of the upstream;
 //! - a reused connection was found closed before the request was taken: on a fresh one, whatever the method, since nothing
 //!   of it was sent;
@@ -21,33 +21,64 @@ use tokio::time::{Instant, sleep_until};
 use super::connection::Connection;
 use super::error::{Retry, Violation};
 use super::headers::{self, Reuse};
+use super::health::is_bad;
 use super::pool::Pool;
 use super::request_body::{RequestBody, Upload, prepare};
 use super::response_body::{Hold, ResponseBody};
 use super::silence::Silence;
-use super::{Error, Limits, Outbound};
+use super::upstream::Upstream;
+use super::{Error, Limits, Outbound, Witness, retry};
 use crate::body::Body;
 
 /// Sends a request and returns its answer; the body of the answer may still be on its way.
 pub(super) async fn forward(pool: Arc<Pool>, outbound: Outbound) -> Result<Response<Body>, Error> {
-    let Outbound { request, upstream, limits, affinity } = outbound;
+    let Outbound { request, upstream, limits, affinity, retry, witness } = outbound;
     let total = limits.total.map(|limit| Instant::now() + limit);
+    let way = Way { pool, upstream, affinity, witness };
+    match retry {
+        None => once(&way, request, &limits, total, None).await,
+        // Boxed, so that routes that do not ask for it do not carry the room for it.
+        Some(policy) => Box::pin(retry::forward(way, request, limits, total, policy)).await,
+    }
+}
+
+/// Where a request goes, and who looks on.
+pub(super) struct Way {
+    pool: Arc<Pool>,
+    pub(super) upstream: Arc<Upstream>,
+    pub(super) affinity: u64,
+    witness: Option<Arc<dyn Witness>>,
+}
+
+/// One try: to the `fixed` backend, or to one of its choice and, when it does not take the connection, to another.
+pub(super) async fn once(
+    way: &Way,
+    request: Request<Body>,
+    limits: &Limits,
+    total: Option<Instant>,
+    fixed: Option<usize>,
+) -> Result<Response<Body>, Error> {
+    let Way { pool, upstream, affinity, witness } = way;
+    let affinity = *affinity;
     let (mut request, upload) = prepare(request, limits.max_body)?;
     let method = request.method().clone();
     let repeatable = upload.is_none() && is_idempotent(&method);
 
     // The configuration has at least one server.
-    let mut index = upstream.choose(affinity, None).unwrap_or(0);
+    let mut index = fixed.or_else(|| upstream.choose(affinity, None)).unwrap_or(0);
     // A client of HTTP/1.0 need not name a host, but we speak 1.1 (RFC 9112 section 3.2).
     if !request.headers().contains_key(HOST)
         && let Ok(host) = HeaderValue::from_str(upstream.backends()[index].authority().as_str())
     {
         request.headers_mut().insert(HOST, host);
     }
-    let mut moved = false;
+    let mut moved = fixed.is_some();
     let mut fresh = false;
     loop {
-        let mut hold = Hold::new(&pool, &upstream.backends()[index]);
+        let mut hold = Hold::new(pool, &upstream.backends()[index]);
+        if let Some(witness) = witness {
+            witness.attempt();
+        }
         let connection = match if fresh { None } else { pool.take(hold.backend()) } {
             Some(connection) => connection,
             // Boxed, so that the many requests that need no new connection do not carry the room for opening one.
@@ -69,11 +100,16 @@ pub(super) async fn forward(pool: Arc<Pool>, outbound: Outbound) -> Result<Respo
         let connection = hold.connection.insert(connection);
         // hyper consumes what it sends, so a copy must be made before it is known to be needed.
         let spare = (reused && repeatable).then(|| copy(&request));
-        let wait = Wait { limits: &limits, total, upload: upload.as_deref() };
+        let wait = Wait { limits, total, upload: upload.as_deref() };
         match exchange(connection, request, wait).await {
             Ok(response) => {
+                if is_bad(response.status()) {
+                    hold.backend().failed()
+                } else {
+                    hold.backend().answered()
+                }
                 hold.upload = upload;
-                return answer(response, hold, &method, &limits, total).await;
+                return answer(response, hold, &method, limits, total).await;
             }
             Err(Unanswered { error, unsent }) => {
                 request = match (unsent, spare) {

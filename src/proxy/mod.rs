@@ -5,7 +5,10 @@
 //! broken in a way it can see; and no byte of one exchange is ever read as part of another.
 //!
 //! ```text
+//! retry                                how often
+//!    │
 //! forward ── upstream ── balance        which backend
+//!    │          └── health             and which not
 //!    ├────── pool ────── connection     over which connection (stream: its bytes)
 //!    ├────── request_body               what is sent
 //!    └────── headers ─── response_body  what comes back
@@ -23,9 +26,11 @@ mod connection;
 mod error;
 mod forward;
 mod headers;
+mod health;
 mod pool;
 mod request_body;
 mod response_body;
+mod retry;
 mod silence;
 mod stream;
 #[cfg(test)]
@@ -43,6 +48,7 @@ pub use self::backend::{Backend, Backends, Counters};
 pub use self::error::{Error, Fault, Retry, Violation};
 pub use self::upstream::Upstream;
 use crate::body::Body;
+use crate::config::section;
 
 /// A request as the pipeline prepared it: final path-and-query in its URI, the client's hop-by-hop, identity and
 /// forwarding headers (and `Expect`) gone, ours set, `Host` set. Its framing headers are set here, from its body.
@@ -55,6 +61,16 @@ pub struct Outbound {
     pub limits: Limits,
     /// A hash of what a `hash:*` balance goes by; 0 when there is nothing to go by.
     pub affinity: u64,
+    /// Whether and when it is tried again.
+    pub retry: Option<Arc<section::Retry>>,
+    /// Is told of each attempt.
+    pub witness: Option<Arc<dyn Witness>>,
+}
+
+/// Who wants to know what is done about a request.
+pub trait Witness: Send + Sync {
+    /// It is about to be sent, or a connection for it opened, once more.
+    fn attempt(&self);
 }
 
 /// Without headers and path: they tell who the caller is.

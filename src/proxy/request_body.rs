@@ -121,6 +121,7 @@ impl HttpBody for RequestBody {
             Some(left) => this.left = left,
             None => return Poll::Ready(Some(Err(upload.fail(Error::RequestBodyTooLarge)))),
         }
+        upload.bytes.fetch_add(data.len() as u64, Ordering::Relaxed);
         upload.enter(if this.inner.is_end_stream() { Phase::Done } else { Phase::Upstream });
         Poll::Ready(Some(Ok(Frame::data(data))))
     }
@@ -133,6 +134,10 @@ impl HttpBody for RequestBody {
         self.inner.size_hint()
     }
 }
+
+/// Bytes a second that a client must send, over all the time that it is waited for and beyond one `idle_timeout` of grace.
+/// Far below what a phone in a bad network does.
+const MIN_RATE: u64 = 1024;
 
 /// Whom an upload waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -151,13 +156,22 @@ pub(super) struct Upload {
     start: Instant,
     /// Milliseconds from `start` to the last change, times four, plus the phase: one word, so that both are read at once.
     state: AtomicU64,
+    /// Bytes that the client has sent, and milliseconds that it was waited for before the present wait.
+    bytes: AtomicU64,
+    waited: AtomicU64,
     /// Why it failed. Locked once by the failing body and once by the reader of the failure.
     cause: Mutex<Option<Error>>,
 }
 
 impl Upload {
     fn new() -> Self {
-        Self { start: Instant::now(), state: AtomicU64::new(Phase::Upstream as u64), cause: Mutex::new(None) }
+        Self {
+            start: Instant::now(),
+            state: AtomicU64::new(Phase::Upstream as u64),
+            bytes: AtomicU64::new(0),
+            waited: AtomicU64::new(0),
+            cause: Mutex::new(None),
+        }
     }
 
     /// Sending begins now; what it took to connect does not count.
@@ -166,11 +180,16 @@ impl Upload {
     }
 
     fn enter(&self, phase: Phase) {
+        let before = self.state.load(Ordering::Relaxed);
+        let was_client = before & 3 == Phase::Client as u64;
         // Being polled again while the client is silent is no progress.
-        if phase == Phase::Client && self.state.load(Ordering::Relaxed) & 3 == Phase::Client as u64 {
+        if phase == Phase::Client && was_client {
             return;
         }
         let millis = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX >> 2);
+        if was_client {
+            self.waited.fetch_add(millis.saturating_sub(before >> 2), Ordering::Relaxed);
+        }
         self.state.store(millis << 2 | phase as u64, Ordering::Relaxed);
     }
 
@@ -195,7 +214,10 @@ impl Upload {
         let state = self.state.load(Ordering::Relaxed);
         let since = self.start + Duration::from_millis(state >> 2);
         if state & 3 == Phase::Client as u64 {
-            (since + limits.idle, Error::RequestBodyIdle)
+            // A byte now and then would hold a connection of the service for ever: what was sent pays for the waiting.
+            let paid = limits.idle + Duration::from_secs(self.bytes.load(Ordering::Relaxed) / MIN_RATE);
+            let waited = Duration::from_millis(self.waited.load(Ordering::Relaxed));
+            (since + limits.idle.min(paid.saturating_sub(waited)), Error::RequestBodyIdle)
         } else {
             (since + limits.response_head, Error::ResponseHeadTimeout)
         }
@@ -245,6 +267,27 @@ mod tests {
         assert!(upload.due(&limits).0 < Instant::now());
         upload.begin();
         assert!(upload.due(&limits).0 > Instant::now());
+    }
+
+    #[test]
+    fn a_client_that_trickles_uses_up_its_patience() {
+        let limits = Limits { idle: Duration::from_secs(60), ..generous() };
+        let start = Instant::now().checked_sub(Duration::from_secs(100)).unwrap();
+        let trickle = |bytes: u64, waited: u64| {
+            let state = AtomicU64::new(100_000 << 2 | Phase::Client as u64);
+            let (bytes, waited) = (AtomicU64::new(bytes), AtomicU64::new(waited));
+            let upload = Upload { start, state, bytes, waited, ..Upload::new() };
+            upload.due(&limits).0.duration_since(start) - Duration::from_secs(100)
+        };
+        assert_eq!(trickle(0, 0), Duration::from_secs(60));
+        assert_eq!(trickle(2, 59_000), Duration::from_secs(1));
+        assert_eq!(trickle(2, 90_000), Duration::ZERO);
+        assert_eq!(trickle(1024 * 1024, 90_000), Duration::from_secs(60), "a slow upload that goes on is let go on");
+    }
+
+    fn generous() -> Limits {
+        let minute = Duration::from_secs(60);
+        Limits { response_head: minute, idle: minute, total: None, max_body: u64::MAX }
     }
 
     struct Unsized(Full<Bytes>);

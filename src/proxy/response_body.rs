@@ -57,6 +57,10 @@ impl Hold {
     pub(super) fn fail(self, error: Error) -> Error {
         if error.fault() == Fault::Upstream {
             self.backend.counts.failures.fetch_add(1, Ordering::Relaxed);
+            // The whole time may as well have been spent by the client.
+            if !matches!(error, Error::TotalTimeout) {
+                self.backend.failed();
+            }
         }
         error
     }

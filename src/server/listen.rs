@@ -31,6 +31,20 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
+/// Whether nobody else listens on `address`. Asked once before the workers share it among themselves: with
+/// `SO_REUSEPORT` a second gateway of the same user would silently take half of the first one's connections.
+///
+/// # Errors
+/// When the address is taken by somebody else, or not ours.
+pub fn probe(address: SocketAddr) -> io::Result<()> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    socket.bind(&address.into())
+}
+
 /// The next connection. Faults of single connections are passed over; without descriptors it pauses and goes on
 /// (`EMFILE` must not become a busy loop).
 pub async fn accept(listener: &tokio::net::TcpListener) -> (TcpStream, SocketAddr) {

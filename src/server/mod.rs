@@ -79,6 +79,9 @@ impl Server {
         let drain = Drain::new();
         let mut addresses = section.listen.clone();
         let mut workers = Vec::with_capacity(section.workers.get());
+        for address in addresses.iter().filter(|address| address.port() != 0) {
+            listen::probe(*address).map_err(|source| Error::Listen { address: *address, source })?;
+        }
         for n in 0..section.workers.get() {
             let mut listeners = Vec::with_capacity(addresses.len());
             for address in &mut addresses {

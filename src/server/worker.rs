@@ -14,7 +14,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use crate::gateway::{Gateway, Worker};
 
 use super::connection;
-use super::drain::Watch;
+use super::drain::{Drain, Watch};
 use super::listen::accept;
 
 /// How often a worker hands over log lines and closes upstream connections that nobody uses.
@@ -61,8 +61,9 @@ pub fn start(n: usize, gateway: &Arc<Gateway>, listeners: Vec<TcpListener>, drai
                 _ = killed => {}
             }
         });
-        // Connections that are left end with the runtime, in whatever state they are.
-        drop(runtime);
+        // Connections that are left end with the runtime, in whatever state they are. A name that is being resolved is not
+        // waited for: it cannot be interrupted, and takes as long as it likes.
+        runtime.shutdown_background();
         worker.flush();
         let _ = done_tx.send(());
     })?;
@@ -70,21 +71,28 @@ pub fn start(n: usize, gateway: &Arc<Gateway>, listeners: Vec<TcpListener>, drai
 }
 
 /// Serves all sockets until the drain is over.
-async fn run(worker: &Arc<Worker>, listeners: Vec<TcpListener>, drain: Watch) {
+async fn run(worker: &Arc<Worker>, listeners: Vec<TcpListener>, mut drain: Watch) {
+    // Connections watch a drain of this worker: whatever a watch locks when it is polled, no other core ever touches.
+    let own = Drain::new();
     let mut loops = JoinSet::new();
     for listener in listeners {
         match tokio::net::TcpListener::from_std(listener) {
             Ok(listener) => {
-                loops.spawn(serve(Arc::clone(worker), listener, drain.clone()));
+                loops.spawn(serve(Arc::clone(worker), listener, own.watch()));
             }
             Err(error) => tracing::error!(%error, "a listening socket cannot be used"),
         }
     }
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let mut told = false;
     loop {
         tokio::select! {
             ended = loops.join_next() => if ended.is_none() { return },
+            () = drain.started(), if !told => {
+                told = true;
+                own.start();
+            }
             _ = tick.tick() => worker.tick(),
         }
     }

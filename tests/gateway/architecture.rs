@@ -7,7 +7,7 @@ use std::path::Path;
 use super::support::source::Source;
 
 /// Modules that everybody may import, and that know nobody but `ids`.
-const LEAVES: &[&str] = &["ids", "clock", "body", "credential", "keyfile", "metrics", "telemetry"];
+const LEAVES: &[&str] = &["ids", "clock", "body", "credential", "keyfile", "limiter", "metrics", "telemetry"];
 
 /// Who may import whom: a module, and what it may import besides itself. `*` stands for [`LEAVES`], `a::b` for that part
 /// of `a` alone. The order is bottom to top; nothing imports upwards.
@@ -16,6 +16,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("ids", &["clock"]),
     ("body", &[]),
     ("keyfile", &["ids"]),
+    ("limiter", &[]),
     ("metrics", &["ids"]),
     ("telemetry", &["ids"]),
     ("credential", &["ids"]),
@@ -26,7 +27,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("wechat", &["ids", "clock", "body", "metrics", "telemetry", "config"]),
     // It does not know who the user is.
     ("proxy", &["ids", "clock", "body", "metrics", "telemetry", "config"]),
-    ("problem", &["ids", "body", "credential", "token", "store", "wechat", "proxy"]),
+    ("problem", &["ids", "body", "credential", "limiter", "token", "store", "wechat", "proxy"]),
     ("auth", &["*", "config", "token", "store", "wechat", "problem"]),
     // Its inner services (endpoints, proxy) arrive as arguments.
     ("pipeline", &["*", "config", "token", "problem"]),

@@ -80,7 +80,9 @@ async fn every_fault_of_a_configuration_is_told_at_once_by_every_command_that_re
         let said = output.stderr.join("\n");
         let faults = ["server.lisen", "token.issuer", "token.access_ttl", "app[0].secret", "route[0].upstream"];
         for fault in faults {
-            assert!(said.contains(fault), "{command:?}: {fault} is not in {said}");
+            // A variable of the service's environment is not missed by those who only ask where things are.
+            let told = fault != "app[0].secret" || matches!(command[0], "check" | "serve");
+            assert_eq!(said.contains(fault), told, "{command:?}: {fault} in {said}");
         }
         assert!(said.contains("gateway.toml:3:") && said.contains("listen"), "{said}");
     }

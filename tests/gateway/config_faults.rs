@@ -8,8 +8,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 use wxgate::config::file::schema;
 use wxgate::config::{
-    AccessTokenLine, Algorithm, AppKind, Auth, Balance, Config, Database, Environment, Faults, HostPattern, Proof,
-    parse,
+    AccessTokenLine, Algorithm, AppKind, Auth, Balance, Config, Database, Environment, Faults, HostPattern, Limit,
+    LimitBy, Proof, RetryOn, parse,
 };
 
 /// What must never be seen in a fault, and stands in the environment of every test here.
@@ -175,6 +175,10 @@ fn every_key_says_what_it_says() {
         [("orders", 80), ("::1", 3001)]
     );
 
+    let health = orders.health.as_ref().unwrap();
+    assert_eq!((health.path.as_str(), seconds(health.interval), seconds(health.timeout)), ("/healthz?deep=1", 1., 0.5));
+    assert_eq!((health.healthy, health.unhealthy), (1, 5));
+
     let route = &config.routes[0];
     assert_eq!(route.path.segments.len(), 3);
     assert_eq!(
@@ -185,6 +189,16 @@ fn every_key_says_what_it_says() {
     assert_eq!((route.roles[0].as_str(), route.apps[0].as_str()), ("staff", "wxdemo123"));
     assert_eq!((seconds(route.timeout), seconds(route.idle_timeout)), (10., 300.));
     assert_eq!((route.total_timeout, route.max_body), (Some(Duration::from_secs(600)), 1 << 30));
+    let cors = route.cors.as_ref().unwrap();
+    assert_eq!(cors.origins, ["https://m.example.com", "http://localhost:8080"]);
+    assert_eq!((cors.methods[0].as_str(), cors.headers[0].as_str(), cors.expose[0].as_str()), ("PUT", "x-a", "x-b"));
+    assert_eq!((cors.credentials, seconds(cors.max_age)), (true, 3600.));
+    let retry = route.retry.as_ref().unwrap();
+    assert_eq!((retry.attempts, &retry.on), (3, &vec![RetryOn::Reset, RetryOn::Unavailable]));
+    assert_eq!((retry.methods[0].as_str(), retry.per_try), ("POST", Some(Duration::from_secs(2))));
+    let limit = |limit: Option<Limit>| limit.map(|l| (l.by, l.rate.count.get(), l.rate.per.as_secs(), l.burst.get()));
+    assert_eq!(limit(route.limit), Some((LimitBy::Member, 20, 1, 40)));
+    assert_eq!(limit(config.login.limit), Some((LimitBy::App, 5, 60, 5)), "the burst is the rate's number");
     assert_eq!((route.strip_prefix.as_deref(), route.forward_token), (Some("/v1"), true));
     assert_eq!(config.routes[1].max_body, server.max_body, "a route takes the server's limit unless it says otherwise");
     assert_eq!((config.statics[0].path.as_str(), config.statics[0].body.as_str()), ("/MP_verify_abc.txt", "abc"));
@@ -200,6 +214,7 @@ fn what_is_left_out_has_a_safe_default() {
     );
     assert!(config.admin.listen.ip().is_loopback() && config.internal.is_none());
     assert!(config.server.trusted_proxies.is_empty());
+    assert!(config.login.limit.is_none() && config.routes[0].limit.is_none());
     assert_eq!((config.token.algorithm, config.token.accept_bare), (Algorithm::Es256, false));
     assert_eq!((config.routes[0].auth, config.routes[0].forward_token), (Auth::Required, false));
 }

@@ -272,7 +272,7 @@ async fn racing_logins_that_fail_are_told_the_same_after_one_call() {
     let listen = SocketAddr::from(([127, 0, 0, 1], 0));
     let other = SimulatorConfig { listen, clock: gateway.clock.clone(), apps: None };
     let wechat = std::mem::replace(&mut gateway.wechat, Simulator::start(other).await.unwrap());
-    let permits = &gateway.inner().kept().endpoint_permits;
+    let permits = gateway.inner().kept().endpoint_room.working();
     let free = permits.available_permits();
     let all_wait_and_then_wechat_goes_away = async {
         while permits.available_permits() + 30 > free || wechat.calls().count(CODE2SESSION) == 0 {

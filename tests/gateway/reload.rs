@@ -269,9 +269,12 @@ async fn the_operators_interface_is_for_operators_alone() {
         assert_eq!(answer.headers.get("www-authenticate").is_some(), status == 401);
     }
     for host in ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example:9090"] {
-        for path in ["/livez", "/readyz", "/metrics", "/api/reload"] {
-            let answer = exchange(admin, format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n")).await.unwrap();
-            assert_eq!((answer.status, &answer.json()["code"]), (403, &"origin_forbidden".into()), "{host}{path}");
+        let request = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n");
+        let answer = exchange(admin, request("/api/reload")).await.unwrap();
+        assert_eq!((answer.status, &answer.json()["code"]), (403, &"origin_forbidden".into()), "{host}");
+        // What is open is asked by name: a scraper knows the gateway by that of its container.
+        for path in ["/livez", "/readyz", "/metrics"] {
+            assert_eq!(exchange(admin, request(path)).await.unwrap().status, 200, "{host}{path}");
         }
     }
     for path in ["/livez", "/readyz", "/metrics"] {

@@ -5,7 +5,9 @@
 //! is missing here has been reported by [`super::structure`].
 
 mod app;
+mod cors;
 mod internal;
+mod limit;
 mod login;
 mod route;
 mod server;

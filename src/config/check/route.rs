@@ -1,15 +1,19 @@
 //! `[[route]]`: which request goes where, and what it needs.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use http::Method;
 
 use super::super::file;
 use super::super::pattern::{exact_path, host, path};
 use super::super::report::Report;
-use super::super::section::{Auth, HostPattern, PathPattern, Route, Segment, Server, Upstream};
+use super::super::section::{Auth, HostPattern, PathPattern, Retry, RetryOn, Route, Segment, Server, Upstream};
 use super::super::value::{Wrong, duration, method, name};
 use super::server::{max_body, reserved};
 use super::shared::{list, time};
 use super::upstream::named;
+use super::{cors, limit};
 use crate::ids::AppId;
 
 /// What routes refer to.
@@ -83,6 +87,9 @@ fn route(file: &file::Route, at: &str, around: &Around<'_>, report: &mut Report<
         report.fault(&key("total_timeout"), what);
     }
     let max_body = max_body(report, &key("max_body"), file.max_body.as_ref()).unwrap_or(around.server.max_body);
+    let limit = file.limit.as_ref().and_then(|file| limit::route(file, &key("limit"), auth, report));
+    let retry = file.retry.as_ref().map(|file| retry(file, &key("retry"), timeout, report));
+    let cors = file.cors.as_ref().map(|file| cors::cors(file, &key("cors"), report));
     Some(Route {
         path: pattern?,
         hosts,
@@ -97,10 +104,30 @@ fn route(file: &file::Route, at: &str, around: &Around<'_>, report: &mut Report<
         total_timeout,
         max_body,
         forward_token: file.forward_token.unwrap_or(false),
+        limit,
+        retry: retry.map(Arc::new),
+        cors,
     })
 }
 
-/// The index of the upstream called `name`.
+/// `retry` of a route with this `timeout`.
+fn retry(file: &file::Retry, at: &str, timeout: Duration, report: &mut Report<'_>) -> Retry {
+    let key = |name: &str| format!("{at}.{name}");
+    let mut methods = list(report, &key("methods"), file.methods.as_ref(), method);
+    if file.methods.is_none() {
+        // RFC 9110, section 9.2.2.
+        methods = vec![Method::GET, Method::HEAD, Method::PUT, Method::DELETE, Method::OPTIONS];
+    }
+    let per_try = file.per_try.as_ref().and_then(|text| report.read(&key("per_try"), &text.0, duration));
+    if per_try.is_some_and(|limit| limit >= timeout) {
+        let wrong =
+            Wrong::new("is not shorter than the route's timeout, which bounds all tries", "write a shorter one");
+        report.refuse(&key("per_try"), &wrong);
+    }
+    let attempts = file.attempts.and_then(|n| u32::try_from(n).ok()).unwrap_or(2);
+    Retry { attempts, on: file.on.clone().unwrap_or(RetryOn::ALL.to_vec()), methods, per_try }
+}
+
 /// The apps that a route names, which must be apps of this gateway.
 fn apps(file: &file::Route, key: &str, around: &Around<'_>, report: &mut Report<'_>) -> Vec<AppId> {
     // As with upstreams: an app without a valid appid may be the one that is meant.

@@ -2,7 +2,7 @@
 
 use super::super::file;
 use super::super::report::Report;
-use super::super::section::Upstream;
+use super::super::section::{Health, Upstream};
 use super::super::structure::closest;
 use super::super::url::backend;
 use super::super::value::{Wrong, duration, name};
@@ -22,9 +22,28 @@ pub(super) fn upstreams(files: &[file::Upstream], report: &mut Report<'_>) -> Ve
         let servers = list(report, &key("servers"), file.servers.as_ref(), backend);
         let connect_timeout = time(report, &key("connect_timeout"), file.connect_timeout.as_ref(), "2s", duration);
         let balance = file.balance.unwrap_or_default();
-        upstreams.push(called.map(|name| Upstream { name, servers, balance, connect_timeout }));
+        let health = file.health.as_ref().and_then(|file| health(file, &key("health"), report));
+        upstreams.push(called.map(|name| Upstream { name, servers, balance, connect_timeout, health }));
     }
     upstreams
+}
+
+fn health(file: &file::Health, at: &str, report: &mut Report<'_>) -> Option<Health> {
+    let key = |name: &str| format!("{at}.{name}");
+    let times = |n: Option<i64>, default| n.and_then(|n| u32::try_from(n).ok()).unwrap_or(default);
+    let interval = time(report, &key("interval"), file.interval.as_ref(), "5s", duration);
+    let timeout = time(report, &key("timeout"), file.timeout.as_ref(), "2s", duration);
+    let path = report.read(&key("path"), file.path.as_deref()?, target)?;
+    Some(Health { path, interval, timeout, healthy: times(file.healthy, 2), unhealthy: times(file.unhealthy, 3) })
+}
+
+/// A path with or without query, as it is sent.
+fn target(text: &str) -> Result<String, Wrong> {
+    let plain = text.starts_with('/') && text.bytes().all(|b| b.is_ascii_graphic() && b != b'#');
+    if !plain || text.parse::<http::uri::PathAndQuery>().is_err() {
+        return Err(Wrong::new("is not a path", "write it as it is to be sent, such as \"/healthz\""));
+    }
+    Ok(text.to_owned())
 }
 
 /// The upstream of this name, for `key` that refers to it: its index.

@@ -103,7 +103,7 @@ impl Gateway {
 
     fn balancing(balance: section::Balance, servers: Vec<section::Backend>) -> Self {
         let connect_timeout = Duration::from_secs(5);
-        let section = section::Upstream { name: "shop".to_owned(), servers, balance, connect_timeout };
+        let section = section::Upstream { name: "shop".to_owned(), servers, balance, connect_timeout, health: None };
         let backends = Backends::new();
         let upstream = Upstream::new(&section, &backends);
         let five = Duration::from_secs(5);
@@ -113,7 +113,14 @@ impl Gateway {
 
     fn forward(&self, request: Request<Body>) -> impl Future<Output = Result<Response<Body>, Error>> + Send + use<> {
         let upstream = Arc::clone(&self.upstream);
-        self.forwarder.forward(Outbound { request, upstream, limits: self.limits, affinity: 0 })
+        self.forwarder.forward(Outbound {
+            request,
+            upstream,
+            limits: self.limits,
+            affinity: 0,
+            retry: None,
+            witness: None,
+        })
     }
 
     fn connects(&self) -> u64 {

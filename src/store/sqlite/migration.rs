@@ -147,6 +147,18 @@ mod tests {
     }
 
     #[test]
+    fn a_session_of_an_older_file_counts_on_access_tokens_that_live_as_long_as_it_does() {
+        let mut db = Connection::open_in_memory().unwrap();
+        run(&mut db, &STEPS[..2]).unwrap();
+        let insert =
+            "INSERT INTO sessions (session_id, member_id, appid, created_at, expires_at) VALUES ('s', 'm', 'a', 1, 9)";
+        db.execute_batch(insert).unwrap();
+        migrate(&mut db).unwrap();
+        let until: i64 = db.query_row("SELECT access_until FROM sessions", [], |row| row.get(0)).unwrap();
+        assert_eq!(until, 9);
+    }
+
+    #[test]
     fn a_new_file_gets_the_newest_version_and_a_birth_mark_of_its_own() {
         let mark = || {
             let mut db = Connection::open_in_memory().unwrap();

@@ -6,12 +6,14 @@
 
 pub(crate) mod gateway;
 pub(crate) mod http1;
+pub(crate) mod operate;
 pub(crate) mod people;
 pub(crate) mod place;
 pub(crate) mod process;
 pub(crate) mod raw;
 pub(crate) mod served;
 pub(crate) mod source;
+pub(crate) mod switch;
 pub(crate) mod upstream;
 
 use std::time::Duration;

@@ -1,0 +1,125 @@
+//! The checked rules of routes and upstreams: limits, health checks, retries, CORS.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use http::{HeaderName, Method};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::value::Rate;
+
+/// How often.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limit {
+    /// For each of what.
+    pub by: LimitBy,
+    /// In the long run.
+    pub rate: Rate,
+    /// At once, after a rest.
+    pub burst: NonZeroU32,
+}
+
+/// What a limit counts for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum LimitBy {
+    /// Each openid; without a caller as `ip`.
+    Openid,
+    /// Each member; without a caller as `ip`.
+    Member,
+    /// Each client address; of version 6 each /64.
+    Ip,
+    /// All requests together.
+    Route,
+    /// Each app of the callers; without a caller as `ip`.
+    App,
+}
+
+impl LimitBy {
+    /// The name in `gateway.toml`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Openid => "openid",
+            Self::Member => "member",
+            Self::Ip => "ip",
+            Self::Route => "route",
+            Self::App => "app",
+        }
+    }
+
+    /// Whether it asks who the caller is.
+    pub const fn needs_caller(self) -> bool {
+        matches!(self, Self::Openid | Self::Member | Self::App)
+    }
+}
+
+/// `health` of an `[[upstream]]`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Health {
+    /// What is asked with GET; may have a query.
+    pub path: String,
+    /// How often.
+    pub interval: Duration,
+    /// How long an answer may take.
+    pub timeout: Duration,
+    /// Good answers in a row that make a server that is down up.
+    pub healthy: u32,
+    /// Bad ones that make one that is up down.
+    pub unhealthy: u32,
+}
+
+/// `retry` of a `[[route]]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Retry {
+    /// How often it is tried in all; at least 2.
+    pub attempts: u32,
+    /// What another try may help against.
+    pub on: Vec<RetryOn>,
+    /// Methods that may be repeated.
+    pub methods: Vec<Method>,
+    /// How long one try may take until its response head; the route's `timeout` bounds them all.
+    pub per_try: Option<Duration>,
+}
+
+/// What another try may help against.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+pub enum RetryOn {
+    /// No connection: nothing was sent, so this holds in any case.
+    #[serde(rename = "connect")]
+    Connect,
+    /// The connection ended without an answer.
+    #[serde(rename = "reset")]
+    Reset,
+    /// 502 Bad Gateway.
+    #[serde(rename = "502")]
+    BadGateway,
+    /// 503 Service Unavailable.
+    #[serde(rename = "503")]
+    Unavailable,
+    /// 504 Gateway Timeout, or no response head within `per_try`.
+    #[serde(rename = "504")]
+    Timeout,
+}
+
+impl RetryOn {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Connect, Self::Reset, Self::BadGateway, Self::Unavailable, Self::Timeout];
+}
+
+/// `cors` of a `[[route]]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cors {
+    /// Exactly as browsers send them; not empty.
+    pub origins: Vec<String>,
+    /// Methods that a preflight is told; empty means those of the route.
+    pub methods: Vec<Method>,
+    /// Request headers that a page may set.
+    pub headers: Vec<HeaderName>,
+    /// Response headers that it may read beside the common ones.
+    pub expose: Vec<HeaderName>,
+    /// Whether it may send cookies.
+    pub credentials: bool,
+    /// How long a browser may remember the answer to a preflight.
+    pub max_age: Duration,
+}

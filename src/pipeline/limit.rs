@@ -1,0 +1,197 @@
+//! Too often → 429.
+//!
+//! The layer stands in the stack twice. Before authentication it counts by address and by route, so that a flood is
+//! refused before it costs a signature; after it, by caller. The counting itself is [`crate::limiter`]; here stands what a
+//! key is. `POST /auth/login` by address is counted here too; by app it is counted where the app is known, in the endpoint.
+
+use std::convert::Infallible;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http::Method;
+use tower::{Layer, Service};
+
+use crate::clock::Clock;
+use crate::config::{self, LimitBy};
+use crate::limiter::{CALLERS, FEW, Limit, Tables};
+use crate::problem::Problem;
+use crate::token::Claims;
+
+use super::route::{Matched, Route};
+use super::{Decided, Exchange, Request, Response, refuse};
+
+/// Every limit of one configuration.
+#[derive(Debug)]
+pub struct Limits {
+    /// In the order of the routes.
+    pub routes: Vec<Option<Arc<Limit>>>,
+    /// Of `POST /auth/login`.
+    pub login: Option<Arc<Limit>>,
+    /// Of the endpoints that decrypt, by member; counted there.
+    pub decrypt: Arc<Limit>,
+}
+
+impl Limits {
+    /// Of this configuration. A rule that was there before goes on with its table.
+    pub fn new(config: &config::Config, tables: &Tables) -> Self {
+        let routes = config.routes.iter().map(|route| Some(limit(route.label(), route.limit?, tables))).collect();
+        let login = config.login.limit.map(|section| limit("login".to_owned(), section, tables));
+        let decrypt = limit("login.decrypt".to_owned(), config.login.decrypt_limit, tables);
+        Self { routes, login, decrypt }
+    }
+}
+
+fn limit(rule: String, section: config::Limit, tables: &Tables) -> Arc<Limit> {
+    let by = section.by.name();
+    let table = tables.get((rule, by), if section.by == LimitBy::Route { FEW } else { CALLERS });
+    Arc::new(Limit::new(by, (section.rate.count, section.rate.per), section.burst, table))
+}
+
+/// Whom a request is counted for.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub enum Key<'a> {
+    /// This address or, of version 6, its /64: one subscriber has as many addresses in it as he likes.
+    Address(IpAddr),
+    /// A person in one app.
+    Person(&'a str, &'a str),
+    /// A member.
+    Member(&'a str),
+    /// An app.
+    App(&'a str),
+    /// Everybody.
+    Everybody,
+}
+
+impl<'a> Key<'a> {
+    /// The key of a request. Where nobody is logged in, callers are told apart by address.
+    pub fn of(by: LimitBy, caller: Option<&'a Claims>, address: IpAddr) -> Self {
+        match (by, caller) {
+            (LimitBy::Openid, Some(caller)) => Self::Person(caller.appid.as_str(), caller.openid.as_str()),
+            (LimitBy::Member, Some(caller)) => Self::Member(caller.member_id.as_str()),
+            (LimitBy::App, Some(caller)) => Self::App(caller.appid.as_str()),
+            (LimitBy::Openid | LimitBy::Member | LimitBy::App, None) | (LimitBy::Ip, _) => Self::address(address),
+            (LimitBy::Route, _) => Self::Everybody,
+        }
+    }
+
+    fn address(address: IpAddr) -> Self {
+        const SUBSCRIBER: u128 = !0 << 64;
+        Self::Address(match address.to_canonical() {
+            IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & SUBSCRIBER)),
+            v4 @ IpAddr::V4(_) => v4,
+        })
+    }
+}
+
+/// On which side of authentication a layer stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Before,
+    After,
+}
+
+/// Makes [`LimitRate`].
+#[derive(Debug, Clone)]
+pub struct LimitLayer {
+    side: Side,
+    /// The limit of logins by address, and where they are.
+    login: Option<(Arc<Limit>, Arc<str>)>,
+    clock: Clock,
+}
+
+impl LimitLayer {
+    /// The layer before authentication. `base` is where the endpoints stand.
+    pub fn before(config: &config::Config, limits: &Limits, clock: Clock) -> Self {
+        let by_address = config.login.limit.is_some_and(|limit| limit.by == LimitBy::Ip);
+        let path: Arc<str> = format!("{}/login", config.server.base).into();
+        Self { side: Side::Before, login: limits.login.clone().filter(|_| by_address).map(|l| (l, path)), clock }
+    }
+
+    /// The layer after it.
+    pub fn after(clock: Clock) -> Self {
+        Self { side: Side::After, login: None, clock }
+    }
+}
+
+impl<S> Layer<S> for LimitLayer {
+    type Service = LimitRate<S>;
+
+    fn layer(&self, inner: S) -> LimitRate<S> {
+        LimitRate { inner, layer: self.clone() }
+    }
+}
+
+/// The service.
+#[derive(Debug, Clone)]
+pub struct LimitRate<S> {
+    inner: S,
+    layer: LimitLayer,
+}
+
+impl LimitLayer {
+    fn decide(&self, request: &Request) -> Result<(), Problem> {
+        let exchange = Exchange::of(request)?;
+        match exchange.matched()? {
+            Matched::Route(route) => self.route(route, exchange),
+            Matched::Endpoint => match &self.login {
+                Some((limit, path)) if request.method() == Method::POST && request.uri().path() == &**path => {
+                    Ok(limit.take(Key::address(exchange.client()), self.clock.steady())?)
+                }
+                _ => Ok(()),
+            },
+            Matched::Health | Matched::Static(_) => Ok(()),
+        }
+    }
+
+    fn route(&self, route: &Route, exchange: &Exchange) -> Result<(), Problem> {
+        let (Some(limit), Some(section)) = (&route.limit, &route.policy.limit) else { return Ok(()) };
+        if (self.side == Side::After) != section.by.needs_caller() {
+            return Ok(());
+        }
+        let caller = exchange.principal.get().map(|principal| &principal.claims);
+        Ok(limit.take(Key::of(section.by, caller, exchange.client()), self.clock.steady())?)
+    }
+}
+
+impl<S> Service<Request> for LimitRate<S>
+where
+    S: Service<Request, Response = Response, Error = Infallible>,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Decided<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        match self.layer.decide(&request) {
+            Ok(()) => Decided::Right(self.inner.call(request)),
+            Err(problem) => refuse(&request, problem),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn callers_without_a_token_are_told_apart_by_address_and_version_6_by_network() {
+        let key = |by, address: &str| Key::of(by, None, address.parse().unwrap());
+        for by in [LimitBy::Ip, LimitBy::Openid, LimitBy::Member, LimitBy::App] {
+            for (one, other, same) in [
+                ("1.2.3.4", "1.2.3.4", true),
+                ("1.2.3.4", "1.2.3.5", false),
+                ("1.2.3.4", "::ffff:1.2.3.4", true),
+                ("2001:db8::1", "2001:db8::ffff:ffff:ffff:ffff", true),
+                ("2001:db8::1", "2001:db8:0:1::1", false),
+            ] {
+                assert_eq!(key(by, one) == key(by, other), same, "{one} {other}");
+            }
+        }
+        assert_eq!(key(LimitBy::Route, "1.2.3.4"), key(LimitBy::Route, "::1"));
+    }
+}
