@@ -5,9 +5,22 @@
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 
+use crate::ids::Secret;
+
 /// More than one token, or two `Authorization` headers: which one is meant cannot be known (RFC 6750, section 2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ambiguous;
+
+/// What a client of the wafer2 SDK shows to log in, as it came. Request extension, on the path of that login.
+#[derive(Debug, Clone, Default)]
+pub struct Wafer2 {
+    /// Of `wx.login`.
+    pub code: Option<Secret<String>>,
+    /// Of `wx.getUserInfo`.
+    pub encrypted_data: Option<Secret<String>>,
+    /// The same.
+    pub iv: Option<Secret<String>>,
+}
 
 /// The token of a request, unchecked: `Authorization: Bearer <token>`, or with `accept_bare` also
 /// `Authorization: <token>`, as many existing mini programs send it. Other schemes count as no token. An empty token is a

@@ -1,8 +1,10 @@
-//! The operators' listener: live, ready, metrics, reload.
+//! The operators' listener: live, ready, metrics, reload, sessions.
 //!
 //! `/livez`, `/readyz` and `/metrics` are open; everything else needs the admin token, on loopback too, and turns away a
-//! browser that was led here by a strange name or page, by `Host` and `Origin` (DNS rebinding, CSRF).
+//! browser that was led here by a strange name or page, by `Host` and `Origin` (DNS rebinding, CSRF). Every change is
+//! written down in [`audit`] first, and runs to its end when whoever asked goes away.
 
+pub mod audit;
 mod token;
 
 use std::net::IpAddr;
@@ -10,7 +12,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{Request, State};
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::routing::{get, post};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HOST, ORIGIN};
@@ -22,6 +25,7 @@ use crate::credential;
 use crate::gateway::{Gateway, ReloadError};
 use crate::problem::{Code, Problem};
 
+pub use audit::AuditLog;
 pub use token::{AdminToken, FILE};
 
 type Answer = Response<axum::body::Body>;
@@ -29,18 +33,24 @@ type Answer = Response<axum::body::Body>;
 /// How long the stores may take to say that they are there.
 const READY_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Largest body that is read, bytes.
+const MAX_BODY: usize = 64 * 1024;
+
 #[derive(Debug)]
 struct Admin {
     gateway: Arc<Gateway>,
     token: AdminToken,
+    audit: AuditLog,
 }
 
 /// The listener's router.
-pub fn router(gateway: &Arc<Gateway>, token: AdminToken) -> Router {
-    let admin = Arc::new(Admin { gateway: Arc::clone(gateway), token });
+pub fn router(gateway: &Arc<Gateway>, token: AdminToken, audit: AuditLog) -> Router {
+    let admin = Arc::new(Admin { gateway: Arc::clone(gateway), token, audit });
     let api = Router::new()
         .route("/api/reload", post(reload))
+        .route("/api/sessions/reset-key", post(reset_key))
         .fallback(nothing_here)
+        .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(from_fn_with_state(Arc::clone(&admin), authenticate))
         .layer(axum::middleware::from_fn(same_site));
     Router::new()
@@ -98,21 +108,57 @@ async fn metrics(State(admin): State<Arc<Admin>>) -> Answer {
     text(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", admin.gateway.kept().metrics.page())
 }
 
+/// Runs a change as a task of its own: once begun and written down, it is not given up.
+async fn to_its_end(change: impl Future<Output = Answer> + Send + 'static) -> Answer {
+    tokio::spawn(change).await.unwrap_or_else(|panicked| refused(Problem::internal(panicked)))
+}
+
 /// Reads `gateway.toml` again: what changed, or the faults.
 async fn reload(State(admin): State<Arc<Admin>>) -> Answer {
-    match admin.gateway.reload().await {
-        Ok(reloaded) => {
-            let document = json!({ "generation": reloaded.generation, "changes": reloaded.changes });
-            json_answer(StatusCode::OK, &document)
+    to_its_end(async move {
+        let begun = match admin.audit.begin("reload", None).await {
+            Ok(begun) => begun,
+            Err(problem) => return refused(problem),
+        };
+        match admin.gateway.reload().await {
+            Ok(reloaded) => {
+                begun.end(&format!("done: generation {}", reloaded.generation)).await;
+                let document = json!({ "generation": reloaded.generation, "changes": reloaded.changes });
+                json_answer(StatusCode::OK, &document)
+            }
+            Err(error) => {
+                begun.end("refused: the new configuration has faults").await;
+                let faults = match &error {
+                    ReloadError::Faults(faults) => faults.to_string().lines().map(str::to_owned).collect(),
+                    ReloadError::Open(error) => vec![error.to_string()],
+                };
+                json_answer(StatusCode::UNPROCESSABLE_ENTITY, &json!({ "faults": faults }))
+            }
         }
-        Err(error) => {
-            let faults = match &error {
-                ReloadError::Faults(faults) => faults.to_string().lines().map(str::to_owned).collect(),
-                ReloadError::Open(error) => vec![error.to_string()],
-            };
-            json_answer(StatusCode::UNPROCESSABLE_ENTITY, &json!({ "faults": faults }))
+    })
+    .await
+}
+
+/// Has WeChat make a new session_key for somebody, and keeps it: `{appid?, openid}` or `{member}`.
+async fn reset_key(State(admin): State<Arc<Admin>>, body: Bytes) -> Answer {
+    to_its_end(async move {
+        match reset(&admin, &body).await {
+            Ok(document) => json_answer(StatusCode::OK, &document),
+            Err(problem) => refused(problem),
         }
-    }
+    })
+    .await
+}
+
+async fn reset(admin: &Admin, body: &[u8]) -> Result<Value, Problem> {
+    let snapshot = admin.gateway.current();
+    let person = snapshot.auth().person_or_member(body).await?;
+    let (appid, openid) = person.ids();
+    let name = admin.gateway.kept().pseudonyms.of(appid, openid);
+    let begun = admin.audit.begin("sessions.reset-key", Some(name.as_str())).await?;
+    let outcome = snapshot.auth().reset_session_key(&person).await;
+    begun.end(&outcome.as_ref().map_or_else(|p| format!("refused: {}", p.code().name()), |()| "done".to_owned())).await;
+    outcome.map(|()| json!({ "appid": appid, "openid": openid, "reset": true }))
 }
 
 async fn nothing_here() -> Answer {

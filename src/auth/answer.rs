@@ -8,6 +8,7 @@ use crate::body::Body;
 use crate::problem::{Code, Problem};
 use crate::store::{Member, Session};
 use crate::token::Grant;
+use crate::token::mint::Minted;
 use crate::token::refresh::RefreshToken;
 
 use super::Auth;
@@ -73,6 +74,24 @@ struct TokenAnswer<'a> {
     member: MemberView<'a>,
 }
 
+/// A fresh access token for this session and member.
+///
+/// # Errors
+/// When the session is over, or no token can be signed.
+pub fn access_token(auth: &Auth, session: &Session, member: &Member) -> Result<Minted, Problem> {
+    Ok(auth.minter.mint(&Grant {
+        member_id: session.member_id.clone(),
+        session_id: session.session_id.clone(),
+        appid: session.appid.clone(),
+        openid: session.openid.clone(),
+        unionid: member.unionid.clone(),
+        roles: member.roles.clone(),
+        // Not later than now, should the clock have been set back: a token from the future would not be believed.
+        auth_time: session.created_at.min(auth.clock.now()),
+        session_expires_at: session.expires_at,
+    })?)
+}
+
 /// A fresh access token beside this refresh token, for this session and member.
 ///
 /// # Errors
@@ -85,17 +104,7 @@ pub fn tokens(
     refresh_expires_at: crate::clock::Timestamp,
     is_new: bool,
 ) -> Result<Response<Body>, Problem> {
-    let minted = auth.minter.mint(&Grant {
-        member_id: session.member_id.clone(),
-        session_id: session.session_id.clone(),
-        appid: session.appid.clone(),
-        openid: session.openid.clone(),
-        unionid: member.unionid.clone(),
-        roles: member.roles.clone(),
-        // Not later than now, should the clock have been set back: a token from the future would not be believed.
-        auth_time: session.created_at.min(auth.clock.now()),
-        session_expires_at: session.expires_at,
-    })?;
+    let minted = access_token(auth, session, member)?;
     let refresh_text = refresh.expose();
     json(&TokenAnswer {
         access_token: minted.token.expose(),

@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderValue, Method, Response};
 use serde::de::DeserializeOwned;
 
 use crate::body::Body;
-use crate::credential;
+use crate::credential::{self, Wafer2};
 use crate::problem::{Code, Problem};
 use crate::token::{Claims, access};
 
@@ -30,6 +30,7 @@ pub struct Call {
     info: CallInfo,
     method: Method,
     headers: HeaderMap,
+    wafer2: Option<Wafer2>,
     body: Bytes,
 }
 
@@ -43,10 +44,11 @@ impl<S: Send + Sync> FromRequest<S> for Call {
             .get::<CallInfo>()
             .cloned()
             .unwrap_or(CallInfo { request_id: HeaderValue::from_static(""), client: IpAddr::from([0, 0, 0, 0]) });
+        let wafer2 = parts.extensions.get::<Wafer2>().cloned();
         let request = axum::extract::Request::from_parts(http::Request::new(()).into_parts().0, body);
         // In memory already, so this cannot fail for want of a client.
         let body = Bytes::from_request(request, state).await.unwrap_or_default();
-        Ok(Self { info, method: parts.method, headers: parts.headers, body })
+        Ok(Self { info, method: parts.method, headers: parts.headers, wafer2, body })
     }
 }
 
@@ -66,6 +68,11 @@ impl Call {
         &self.method
     }
 
+    /// What a client of the wafer2 SDK showed, on the path of its login.
+    pub fn wafer2(&self) -> Option<&Wafer2> {
+        self.wafer2.as_ref()
+    }
+
     /// The raw body.
     pub fn body(&self) -> &Bytes {
         &self.body
@@ -76,19 +83,7 @@ impl Call {
     /// # Errors
     /// `invalid_request`, when it is not JSON of this shape.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, Problem> {
-        // serde would take an array for the members in their order.
-        if !self.body.trim_ascii_start().starts_with(b"{") {
-            return Err(Problem::new(Code::InvalidRequest, "The body must be a JSON object."));
-        }
-        serde_json::from_slice(&self.body).map_err(|error| {
-            // Of serde's messages only the place is passed on: the rest could quote what the client sent.
-            let detail = format!(
-                "The body must be a JSON object with the members of this endpoint, as text; see line {}, column {}.",
-                error.line(),
-                error.column()
-            );
-            Problem::new(Code::InvalidRequest, detail)
-        })
+        read_json(&self.body)
     }
 
     /// As [`Call::json`], where an empty body means an empty object.
@@ -114,4 +109,24 @@ impl Call {
             made.unwrap_or_else(|problem| problem.into_response(self.info.request_id.to_str().unwrap_or_default()));
         response.map(axum::body::Body::new)
     }
+}
+
+/// The JSON object of a body; unknown members are ignored.
+///
+/// # Errors
+/// `invalid_request`, when it is not JSON of this shape.
+pub fn read_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+    // serde would take an array for the members in their order.
+    if !body.trim_ascii_start().starts_with(b"{") {
+        return Err(Problem::new(Code::InvalidRequest, "The body must be a JSON object."));
+    }
+    serde_json::from_slice(body).map_err(|error| {
+        // Of serde's messages only the place is passed on: the rest could quote what the client sent.
+        let detail = format!(
+            "The body must be a JSON object with the members of this endpoint, as text; see line {}, column {}.",
+            error.line(),
+            error.column()
+        );
+        Problem::new(Code::InvalidRequest, detail)
+    })
 }

@@ -44,8 +44,8 @@ pub type Logins = SingleFlight<[u8; 32], Result<LoggedIn, Problem>>;
 /// What a login led to.
 #[derive(Debug, Clone)]
 pub struct LoggedIn {
-    session: Session,
-    member: Member,
+    pub(super) session: Session,
+    pub(super) member: Member,
     is_new: bool,
     refresh_expires_at: Timestamp,
 }
@@ -68,6 +68,21 @@ async fn handle(auth: Arc<Auth>, call: &Call) -> Result<Response<Body>, Problem>
     let code = checked_code(request.code)?;
     let shown = UserData::of(call)?;
     let app = find_app(&auth.apps, request.appid.as_deref())?.clone();
+    let outcome = log_in(&auth, app, code, shown).await?;
+    let refresh = auth.refresh.first(&outcome.session.session_id);
+    answer::tokens(&auth, &outcome.session, &outcome.member, &refresh, outcome.refresh_expires_at, outcome.is_new)
+}
+
+/// The login of this code, or the outcome of the one that is under way or was made a moment ago.
+///
+/// # Errors
+/// Those of a login.
+pub(super) async fn log_in(
+    auth: &Arc<Auth>,
+    app: config::App,
+    code: Secret<String>,
+    shown: UserData,
+) -> Result<LoggedIn, Problem> {
     if app.kind != config::AppKind::MiniProgram {
         return Err(Problem::new(
             Code::InvalidRequest,
@@ -81,7 +96,7 @@ async fn handle(auth: Arc<Auth>, call: &Call) -> Result<Response<Body>, Problem>
     let logins = Arc::clone(&auth.logins);
     let (outcome, started) = logins
         .run(hash.0, || {
-            let auth = Arc::clone(&auth);
+            let auth = Arc::clone(auth);
             async move { once(&auth, &app, &code, hash, &shown).await }
         })
         .await;
@@ -92,8 +107,7 @@ async fn handle(auth: Arc<Auth>, call: &Call) -> Result<Response<Body>, Problem>
     if !started {
         auth.metrics.login_repeats.inc();
     }
-    let refresh = auth.refresh.first(&outcome.session.session_id);
-    answer::tokens(&auth, &outcome.session, &outcome.member, &refresh, outcome.refresh_expires_at, outcome.is_new)
+    Ok(outcome)
 }
 
 pub(super) fn checked_code(code: String) -> Result<Secret<String>, Problem> {
@@ -104,7 +118,7 @@ pub(super) fn checked_code(code: String) -> Result<Secret<String>, Problem> {
 }
 
 /// The app that is meant: the one that is named, or the only one there is.
-fn find_app<'a>(apps: &'a [config::App], appid: Option<&str>) -> Result<&'a config::App, Problem> {
+pub(super) fn find_app<'a>(apps: &'a [config::App], appid: Option<&str>) -> Result<&'a config::App, Problem> {
     match (appid, apps) {
         (None, [only]) => Ok(only),
         (None, _) => Err(Problem::new(Code::InvalidRequest, "This gateway serves several apps: send `appid` too.")),

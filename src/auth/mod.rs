@@ -12,6 +12,7 @@ pub mod keys;
 pub mod login;
 pub mod logout;
 pub mod member;
+pub mod on_behalf;
 pub mod open_data;
 pub mod phone;
 pub mod profile;
@@ -21,6 +22,7 @@ mod seen;
 pub mod session_keys;
 pub mod single_flight;
 mod user_data;
+pub mod wafer2;
 
 use std::sync::Arc;
 
@@ -89,8 +91,8 @@ pub struct Auth {
     pub decryptions: Arc<Limit>,
 }
 
-/// The endpoints under `base`, and the well-known ones.
-pub fn router(auth: Arc<Auth>, base: &str) -> Router {
+/// The endpoints under `base`, the well-known ones, and the login of clients of the wafer2 SDK where it is to stand.
+pub fn router(auth: Arc<Auth>, base: &str, wafer2: Option<&str>) -> Router {
     let endpoints = Router::new()
         .route("/login", post(login::login))
         .route("/refresh", post(refresh::refresh))
@@ -103,6 +105,10 @@ pub fn router(auth: Arc<Auth>, base: &str) -> Router {
         .route("/check", post(check::check))
         .route("/me", get(member::me).put(member::update).delete(member::erase));
     let endpoints = if base.is_empty() { endpoints } else { Router::new().nest(base, endpoints) };
+    let endpoints = match wafer2 {
+        Some(path) => endpoints.route(path, get(wafer2::login).post(wafer2::login)),
+        None => endpoints,
+    };
     endpoints
         .route("/.well-known/jwks.json", get(keys::jwks))
         .route("/.well-known/oauth-authorization-server", get(keys::metadata))

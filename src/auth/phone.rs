@@ -61,7 +61,7 @@ async fn by_code(auth: &Auth, asker: &Asker<'_>, code: &str) -> Result<PhoneNumb
 
 async fn by_data(auth: &Auth, asker: &Asker<'_>, shown: &UserData) -> Result<PhoneNumber, Problem> {
     let session = &asker.session;
-    let keys = session_keys::needed(auth, session).await?;
+    let keys = session_keys::needed(auth, &session.appid, &session.openid).await?;
     let owner = Owner { appid: &session.appid, openid: &session.openid };
     let verified = shown.verify(&keys, &owner, auth.clock.now())?;
     // Data of another kind is no phone number: the same answer, because what was inside is nobody's business.

@@ -83,7 +83,7 @@ async fn handle(auth: &Arc<Auth>, call: &Call) -> Result<Response<Body>, Problem
     }
     session_keys::renew(auth, &asker, call).await?;
     let session = &asker.session;
-    let keys = session_keys::needed(auth, session).await?;
+    let keys = session_keys::needed(auth, &session.appid, &session.openid).await?;
     let owner = Owner { appid: &session.appid, openid: &session.openid };
     let verified = shown.verify(&keys, &owner, auth.clock.now())?;
     let member = Profile::of(&verified).store(auth, &session.member_id).await?.ok_or_else(Problem::token_revoked)?;

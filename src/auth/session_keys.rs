@@ -43,12 +43,20 @@ pub(super) struct Asker<'a> {
 pub(super) async fn asker<'a>(auth: &'a Auth, call: &Call) -> Result<Asker<'a>, Problem> {
     let claims: Claims = call.caller(auth)?;
     let now = auth.clock.now();
-    auth.decryptions.take(claims.member_id.as_str(), auth.clock.steady())?;
+    take(auth, &claims.appid, &claims.openid)?;
     let session = auth.sessions.find(&claims.session_id, now).await?.ok_or_else(Problem::token_revoked)?;
     let app = auth.apps.iter().find(|app| app.appid == session.appid);
     let app =
         app.ok_or_else(|| Problem::new(Code::UnknownApp, "This gateway no longer serves the app of this login."))?;
     Ok(Asker { session, app })
+}
+
+/// Counts one call that decrypts, or asks WeChat, about this person: his own, or one of a service.
+///
+/// # Errors
+/// `rate_limited`.
+pub(super) fn take(auth: &Auth, appid: &AppId, openid: &OpenId) -> Result<(), Problem> {
+    Ok(auth.decryptions.take((appid, openid), auth.clock.steady())?)
 }
 
 /// Exchanges the request's `login_code`, if it has one, and keeps the key. No session is opened.
@@ -121,10 +129,12 @@ pub(super) async fn kept(auth: &Auth, appid: &AppId, openid: &OpenId) -> Result<
 ///
 /// # Errors
 /// `session_key_stale` when there is none.
-pub(super) async fn needed(auth: &Auth, session: &Session) -> Result<Vec<SessionKey>, Problem> {
-    let keys = kept(auth, &session.appid, &session.openid).await?;
-    if keys.is_empty() {
-        return Err(Problem::new(Code::SessionKeyStale, "Call wx.login and log in again, then ask the user again."));
-    }
-    Ok(keys)
+pub(super) async fn needed(auth: &Auth, appid: &AppId, openid: &OpenId) -> Result<Vec<SessionKey>, Problem> {
+    let keys = kept(auth, appid, openid).await?;
+    if keys.is_empty() { Err(stale()) } else { Ok(keys) }
+}
+
+/// There is no session_key, or WeChat holds another one.
+pub(super) fn stale() -> Problem {
+    Problem::new(Code::SessionKeyStale, "Call wx.login and log in again, then ask the user again.")
 }

@@ -13,7 +13,7 @@ use crate::problem::{Code, Problem};
 use crate::wechat::SessionKey;
 use crate::wechat::open_data::{Encrypted, OpenDataError, Owner, check_signature};
 
-use super::call::Call;
+use super::call::{Call, read_json};
 
 /// The members as they stand in a request.
 #[derive(Deserialize)]
@@ -51,7 +51,27 @@ impl UserData {
     /// # Errors
     /// `invalid_request` for half a pair, and for what cannot be decrypted by any key.
     pub(super) fn of(call: &Call) -> Result<Self, Problem> {
-        let Request { raw_data, signature, encrypted_data, iv } = call.json()?;
+        Self::read(call.body())
+    }
+
+    /// As [`UserData::of`], of the JSON in `body`.
+    ///
+    /// # Errors
+    /// As [`UserData::of`].
+    pub(super) fn read(body: &[u8]) -> Result<Self, Problem> {
+        Self::shaped(read_json(body)?)
+    }
+
+    /// As [`UserData::of`], of these two alone.
+    ///
+    /// # Errors
+    /// As [`UserData::of`].
+    pub(super) fn encrypted(encrypted_data: Option<String>, iv: Option<String>) -> Result<Self, Problem> {
+        Self::shaped(Request { raw_data: None, signature: None, encrypted_data, iv })
+    }
+
+    fn shaped(request: Request) -> Result<Self, Problem> {
+        let Request { raw_data, signature, encrypted_data, iv } = request;
         let signed = match (raw_data, signature) {
             (Some(raw_data), Some(signature)) => Some(Signed { raw_data, signature }),
             (None, None) => None,

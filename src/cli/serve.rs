@@ -1,13 +1,14 @@
 //! `wxgate serve`: the gateway, until SIGTERM or ctrl-c, and then a clean drain.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::admin::{self, AdminToken};
+use crate::admin::{self, AdminToken, AuditLog};
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, Database};
 use crate::gateway::Gateway;
 use crate::internal;
 use crate::server::Server;
@@ -31,9 +32,13 @@ impl Running {
     /// When something cannot be opened; nothing is left running then.
     pub async fn start(config: Config, clock: Clock, log: LogWriter) -> anyhow::Result<Self> {
         let keys = config.token.keys.clone();
-        let gateway = Gateway::open(config, clock, log).await?;
+        let Database::Sqlite(database) = config.store.members.clone();
+        let gateway = Gateway::open(config, clock.clone(), log).await?;
         let token = AdminToken::open(&keys).context("admin.token in the key directory")?;
-        let server = Server::start(&gateway, admin::router(&gateway, token), internal::router(&gateway)).await?;
+        let folder = database.parent().unwrap_or(Path::new("."));
+        let audit = AuditLog::open(folder, clock).with_context(|| format!("audit.log in {}", folder.display()))?;
+        let admin = admin::router(&gateway, token, audit);
+        let server = Server::start(&gateway, admin, internal::router(&gateway)).await?;
         let (public, admin) = (server.addresses(), server.admin_address());
         let internal = server.internal_address();
         tracing::info!(version = env!("CARGO_PKG_VERSION"), ?public, %admin, ?internal, "wxgate is ready");

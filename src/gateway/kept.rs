@@ -19,6 +19,7 @@ use crate::keyfile;
 use crate::limiter::Tables;
 use crate::metrics::{Metrics, label};
 use crate::pipeline::dispatch::Draining;
+use crate::pipeline::sockets::Sockets;
 use crate::proxy::Backends;
 use crate::store::sqlite::Sqlite;
 use crate::store::vault::Vault;
@@ -73,6 +74,8 @@ pub struct Kept {
     pub limits: Arc<Tables>,
     /// Servers of upstreams: addresses, load.
     pub backends: Backends,
+    /// Connections that have left HTTP.
+    pub sockets: Arc<Sockets>,
     /// Whether the gateway is going away.
     pub draining: Draining,
     /// Room for calls of endpoints.
@@ -113,6 +116,7 @@ impl Kept {
             access_tokens,
             refresh: RefreshSecret::open(keys)?,
             pseudonyms: Pseudonyms::new(&log_key(keys).map_err(Error::KeyFile)?),
+            sockets: Sockets::new(Arc::clone(&revocations), clock.clone()),
             clock,
             metrics,
             log,
@@ -179,8 +183,18 @@ fn register_wechat(metrics: &Metrics, circuits: &Arc<Circuits>, tokens: &Arc<Acc
         "1 while calls are not made, by app and call.",
         move || {
             let list = list.upgrade().map(|circuits| circuits.list()).unwrap_or_default();
-            let label = |appid: &AppId, call| format!("{{app=\"{}\",call=\"{call}\"}}", appid.as_str());
+            let label = |appid: &AppId, call: &str| format!("{{app=\"{}\",call=\"{call}\"}}", appid.as_str());
             list.iter().map(|(appid, call, open)| (label(appid, call), f64::from(u8::from(*open)))).collect()
+        },
+    );
+    let quotas = Arc::downgrade(circuits);
+    metrics.register(
+        "wxgate_wechat_quota_total",
+        "counter",
+        "Times that WeChat said that an app has called too much, by errcode.",
+        move || {
+            let list = quotas.upgrade().map(|circuits| circuits.quotas().list()).unwrap_or_default();
+            list.iter().map(|(app, code, n)| (format!("{{app=\"{app}\",errcode=\"{code}\"}}"), *n as f64)).collect()
         },
     );
     let of_tokens = |read: fn(&AccessTokens) -> u64| {

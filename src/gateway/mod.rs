@@ -11,6 +11,7 @@ mod figures;
 mod forward_auth;
 mod kept;
 mod reload;
+mod tls;
 mod to_proxy;
 mod token_shelf;
 
@@ -30,6 +31,7 @@ use crate::pipeline::access_log::AccessLog;
 use crate::pipeline::authenticate::{AuthenticateLayer, Authenticator};
 use crate::pipeline::client_addr::ClientAddrLayer;
 use crate::pipeline::dispatch::Dispatch;
+use crate::pipeline::hygiene::HygieneLayer;
 use crate::pipeline::limit::{LimitLayer, Limits};
 use crate::pipeline::principal::Principal;
 use crate::pipeline::route::{RouteLayer, Routes};
@@ -74,6 +76,9 @@ pub enum Error {
     /// What was revoked before the start cannot be read; without it, ended sessions would come back.
     #[error("store: live revocations cannot be read: {0}")]
     Revocations(#[source] crate::store::Error),
+    /// TLS of the public listener.
+    #[error("tls: {0}")]
+    Tls(#[from] rustls::Error),
     /// The client for WeChat.
     #[error("wechat: {0}")]
     WeChat(#[from] wechat::Error),
@@ -92,7 +97,9 @@ pub struct Snapshot {
     upstreams: Arc<[Arc<Upstream>]>,
     limits: Limits,
     wechat: wechat::Client,
+    auth: Arc<Auth>,
     router: Router,
+    tls: Option<Arc<rustls::ServerConfig>>,
 }
 
 impl Snapshot {
@@ -127,12 +134,15 @@ impl Snapshot {
             exchanges: Arc::clone(&kept.exchanges),
             decryptions: Arc::clone(&limits.decrypt),
         };
+        let auth = Arc::new(auth);
         Ok(Self {
-            router: auth::router(Arc::new(auth), &config.server.base),
+            router: auth::router(Arc::clone(&auth), &config.server.base, config.login.wafer2.as_deref()),
+            auth,
             upstreams,
             wechat,
             // A new cache with each snapshot: what was verified by another ring or policy is verified again.
             cache: Arc::default(),
+            tls: tls::config(&config.server.tls)?,
             limits,
             config,
             generation,
@@ -154,6 +164,11 @@ impl Snapshot {
     /// The client for WeChat.
     pub fn wechat(&self) -> &wechat::Client {
         &self.wechat
+    }
+
+    /// What the endpoints work with, for those who ask on somebody's behalf.
+    pub fn auth(&self) -> &Arc<Auth> {
+        &self.auth
     }
 
     /// The upstreams, in the order of the file.
@@ -191,6 +206,7 @@ impl Gateway {
         });
         gateway.register_metrics();
         gateway.kept.start_sweeping();
+        gateway.kept.sockets.start();
         Ok(gateway)
     }
 
@@ -204,9 +220,10 @@ impl Gateway {
         &self.kept
     }
 
-    /// From now on the health answers say that this instance is going away.
+    /// From now on the health answers say that this instance is going away, and open sockets are closed.
     pub fn start_draining(&self) {
         self.kept.draining.store(true, std::sync::atomic::Ordering::Release);
+        self.kept.sockets.drain();
     }
 
     /// Whether it is going away.
@@ -233,6 +250,7 @@ impl Gateway {
         let layers = Layers {
             trace: TraceLayer::new(Arc::clone(observer)),
             client_addr: ClientAddrLayer::new(&snapshot.config.server.trusted_proxies),
+            hygiene: HygieneLayer::new(snapshot.config.login.wafer2.as_deref()),
             // A table per worker: handing out a route costs no cache line that another core writes.
             route: RouteLayer::new(Arc::new(Routes::new(&snapshot.config, &snapshot.limits))),
             limit_before: LimitLayer::before(&snapshot.config, &snapshot.limits, self.kept.clock.clone()),
@@ -245,7 +263,12 @@ impl Gateway {
             self.kept.endpoint_room.clone(),
             Arc::clone(&self.kept.metrics),
         );
-        let proxy = ToProxy::new(forwarder.clone(), Arc::clone(&snapshot.upstreams));
+        let proxy = ToProxy::new(
+            forwarder.clone(),
+            Arc::clone(&snapshot.upstreams),
+            Arc::clone(&self.kept.sockets),
+            snapshot.config.server.max_sockets_per_member,
+        );
         stack(&layers, Dispatch::new(endpoints, proxy, Arc::clone(&self.kept.draining)))
     }
 
@@ -309,6 +332,11 @@ impl Worker {
         current
     }
 
+    /// TLS as it is in force; `None` for plain HTTP.
+    pub fn tls(&self) -> Option<Arc<rustls::ServerConfig>> {
+        self.gateway.snapshot.load().tls.clone()
+    }
+
     /// The limits of connections, as they are in force.
     pub fn connection_limits(&self) -> ConnectionLimits {
         let snapshot = self.gateway.snapshot.load();
@@ -324,6 +352,11 @@ impl Worker {
     /// Whether the gateway is going away.
     pub fn is_draining(&self) -> bool {
         self.gateway.is_draining()
+    }
+
+    /// Something panicked outside of the stack.
+    pub fn panicked(&self) {
+        self.observer.metrics.panics.inc();
     }
 
     /// The worker's counters.

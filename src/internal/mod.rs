@@ -1,11 +1,12 @@
 //! The services' listener: what upstream services, and proxies in front of them, ask the gateway.
 //!
 //! Everybody here is a service of the configuration ([`service`]) or gets 401. [`introspect`] is RFC 7662; [`verify`] is
-//! forward-auth for nginx, Traefik and Caddy, by the same decision as the pipeline; [`relay`] makes calls to WeChat with
-//! the app's access token. It runs on the control runtime, with a listener of its own: nothing here is reachable from the
+//! forward-auth for nginx, Traefik and Caddy, by the same decision as the pipeline; [`people`] decrypts what somebody's
+//! phone sent; [`relay`] makes calls to WeChat with the app's access token. It runs on the control runtime, with a listener of its own: nothing here is reachable from the
 //! public one.
 
 mod introspect;
+mod people;
 mod relay;
 mod service;
 mod verify;
@@ -39,6 +40,8 @@ pub fn router(gateway: &Arc<Gateway>) -> Router {
         .route("/introspect", post(introspect::introspect))
         .route("/verify", any(verify::required))
         .route("/verify/optional", any(verify::optional))
+        .route("/open-data", post(people::open_data).layer(DefaultBodyLimit::max(people::MAX_BODY)))
+        .route("/encrypt-keys", post(people::encrypt_keys))
         .route("/wechat/{appid}/{*path}", any(relay::by_appid))
         .fallback(nothing_here)
         .method_not_allowed_fallback(other_method)

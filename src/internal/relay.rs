@@ -9,7 +9,7 @@ use axum::Extension;
 use axum::extract::{Query, Request, State};
 use axum::middleware::Next;
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderName};
 use http::{HeaderMap, HeaderValue, Response, Uri};
 use http_body_util::BodyExt as _;
 
@@ -17,12 +17,15 @@ use crate::body::Body;
 use crate::config::{App, PathPattern, Segment};
 use crate::gateway::Gateway;
 use crate::problem::{Code, Problem};
-use crate::wechat::relay::{Call, Relayed};
+use crate::wechat::relay::{Call, Relayed, Upload};
 
 use super::{Answer, refused};
 
 /// The host that services written for CloudRun call.
 const OFFICIAL: &str = "api.weixin.qq.com";
+
+/// Names the app of a call to [`OFFICIAL`], where there are several. Not passed on.
+const APP: HeaderName = HeaderName::from_static("x-wxgate-app");
 
 /// Largest body that is kept to be sent again when WeChat refuses the token; a larger one is streamed, and sent once.
 const KEPT: u64 = 64 * 1024;
@@ -37,6 +40,18 @@ pub(super) struct Caller {
     pub(super) wechat: Vec<PathPattern>,
 }
 
+impl Caller {
+    /// The entry of its list that allows `path`.
+    ///
+    /// # Errors
+    /// `forbidden`, when there is none.
+    pub(super) fn may_call(&self, path: &str) -> Result<&PathPattern, Problem> {
+        let allowed = self.wechat.iter().find(|allowed| is_plain(path) && allows(allowed, path));
+        let detail = "This service may not call this path: see `wechat` of its [[internal.service]].";
+        allowed.ok_or_else(|| Problem::new(Code::Forbidden, detail))
+    }
+}
+
 /// Takes what is meant for WeChat's own host, whatever its path; everything else passes.
 pub(super) async fn official(
     State(gateway): State<Arc<Gateway>>,
@@ -47,12 +62,11 @@ pub(super) async fn official(
     match host(request.uri(), request.headers()) {
         Some(host) if is_official(&host) => {
             let snapshot = gateway.current();
-            let [app] = snapshot.config.apps.as_slice() else {
-                let detail = "This gateway serves several apps: call /wechat/APPID/… on this listener.";
-                return refused(Problem::new(Code::InvalidRequest, detail));
-            };
             let path = request.uri().path().to_owned();
-            finish(relay(&gateway, &caller, app, path, request).await)
+            match meant(&snapshot.config.apps, request.headers()) {
+                Ok(app) => finish(relay(&gateway, &caller, app, path, request).await),
+                Err(problem) => refused(problem),
+            }
         }
         // In absolute form there is no other host to speak to: this is no open proxy.
         Some(_) if request.uri().authority().is_some() => {
@@ -60,6 +74,28 @@ pub(super) async fn official(
         }
         _ => next.run(request).await,
     }
+}
+
+/// The app of a call that does not name it in its path: the one of [`APP`], or the only one there is.
+fn meant<'a>(apps: &'a [App], headers: &HeaderMap) -> Result<&'a App, Problem> {
+    let mut named = headers.get_all(APP).iter();
+    match (named.next(), named.next(), apps) {
+        (Some(_), Some(_), _) => Err(Problem::new(Code::InvalidRequest, "Send one X-Wxgate-App.")),
+        (Some(appid), None, apps) => {
+            let app = apps.iter().find(|app| app.appid.as_str().as_bytes() == appid.as_bytes());
+            app.ok_or_else(unknown)
+        }
+        (None, _, [only]) => Ok(only),
+        (None, _, _) => {
+            let detail =
+                "This gateway serves several apps: send X-Wxgate-App, or call /wechat/APPID/… on this listener.";
+            Err(Problem::new(Code::InvalidRequest, detail))
+        }
+    }
+}
+
+fn unknown() -> Problem {
+    Problem::new(Code::UnknownApp, "This gateway does not serve an app of this appid.")
 }
 
 fn host(uri: &Uri, headers: &HeaderMap) -> Option<String> {
@@ -84,7 +120,7 @@ pub(super) async fn by_appid(
     };
     match snapshot.config.apps.iter().find(|app| app.appid.as_str() == appid) {
         Some(app) => finish(relay(&gateway, &caller, app, path, request).await),
-        None => refused(Problem::new(Code::UnknownApp, "This gateway does not serve an app of this appid.")),
+        None => refused(unknown()),
     }
 }
 
@@ -110,10 +146,7 @@ async fn relay(
     request: Request,
 ) -> Result<Relayed, Problem> {
     let (parts, body) = request.into_parts();
-    if !is_plain(&path) || !caller.wechat.iter().any(|allowed| allows(allowed, &path)) {
-        let detail = "This service may not call this path: see `wechat` of its [[internal.service]].";
-        return Err(Problem::new(Code::Forbidden, detail));
-    }
+    let allowed = caller.may_call(&path)?.text.clone();
     let bad_query = || Problem::new(Code::InvalidRequest, "The query cannot be read.");
     let Query(query) = Query::<Vec<(String, String)>>::try_from_uri(&parts.uri).map_err(|_| bad_query())?;
     if query.iter().any(|(name, _)| name.eq_ignore_ascii_case("access_token") || name == "cloudbase_access_token") {
@@ -122,34 +155,34 @@ async fn relay(
     let length = parts.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     let mut headers = HeaderMap::new();
     headers.extend(parts.headers.get(CONTENT_TYPE).cloned().map(|value| (CONTENT_TYPE, value)));
-    let (kept, streamed): (Option<Bytes>, Body) = match length {
+    let (kept, upload): (Option<Bytes>, Upload) = match length {
         Some(length) if length > MAX_BODY as u64 => {
             return Err(Problem::new(Code::BodyTooLarge, "The relay takes 128 MiB at most."));
         }
-        Some(length) if length > KEPT => (None, Body::boxed(body)),
+        Some(length) if length > KEPT => (None, Upload::Streamed(Body::boxed(body))),
         // Short, or of a length that is not announced: WeChat wants to know it.
         _ => {
             let broken = |cause| Problem::new(Code::InvalidRequest, "The request body broke off.").caused_by(cause);
             let limited = http_body_util::Limited::new(body, MAX_BODY);
             let whole = limited.collect().await.map_err(broken)?.to_bytes();
-            (Some(whole.clone()), Body::from(whole))
+            (Some(whole.clone()), Upload::Whole(whole))
         }
     };
     let length = kept.as_ref().map(|kept| kept.len() as u64).or(length).filter(|length| *length > 0);
     headers.extend(length.map(|length| (CONTENT_LENGTH, HeaderValue::from(length))));
     let query = parts.uri.query().unwrap_or_default().to_owned();
-    let call = Call { method: parts.method, path, query, headers };
+    let call = Call { appid: app.appid.clone(), allowed, method: parts.method, path, query, headers };
 
     let (tokens, client) = (&gateway.kept().access_tokens, gateway.current().wechat().clone());
     let token = tokens.get(&client, app).await?;
-    let mut answer = client.relay(&call, streamed, &token).await?;
+    let mut answer = client.relay(&call, upload, &token).await?;
     // Whoever cannot be repeated still has the refused token dropped, for the next call.
     if answer.refused_token()
         && tokens.refused(app, &token)
         && let Some(kept) = kept
     {
         let another = tokens.get(&client, app).await?;
-        answer = client.relay(&call, Body::from(kept), &another).await?;
+        answer = client.relay(&call, Upload::Whole(kept), &another).await?;
     }
     if let Some(error) = &answer.error {
         tracing::info!(service = caller.name, app = app.appid.as_str(), path = call.path, %error, "relayed an errcode");

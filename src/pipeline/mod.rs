@@ -5,7 +5,7 @@
 //! | [`trace`] | connection | [`Exchange`] | `internal` (a panic below) |
 //! | [`refused`] | stand-in target | – | what the guard refused |
 //! | [`client_addr`] | forwarding headers of trusted proxies | `forwarded` | – |
-//! | [`hygiene`] | every header name | – (removes) | – |
+//! | [`hygiene`] | every header name; [`wafer2`] | – (removes) | – |
 //! | [`route`] | target, host, method | `matched`, canonical path | `ambiguous_path`, `route_not_found`, `method_not_allowed` |
 //! | [`cors`] | origin | – (`Access-Control-*` of the answer) | `origin_forbidden`, 204 to a preflight |
 //! | [`limit`] | address, route | – | `rate_limited` |
@@ -34,8 +34,10 @@ pub mod path;
 pub mod principal;
 pub mod refused;
 pub mod route;
+pub mod sockets;
 pub mod trace;
 pub mod via;
+pub mod wafer2;
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
@@ -76,6 +78,8 @@ pub struct Layers {
     pub trace: trace::TraceLayer,
     /// Trusted proxies.
     pub client_addr: client_addr::ClientAddrLayer,
+    /// Removal of headers, and what is read before it.
+    pub hygiene: hygiene::HygieneLayer,
     /// The route table.
     pub route: route::RouteLayer,
     /// Limits that ask nobody's name.
@@ -98,7 +102,7 @@ where
             // Reads forwarding headers before `hygiene` removes them.
             layers.client_addr.layer(
                 // Before anything looks at the request: no step below sees a header that a client may not send.
-                hygiene::HygieneLayer.layer(layers.route.layer(
+                layers.hygiene.layer(layers.route.layer(
                     // Around all that may refuse: a page must be able to read a refusal, too.
                     cors::CorsLayer.layer(
                         // Before authentication, so that a flood costs no signature.

@@ -54,6 +54,7 @@ pub struct Routes {
     matcher: Matcher<Matched>,
     base: String,
     health: Option<String>,
+    wafer2: Option<String>,
 }
 
 impl Routes {
@@ -78,7 +79,12 @@ impl Routes {
             let matched = Matched::Static(Arc::new(item.clone()));
             matcher.insert(&[], &pattern, &[Method::GET, Method::HEAD], &matched);
         }
-        Self { matcher, base: config.server.base.clone(), health: config.server.health_path.clone() }
+        Self {
+            matcher,
+            base: config.server.base.clone(),
+            health: config.server.health_path.clone(),
+            wafer2: config.login.wafer2.clone(),
+        }
     }
 
     /// Where a request of this host, canonical path and method goes.
@@ -114,7 +120,10 @@ impl Routes {
 
     fn is_endpoint(&self, path: &str) -> bool {
         let below = |base: &str| path.strip_prefix(base).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-        below(&self.base) || below("/.well-known") || path == "/openapi.json"
+        below(&self.base)
+            || below("/.well-known")
+            || path == "/openapi.json"
+            || self.wafer2.as_deref().is_some_and(|login| login == path)
     }
 }
 

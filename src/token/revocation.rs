@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 
 use foldhash::quality::RandomState;
 use papaya::{Compute, HashMap, Operation};
+use tokio::sync::watch;
 
 use super::Claims;
 use crate::clock::Timestamp;
@@ -51,6 +52,8 @@ pub struct Revocations {
     apps: HashMap<AppId, Epoch, RandomState>,
     /// Milliseconds: every login before is dead; [`NEVER`] as a rule. Not counted in `entries`.
     all: AtomicI64,
+    /// Told at each new entry.
+    changes: watch::Sender<()>,
 }
 
 impl Revocations {
@@ -93,6 +96,12 @@ impl Revocations {
     /// Ends every session that was opened before `at`, for as long as this set lives. Only ever moves forward.
     pub fn revoke_all(&self, at: Timestamp) {
         self.all.fetch_max(at.millis(), Ordering::AcqRel);
+        self.changes.send_replace(());
+    }
+
+    /// Tells when something was revoked: what lives longer than one request has to ask again.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
     }
 
     /// Drops the entries whose `until` is `now` or past.
@@ -124,6 +133,7 @@ impl Revocations {
         if !matches!(done, Compute::Inserted(..)) {
             self.entries.fetch_sub(1, Ordering::AcqRel);
         }
+        self.changes.send_replace(());
     }
 
     fn drop_from<K, V>(&self, map: &HashMap<K, V, RandomState>, over: impl Fn(&V) -> bool)

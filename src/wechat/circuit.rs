@@ -1,16 +1,19 @@
 //! Circuit breakers: a WeChat that fails again and again is left alone for a moment.
 //!
-//! There is one circuit for each app and call, because WeChat's faults come so: one call is down, one app is throttled. It
+//! There is one circuit for each app and call, because WeChat's faults come so: one call is down, one app is throttled; what
+//! services call through the relay has one for each app and entry of a service's list. It
 //! opens after [`LIMIT`] outages in a row: no connection, no answer in time, a broken exchange, a status other than 2xx,
 //! errcode -1. Every other errcode is an answer and closes it, whatever it says about a user, a code or our settings. An
 //! open circuit refuses for [`REST`]; then one call goes through as a probe, and its outcome decides.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::quota::Quotas;
 use super::{Error, Meaning};
 use crate::clock::{Clock, Timestamp};
 use crate::ids::AppId;
@@ -22,7 +25,7 @@ pub const LIMIT: u32 = 10;
 /// How long an open circuit refuses before it lets a probe through.
 pub const REST: Duration = Duration::from_secs(5);
 
-type Key = (AppId, &'static str);
+type Key = (AppId, Cow<'static, str>);
 
 /// All circuits of a gateway. Outlives reloads: an outage does not end because a file was saved.
 pub struct Circuits {
@@ -32,6 +35,7 @@ pub struct Circuits {
     circuits: Mutex<HashMap<Key, Circuit>>,
     opened: Counter,
     refused: Counter,
+    quotas: Quotas,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -51,7 +55,14 @@ enum Circuit {
 impl Circuits {
     /// None open. Counts calls and failures in `metrics`.
     pub fn new(clock: Clock, metrics: Arc<Metrics>) -> Self {
-        Self { clock, metrics, circuits: Mutex::default(), opened: Counter::default(), refused: Counter::default() }
+        Self {
+            clock,
+            metrics,
+            circuits: Mutex::default(),
+            opened: Counter::default(),
+            refused: Counter::default(),
+            quotas: Quotas::default(),
+        }
     }
 
     /// Makes `call`, which goes to `path` for `appid`, unless its circuit is open.
@@ -64,14 +75,49 @@ impl Circuits {
         path: &'static str,
         call: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, Error> {
+        self.watch(appid, path.into(), call, |_| None).await
+    }
+
+    /// As [`Circuits::run`], for a call whose result may itself hold the error that WeChat names.
+    ///
+    /// # Errors
+    /// As [`Circuits::run`].
+    pub async fn watch<T>(
+        &self,
+        appid: &AppId,
+        path: Cow<'static, str>,
+        call: impl Future<Output = Result<T, Error>>,
+        named: impl Fn(&T) -> Option<&Error>,
+    ) -> Result<T, Error> {
         let mut pass = self.enter(appid, path)?;
+        let outcome = self.count(appid, call, &named).await;
+        let error = outcome.as_ref().map_or_else(Some, named);
+        pass.settle(error.is_some_and(is_outage));
+        outcome
+    }
+
+    /// Makes `call` whatever the circuits say, and says nothing to them: for one that may fail through somebody else's fault.
+    ///
+    /// # Errors
+    /// Its own.
+    pub async fn count<T>(
+        &self,
+        appid: &AppId,
+        call: impl Future<Output = Result<T, Error>>,
+        named: impl Fn(&T) -> Option<&Error>,
+    ) -> Result<T, Error> {
         self.metrics.wechat_calls.inc();
         let outcome = call.await;
-        if outcome.is_err() {
+        if let Some(error) = outcome.as_ref().map_or_else(Some, named) {
             self.metrics.wechat_failures.inc();
+            self.quotas.note(appid, error);
         }
-        pass.settle(outcome.as_ref().err().is_some_and(is_outage));
         outcome
+    }
+
+    /// How often WeChat said that an app has called too much.
+    pub fn quotas(&self) -> &Quotas {
+        &self.quotas
     }
 
     /// How often a circuit has opened.
@@ -85,12 +131,15 @@ impl Circuits {
     }
 
     /// Each circuit: its app, its call, and whether it is open.
-    pub fn list(&self) -> Vec<(AppId, &'static str, bool)> {
+    pub fn list(&self) -> Vec<(AppId, Cow<'static, str>, bool)> {
         let circuits = self.lock();
-        circuits.iter().map(|((appid, path), c)| (appid.clone(), *path, !matches!(c, Circuit::Closed { .. }))).collect()
+        circuits
+            .iter()
+            .map(|((appid, path), c)| (appid.clone(), path.clone(), !matches!(c, Circuit::Closed { .. })))
+            .collect()
     }
 
-    fn enter(&self, appid: &AppId, path: &'static str) -> Result<Pass<'_>, Error> {
+    fn enter(&self, appid: &AppId, path: Cow<'static, str>) -> Result<Pass<'_>, Error> {
         let now = self.clock.now();
         let key = (appid.clone(), path);
         let mut circuits = self.lock();
@@ -125,13 +174,13 @@ impl Circuits {
             // Also when the answer is that of a call that had begun before: WeChat is there.
             Circuit::Closed { .. } if !outage => Circuit::Closed { outages: 0 },
             Circuit::Open { .. } | Circuit::Probing { .. } if !outage => {
-                tracing::info!(app = key.0.as_str(), call = key.1, "WeChat answers again");
+                tracing::info!(app = key.0.as_str(), call = &*key.1, "WeChat answers again");
                 Circuit::Closed { outages: 0 }
             }
             Circuit::Closed { outages } if outages + 1 < LIMIT => Circuit::Closed { outages: outages + 1 },
             Circuit::Closed { .. } => {
                 self.opened.inc();
-                tracing::warn!(app = key.0.as_str(), call = key.1, "WeChat fails again and again: left alone");
+                tracing::warn!(app = key.0.as_str(), call = &*key.1, "WeChat fails again and again: left alone");
                 Circuit::Open { since: now }
             }
             Circuit::Probing { .. } if probe => Circuit::Open { since: now },

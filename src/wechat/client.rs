@@ -139,6 +139,11 @@ impl Client {
         tokio::time::timeout(self.timeout, repeated).await.unwrap_or(Err(Error::Timeout))
     }
 
+    /// What is known of WeChat's health.
+    pub(super) fn circuits(&self) -> &Circuits {
+        &self.circuits
+    }
+
     /// The HTTP client, for calls whose bodies are not read here.
     pub(super) fn http(&self) -> &reqwest::Client {
         &self.http

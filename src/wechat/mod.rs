@@ -1,8 +1,8 @@
 //! Calls to WeChat's server API, and a server that behaves like it.
 //!
 //! [`client`] speaks HTTP to the configured base and [`answer`] reads what came back; [`errcode`] is WeChat's table of
-//! errors and what each asks of us; [`circuit`] leaves a failing WeChat alone. [`code2session`] is the login call and needs
-//! no access token; [`phone_number`] and [`session_check`] need the one that [`access_token`] holds. [`session_key`],
+//! errors and what each asks of us; [`circuit`] leaves a failing WeChat alone, and [`quota`] counts what it finds too much. [`code2session`] is the login call and needs
+//! no access token; [`phone_number`], [`session_check`] and [`encrypt_key`] need the one that [`access_token`] holds. [`session_key`],
 //! [`open_data`] and [`push`] are the crypto, pure; [`message`] reads what WeChat pushes. [`relay`] makes
 //! the calls of services.
 //! [`simulator`] is a real HTTP server with WeChat's paths and quirks, the same for tests, `wxgate demo` and
@@ -13,11 +13,13 @@ pub mod answer;
 pub mod circuit;
 pub mod client;
 pub mod code2session;
+pub mod encrypt_key;
 pub mod errcode;
 pub mod message;
 pub mod open_data;
 pub mod phone_number;
 pub mod push;
+pub mod quota;
 pub mod relay;
 pub mod session_check;
 pub mod session_key;
@@ -27,6 +29,7 @@ pub use access_token::AccessTokens;
 pub use circuit::Circuits;
 pub use client::Client;
 pub use code2session::Code2Session;
+pub use encrypt_key::EncryptKey;
 pub use errcode::{Errcode, Meaning};
 pub use phone_number::PhoneNumber;
 pub use session_key::SessionKey;

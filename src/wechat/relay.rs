@@ -14,6 +14,7 @@ use super::access_token::AccessToken;
 use super::client::classify;
 use super::{Client, Error, Meaning, answer};
 use crate::body::Body;
+use crate::ids::AppId;
 
 /// Deadline of one call, uploads and downloads of media included.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -21,9 +22,22 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 /// An answer that says that the token was refused is shorter than this, bytes.
 const SHORT: usize = 8 * 1024;
 
+/// A body on its way to WeChat.
+#[derive(Debug)]
+pub enum Upload {
+    /// Here as a whole.
+    Whole(Bytes),
+    /// Still arriving.
+    Streamed(Body),
+}
+
 /// What is called.
 #[derive(Debug, Clone)]
 pub struct Call {
+    /// The app.
+    pub appid: AppId,
+    /// The entry of the service's list that allows it.
+    pub allowed: String,
     /// The method.
     pub method: Method,
     /// The path at WeChat; letters, digits, `_`, `-`, `.` and `/` only.
@@ -43,11 +57,15 @@ pub struct Relayed {
     pub headers: HeaderMap,
     /// Its body.
     pub body: Body,
-    /// The error that it names, when it is a short one.
+    /// The error that it names, or that its status is, when it is a short one.
     pub error: Option<Error>,
 }
 
 impl Relayed {
+    fn named(&self) -> Option<&Error> {
+        self.error.as_ref()
+    }
+
     /// Whether the access token was refused.
     pub fn refused_token(&self) -> bool {
         self.error.as_ref().is_some_and(|error| error.meaning() == Some(Meaning::AccessToken))
@@ -55,11 +73,27 @@ impl Relayed {
 }
 
 impl Client {
-    /// Makes `call` once.
+    /// Makes `call` once, unless the circuit of its app and list entry is open. An upload that is streamed has no circuit: it
+    /// may break off through the fault of whoever sends it.
     ///
     /// # Errors
-    /// [`Error::Connect`], [`Error::Timeout`], [`Error::Transport`]; an errcode is an answer like any other here.
-    pub async fn relay(&self, call: &Call, body: Body, token: &AccessToken) -> Result<Relayed, Error> {
+    /// [`Error::Connect`], [`Error::Timeout`], [`Error::Transport`], [`Error::CircuitOpen`]; an errcode is an answer like any
+    /// other here.
+    pub async fn relay(&self, call: &Call, body: Upload, token: &AccessToken) -> Result<Relayed, Error> {
+        match body {
+            Upload::Whole(body) => {
+                let making = self.make(call, Body::from(body), token);
+                self.circuits()
+                    .watch(&call.appid, format!("relay {}", call.allowed).into(), making, Relayed::named)
+                    .await
+            }
+            Upload::Streamed(body) => {
+                self.circuits().count(&call.appid, self.make(call, body, token), Relayed::named).await
+            }
+        }
+    }
+
+    async fn make(&self, call: &Call, body: Body, token: &AccessToken) -> Result<Relayed, Error> {
         let url = match call.query.as_str() {
             "" => self.url(&call.path),
             query => self.url(&format!("{}?{query}", call.path)),
@@ -91,13 +125,18 @@ impl Client {
             }
         }
         let start: Bytes = start.freeze();
+        // Passed on as it is, but no answer of a WeChat that is well.
+        let unwell = status.is_server_error().then_some(Error::Transport("a status of 5xx"));
         if whole {
-            let error = answer::parse(&start).err().filter(|error| matches!(error, Error::Errcode(_)));
+            let error = match answer::parse(&start) {
+                Err(error @ Error::Errcode(_)) => Some(error),
+                _ => unwell,
+            };
             return Ok(Relayed { status, headers, body: Body::from(start), error });
         }
         // Errors of the body hold the URL, and with it the token.
         let rest = rest.map(|chunk| chunk.map_err(classify));
         let chunks = stream::once(async { Ok(start) }).chain(rest).map(|chunk| chunk.map(http_body::Frame::data));
-        Ok(Relayed { status, headers, body: Body::boxed(StreamBody::new(chunks)), error: None })
+        Ok(Relayed { status, headers, body: Body::boxed(StreamBody::new(chunks)), error: unwell })
     }
 }

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use wxgate::ids::AppId;
 use wxgate::wechat::simulator::Fault;
 
-use crate::support::gateway::{APPID, Answer, Gateway, ROUTES};
+use crate::support::gateway::{APPID, Answer, Gateway, OTHER_APP, OTHER_APPID, ROUTES};
 
 const TOKEN: &str = "planted-service-token-78";
 const PHONE: &str = "/wxa/business/getuserphonenumber";
@@ -121,4 +121,65 @@ async fn a_wechat_that_is_away_is_a_problem_without_a_url() {
     let answer = post(&gateway, &format!("/wechat/{APPID}{PHONE}"), &json!({ "code": "x" })).await;
     assert_eq!((answer.status, answer.code().as_str()), (502, "wechat_failed"));
     assert!(!answer.body.contains("access_token=") && !gateway.log.text().contains("access_token="));
+}
+
+#[tokio::test]
+async fn with_several_apps_a_call_to_wechats_host_says_which() {
+    let service = format!("[[internal.service]]\nname = \"orders\"\ntoken = \"{TOKEN}\"\nwechat = [\"/wxa/*\"]\n");
+    let gateway = Gateway::with(&format!("{service}{OTHER_APP}{ROUTES}")).await;
+    let ask = async |apps: &[&str]| {
+        let code = gateway.wechat.phone("alice", &AppId::parse(OTHER_APPID).unwrap()).code;
+        let mut request = gateway.client().post(gateway.internal_url(PHONE)).header("host", "api.weixin.qq.com");
+        for app in apps {
+            request = request.header("X-Wxgate-App", *app);
+        }
+        Answer::of(request.bearer_auth(TOKEN).json(&json!({ "code": code })).send().await.unwrap()).await
+    };
+    let answer = ask(&[OTHER_APPID]).await;
+    assert_eq!(answer.json()["phone_info"]["watermark"]["appid"], OTHER_APPID, "{}", answer.body);
+    for (apps, code) in [
+        (&[][..], "invalid_request"),
+        (&[OTHER_APPID, OTHER_APPID], "invalid_request"),
+        (&["wxelsewhere"], "unknown_app"),
+        (&[""], "unknown_app"),
+    ] {
+        assert_eq!(ask(apps).await.code(), code, "{apps:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_wechat_finds_too_much_is_counted_by_app_and_errcode() {
+    let gateway = with_a_service().await;
+    let path = format!("/wechat/{APPID}{PHONE}");
+    for (errcode, times) in [(45009, 1), (45011, 2), (40029, 1)] {
+        for _ in 0..times {
+            gateway.wechat.fault(PHONE, 1, Fault::Errcode(errcode));
+            assert_eq!(post(&gateway, &path, &json!({ "code": "x" })).await.json()["errcode"], errcode);
+        }
+    }
+    gateway.until_metric(&format!("wxgate_wechat_quota_total{{app=\"{APPID}\",errcode=\"45009\"}}"), 1).await;
+    gateway.until_metric(&format!("wxgate_wechat_quota_total{{app=\"{APPID}\",errcode=\"45011\"}}"), 2).await;
+    let page = gateway.client().get(gateway.admin_url("/metrics")).send().await.unwrap().text().await.unwrap();
+    assert!(!page.contains("errcode=\"40029\""), "{page}");
+}
+
+#[tokio::test]
+async fn a_failing_wechat_is_left_alone_for_this_entry_of_the_list_only() {
+    let gateway = with_a_service().await;
+    let path = format!("/wechat/{APPID}{PHONE}");
+    gateway.wechat.fault(PHONE, 10, Fault::Status(500));
+    for _ in 0..10 {
+        assert_eq!(post(&gateway, &path, &json!({ "code": "x" })).await.status, 500, "passed on as it is");
+    }
+    let refused = post(&gateway, &path, &json!({ "code": "x" })).await;
+    assert_eq!((refused.status, refused.code().as_str()), (503, "wechat_unavailable"));
+    assert_eq!(refused.headers["retry-after"], "5");
+    assert_eq!(gateway.wechat.calls().count(PHONE), 10);
+    // Another entry, and what members ask, have circuits of their own.
+    assert_eq!(post(&gateway, &format!("/wechat/{APPID}/cgi-bin/one"), &json!({})).await.status, 404);
+    let alice = gateway.login("alice").await;
+    assert_eq!(gateway.post_as(&alice, "/auth/check", &json!({})).await.status, 200);
+    gateway.clock.advance(std::time::Duration::from_secs(5));
+    let answer = post(&gateway, &path, &json!({ "code": phone_code(&gateway) })).await;
+    assert_eq!(answer.json()["errcode"], 0, "{}", answer.body);
 }

@@ -13,6 +13,7 @@ mod route;
 mod server;
 mod shared;
 mod statics;
+mod tls;
 mod token;
 mod upstream;
 
@@ -28,20 +29,20 @@ pub(super) fn file(file: File, path: &Path, report: &mut Report<'_>) -> Config {
     let folder = source.parent().unwrap_or(Path::new("/")).to_owned();
 
     let public = file.server.unwrap_or_default();
-    let server = server::server(&public, report);
+    let server = server::server(&public, &folder, report);
     let admin = server::admin(&file.admin.unwrap_or_default(), report);
     let internal = file.internal.map(|table| internal::internal(table, &folder, report));
     server::distinct(&public, &admin, internal.as_ref(), report);
 
     let token = token::token(file.token.unwrap_or_default(), &folder, report);
     let store = token::store(&file.store.unwrap_or_default(), &folder, report);
-    let login = login::login(&file.login.unwrap_or_default(), report);
     let wechat = app::wechat(&file.wechat.unwrap_or_default(), report);
     let upstreams = upstream::upstreams(&file.upstream.unwrap_or_default(), report);
     let (apps, appids) = app::apps(file.app.unwrap_or_default(), &upstreams, &folder, report);
     let around = route::Around { server: &server, upstreams: &upstreams, appids: &appids };
     let routes = route::routes(&file.route.unwrap_or_default(), &around, report);
     let statics = statics::statics(&file.statics.unwrap_or_default(), &server, &routes, report);
+    let login = login::login(&file.login.unwrap_or_default(), &server, &routes, &statics, report);
 
     Config {
         source,

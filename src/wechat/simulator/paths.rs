@@ -21,6 +21,7 @@ const TOKEN: &str = "/cgi-bin/token";
 const STABLE_TOKEN: &str = "/cgi-bin/stable_token";
 const CHECK_SESSION: &str = "/wxa/checksession";
 const RESET_SESSION: &str = "/wxa/resetusersessionkey";
+const ENCRYPT_KEY: &str = "/wxa/business/getuserencryptkey";
 const PHONE: &str = "/wxa/business/getuserphonenumber";
 
 const UNKNOWN: &str = "(unknown)";
@@ -32,6 +33,7 @@ pub(super) fn router(world: Arc<World>) -> Router {
         .route(STABLE_TOKEN, any(access_token::stable_token))
         .route(CHECK_SESSION, any(session::checksession))
         .route(RESET_SESSION, any(session::resetusersessionkey))
+        .route(ENCRYPT_KEY, any(session::getuserencryptkey))
         .route(PHONE, any(phone::getuserphonenumber))
         .fallback(async || StatusCode::NOT_FOUND)
         .layer(middleware::from_fn_with_state(Arc::clone(&world), observe));
@@ -40,7 +42,7 @@ pub(super) fn router(world: Arc<World>) -> Router {
 
 async fn observe(State(world): State<Arc<World>>, request: Request, next: Next) -> Response {
     let asked = request.uri().path();
-    let path = [LOGIN, TOKEN, STABLE_TOKEN, CHECK_SESSION, RESET_SESSION, PHONE]
+    let path = [LOGIN, TOKEN, STABLE_TOKEN, CHECK_SESSION, RESET_SESSION, ENCRYPT_KEY, PHONE]
         .into_iter()
         .find(|path| *path == asked)
         .unwrap_or(UNKNOWN);
