@@ -236,6 +236,15 @@ impl From<credential::Ambiguous> for Problem {
     }
 }
 
+impl From<token::access::Error> for Problem {
+    fn from(error: token::access::Error) -> Self {
+        match error {
+            token::access::Error::Unverified(error) => error.into(),
+            token::access::Error::Revoked => Self::token_revoked(),
+        }
+    }
+}
+
 impl From<limiter::Refusal> for Problem {
     fn from(refusal: limiter::Refusal) -> Self {
         let mut problem = Self::new(Code::RateLimited, "Too many requests: wait for as long as Retry-After says.")

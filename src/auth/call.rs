@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use crate::body::Body;
 use crate::credential::{self, Wafer2};
 use crate::problem::{Code, Problem};
-use crate::token::Claims;
+use crate::token::{Claims, access};
 
 use super::Auth;
 
@@ -100,11 +100,7 @@ impl Call {
     /// `token_*`, `ambiguous_token`.
     pub fn caller(&self, auth: &Auth) -> Result<Claims, Problem> {
         let token = credential::bearer(&self.headers, auth.section.accept_bare)?.ok_or_else(Problem::token_missing)?;
-        let claims = auth.verifier.verify(token)?;
-        if auth.revocations.is_revoked(&claims) {
-            return Err(Problem::token_revoked());
-        }
-        Ok(claims)
+        Ok(access::check(&auth.verifier, &auth.revocations, token)?)
     }
 
     /// The answer: what the handler made, or its problem with this call's id.

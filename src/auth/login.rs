@@ -234,10 +234,24 @@ pub(super) async fn open(
             code_expires_at: session.created_at.plus(CODE_MEMORY),
             is_new,
             session_key,
+            access_until: auth.revoked_until(session.created_at, None),
         })
         .await?;
+    still_welcome(auth, &session).await?;
     auth.metrics.logins.inc();
     Ok(LoggedIn { session, member, is_new, refresh_expires_at })
+}
+
+/// Undoes what was just written for a person who was erased or banned while it was under way: whoever did that could not
+/// see it yet.
+///
+/// # Errors
+/// When so it is: `token_revoked`, `member_banned`.
+async fn still_welcome(auth: &Auth, session: &Session) -> Result<(), Problem> {
+    let Err(problem) = session_keys::still_welcome(auth, session).await else { return Ok(()) };
+    let now = auth.clock.now();
+    auth.end(&session.session_id, now, auth.revoked_until(now, None)).await?;
+    Err(problem)
 }
 
 /// The profile in what the client brought along. It was made with the key of this code, or with the one before it.

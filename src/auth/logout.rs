@@ -46,8 +46,13 @@ async fn handle_logout(auth: &Auth, call: &Call) -> Result<Response<Body>, Probl
                 "Send the access token as `Authorization: Bearer`, or `refresh_token` in the body.",
             ));
         }
-        (Some(token), _) => Some(by_access_token(auth, token)?),
-        (None, Some(token)) => by_refresh_token(auth, &token).await?,
+        (Some(token), None) => Some(by_access_token(auth, token)?),
+        (None, Some(refresh)) => by_refresh_token(auth, &refresh).await?,
+        // A client that sends what is left of an old login along still means to end this one.
+        (Some(token), Some(refresh)) => match by_access_token(auth, token) {
+            Ok(target) => Some(target),
+            Err(_) => by_refresh_token(auth, &refresh).await?,
+        },
     };
     if let Some(target) = target {
         end(auth, &target, request.all).await?;
@@ -69,25 +74,22 @@ fn by_access_token(auth: &Auth, token: &[u8]) -> Result<Target, Problem> {
 
 /// The session of a refresh token; `None` when it ended, or never was.
 async fn by_refresh_token(auth: &Auth, token: &RefreshToken) -> Result<Option<Target>, Problem> {
-    let session = auth.sessions.find_by_refresh(RefreshHash(token.hash()), auth.clock.now()).await?;
+    let (hash, now) = (RefreshHash(token.hash()), auth.clock.now());
+    let session = auth.sessions.find_by_refresh(hash, now).await?;
+    if session.is_none() {
+        auth.catch_up(hash, now).await?;
+    }
     Ok(session.map(|s| Target { session: s.session_id, member: s.member_id, appid: s.appid, expires_at: None }))
 }
 
 async fn end(auth: &Auth, target: &Target, all: bool) -> Result<(), Problem> {
     let now = auth.clock.now();
     let until = auth.revoked_until(now, target.expires_at);
-    let mut ended = Vec::new();
-    if auth.sessions.end(&target.session, now, until).await? {
-        ended.push(target.session.clone());
-    }
+    let mut ended = u64::from(auth.end(&target.session, now, until).await?);
     if all {
-        ended.extend(auth.sessions.end_all(&target.member, &target.appid, now, until).await?);
+        ended += auth.end_all((&target.member, &target.appid), None, now, until).await?;
     }
-    auth.revocations.revoke_session(&target.session, until);
-    for session in &ended {
-        auth.revocations.revoke_session(session, until);
-    }
-    auth.metrics.logouts.add(ended.len() as u64);
+    auth.metrics.logouts.add(ended);
     Ok(())
 }
 

@@ -109,14 +109,17 @@ async fn handle_erase(auth: &Auth, call: &Call) -> Result<Response<Body>, Proble
     let caller = call.caller(auth)?;
     let now = auth.clock.now();
     let until = auth.revoked_until(now, Some(caller.expires_at));
-    // Sessions first: whatever fails after that, nobody is left logged in to a member that is half gone.
-    for session in auth.sessions.end_all(&caller.member_id, &caller.appid, now, until).await? {
-        auth.revocations.revoke_session(&session, until);
-    }
-    auth.sessions.end(&caller.session_id, now, until).await?;
-    auth.revocations.revoke_session(&caller.session_id, until);
+    let (who, own) = ((&caller.member_id, &caller.appid), &caller.session_id);
+    // Sessions first: whatever fails after that, nobody is left logged in to a member that is half gone. But the caller's
+    // own goes last, so that who was told of a failure can ask again.
+    auth.end_all(who, Some(own), now, until).await?;
     auth.sessions.erase_keys(&caller.appid, &caller.openid).await?;
     auth.members.erase(&caller.member_id).await?;
+    // Once more, for a login that was under way: one that comes later finds no member.
+    auth.end_all(who, Some(own), now, until).await?;
+    auth.sessions.erase_keys(&caller.appid, &caller.openid).await?;
+    auth.settled(auth.sessions.end(own, now, until).await).await?;
+    auth.revocations.revoke_session(own, until);
     Ok(answer::empty(StatusCode::NO_CONTENT))
 }
 

@@ -7,6 +7,7 @@
 pub mod answer;
 pub mod call;
 pub mod check;
+pub mod ending;
 pub mod follower;
 pub mod keys;
 pub mod login;

@@ -304,9 +304,7 @@ async fn forget(auth: &Auth, appid: &AppId, openid: &OpenId) -> Result<(), Probl
     let until = auth.revoked_until(now, None);
     auth.sessions.erase_keys(appid, openid).await?;
     let Some(member) = auth.members.forget_profile(appid, openid).await? else { return Ok(()) };
-    for session in auth.sessions.end_all(&member.member_id, appid, now, until).await? {
-        auth.revocations.revoke_session(&session, until);
-    }
+    auth.end_all((&member.member_id, appid), None, now, until).await?;
     tracing::info!(member = member.member_id.as_str(), "authorisation withdrawn: sessions and profile are gone");
     Ok(())
 }

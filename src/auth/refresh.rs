@@ -5,14 +5,12 @@
 //! (RFC 9700, section 4.14.2).
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::extract::State;
 use http::Response;
 use serde::Deserialize;
 
 use crate::body::Body;
-use crate::clock::Timestamp;
 use crate::ids::Secret;
 use crate::problem::{Code, Problem};
 use crate::store::{RefreshHash, RefreshUse, Rotation};
@@ -21,10 +19,6 @@ use crate::token::refresh::RefreshToken;
 use super::Auth;
 use super::answer;
 use super::call::Call;
-
-/// How much longer than its tokens a revocation is remembered. A clock that runs ahead for a while must not make the
-/// sweep forget what is needed again once it was set right.
-const CLOCK_FAULT: Duration = Duration::from_secs(2 * 3600);
 
 #[derive(Deserialize, Default)]
 pub(super) struct Request {
@@ -63,10 +57,11 @@ async fn handle(auth: &Auth, call: &Call) -> Result<Response<Body>, Problem> {
     })?;
     let successor = auth.refresh.successor(&shown);
     let now = auth.clock.now();
-    let rotation = auth
+    let hash = RefreshHash(shown.hash());
+    let rotated = auth
         .sessions
         .rotate(
-            RefreshHash(shown.hash()),
+            hash,
             RefreshHash(successor.hash()),
             RefreshUse {
                 now,
@@ -75,8 +70,8 @@ async fn handle(auth: &Auth, call: &Call) -> Result<Response<Body>, Problem> {
                 revoked_until: auth.revoked_until(now, None),
             },
         )
-        .await?;
-    let (session, refresh_expires_at) = match rotation {
+        .await;
+    let (session, refresh_expires_at) = match auth.settled(rotated).await? {
         Rotation::Rotated { session, refresh_expires_at } => (session, refresh_expires_at),
         Rotation::Reused(session) => {
             auth.revocations.revoke_session(&session.session_id, auth.revoked_until(now, None));
@@ -91,7 +86,10 @@ async fn handle(auth: &Auth, call: &Call) -> Result<Response<Body>, Problem> {
                 "This refresh token was used before, so the session has been ended: log in again.",
             ));
         }
-        Rotation::Ended => return Err(Problem::token_revoked()),
+        Rotation::Ended => {
+            auth.catch_up(hash, now).await?;
+            return Err(Problem::token_revoked());
+        }
         Rotation::Unknown => {
             return Err(Problem::new(
                 Code::RefreshInvalid,
@@ -105,12 +103,4 @@ async fn handle(auth: &Auth, call: &Call) -> Result<Response<Body>, Problem> {
     }
     auth.metrics.refreshes.inc();
     answer::tokens(auth, &session, &member, &successor, refresh_expires_at, false)
-}
-
-impl Auth {
-    /// Until when a session that ends now must be remembered as revoked: its last access token of ours was minted now at
-    /// the latest; `shown`, when that token expires by which it was ended, may be later. [`CLOCK_FAULT`] comes on top.
-    pub(super) fn revoked_until(&self, now: Timestamp, shown: Option<Timestamp>) -> Timestamp {
-        now.plus(self.section.access_ttl).max(shown.unwrap_or(now)).plus(CLOCK_FAULT)
-    }
 }

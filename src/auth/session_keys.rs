@@ -84,7 +84,22 @@ pub(super) async fn renew(auth: &Arc<Auth>, asker: &Asker<'_>, call: &Call) -> R
         return Err(Problem::new(Code::CodeInvalid, "`login_code` is of another user: call wx.login again."));
     }
     auth.sessions.keep_key(&session.appid, &session.openid, key).await?;
-    Ok(())
+    still_welcome(auth, session).await
+}
+
+/// Whether the person of `session`, for whom a key was just kept, is still a member who may log in. If not, no key of
+/// theirs stays: whoever erased or banned them meanwhile could not see this one.
+///
+/// # Errors
+/// `token_revoked` when the member is gone, `member_banned`.
+pub(super) async fn still_welcome(auth: &Auth, session: &Session) -> Result<(), Problem> {
+    let problem = match auth.members.find(&session.member_id).await? {
+        Some(member) if !member.banned => return Ok(()),
+        Some(_) => Problem::new(Code::MemberBanned, "This member may not log in."),
+        None => Problem::token_revoked(),
+    };
+    auth.sessions.erase_keys(&session.appid, &session.openid).await?;
+    Err(problem)
 }
 
 async fn exchange(auth: Arc<Auth>, app: config::App, code: Secret<String>) -> Result<(OpenId, SealedKey), Problem> {

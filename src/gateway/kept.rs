@@ -8,6 +8,7 @@ use std::time::Duration;
 use aws_lc_rs::rand;
 use zeroize::Zeroizing;
 
+use crate::auth::ending;
 use crate::auth::follower::Followers;
 use crate::auth::login::Logins;
 use crate::auth::push::Pushes;
@@ -30,11 +31,11 @@ use crate::token::refresh::RefreshSecret;
 use crate::token::revocation::Revocations;
 use crate::wechat::{AccessTokens, Circuits};
 
-use super::Error;
 use super::endpoints::Room;
 use super::token_shelf::TokenShelf;
+use super::{Error, birth};
 
-/// How often expired rows and revocations are deleted.
+/// How often expired rows and revocations are deleted, and memory is compared with the store.
 const SWEEP: Duration = Duration::from_secs(60);
 
 /// File of the key that people's names in logs are made with.
@@ -105,9 +106,10 @@ impl Kept {
         let limits = Arc::<Tables>::default();
         register_limits(&metrics, &limits);
         let revocations = Arc::new(Revocations::new());
-        for revoked in Sessions::revoked(&*sessions, clock.now()).await.map_err(Error::Revocations)? {
-            revocations.revoke_session(&revoked.session_id, revoked.until);
+        if let Some(epoch) = birth::epoch(keys, sessions.birth_mark(), clock.now()).map_err(Error::KeyFile)? {
+            revocations.revoke_all(epoch);
         }
+        ending::resync(&*sessions, &revocations, clock.now()).await.map_err(Error::Revocations)?;
         let vault = Arc::new(Vault::open(keys)?);
         let shelf = TokenShelf { sessions: Arc::clone(&sessions) as Arc<dyn Sessions>, vault: Arc::clone(&vault) };
         let access_tokens = Arc::new(AccessTokens::new(clock.clone(), Arc::new(shelf)));
@@ -148,8 +150,7 @@ impl Kept {
             loop {
                 tick.tick().await;
                 let (Some(sessions), Some(revocations)) = (sessions.upgrade(), revocations.upgrade()) else { return };
-                revocations.sweep(clock.now());
-                match sessions.sweep(clock.now()).await {
+                match ending::sweep(&*sessions, &revocations, clock.now()).await {
                     Ok(0) => {}
                     Ok(rows) => tracing::debug!(rows, "expired rows deleted"),
                     Err(error) => tracing::warn!(%error, "expired rows could not be deleted; trying again later"),

@@ -4,6 +4,7 @@
 //! one that it met first to its end. A reload makes the next snapshot from the new file and from [`Kept`], which is the
 //! list of all that outlives a reload, and swaps. On any fault nothing is swapped.
 
+mod birth;
 mod deliver;
 mod endpoints;
 mod figures;

@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 use crate::gateway::{Gateway, Snapshot};
 use crate::problem::{Code, Problem};
 use crate::store::RefreshHash;
-use crate::token::Claims;
 use crate::token::refresh::RefreshToken;
+use crate::token::{Claims, access};
 
 use super::{Answer, json as answer, refused};
 
@@ -47,8 +47,8 @@ async fn look_at(gateway: &Gateway, form: Result<Pairs, FormRejection>) -> Resul
 
 fn of_access_token(gateway: &Gateway, token: &[u8]) -> Option<Value> {
     let snapshot = gateway.current();
-    let claims = snapshot.verifier().verify(token).ok()?;
-    (!gateway.kept().revocations.is_revoked(&claims)).then(|| describe(&snapshot, &claims))
+    let claims = access::check(snapshot.verifier(), &gateway.kept().revocations, token).ok()?;
+    Some(describe(&snapshot, &claims))
 }
 
 fn describe(snapshot: &Snapshot, claims: &Claims) -> Value {

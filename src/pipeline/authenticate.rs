@@ -17,6 +17,7 @@ use crate::credential;
 use crate::metrics::Shard;
 use crate::problem::{Code, Problem};
 use crate::telemetry::Pseudonyms;
+use crate::token::access;
 use crate::token::cache::{Expires, VerifiedCache};
 use crate::token::revocation::Revocations;
 use crate::token::verify::Verifier;
@@ -63,24 +64,17 @@ impl Authenticator {
     }
 
     fn check(&self, token: &[u8]) -> Result<Arc<Principal>, Problem> {
-        let principal = match self.cache.get(token, self.clock.now()) {
-            Some(known) => {
-                self.shard.token_hits.inc();
-                known
-            }
-            None => {
-                self.shard.token_misses.inc();
-                let claims = self.verifier.verify(token)?;
-                let principal = Principal::new(claims, &self.pseudonyms)
-                    .map_err(|_| Problem::new(Code::TokenInvalid, "A claim of the token cannot be used."))?;
-                let principal = Arc::new(principal);
-                self.cache.insert(token, Arc::clone(&principal));
-                principal
-            }
-        };
-        if self.revocations.is_revoked(&principal.claims) {
-            return Err(Problem::token_revoked());
+        if let Some(known) = self.cache.get(token, self.clock.now()) {
+            self.shard.token_hits.inc();
+            access::check_again(&self.revocations, &known.claims)?;
+            return Ok(known);
         }
+        self.shard.token_misses.inc();
+        let claims = access::check(&self.verifier, &self.revocations, token)?;
+        let principal = Principal::new(claims, &self.pseudonyms)
+            .map_err(|_| Problem::new(Code::TokenInvalid, "A claim of the token cannot be used."))?;
+        let principal = Arc::new(principal);
+        self.cache.insert(token, Arc::clone(&principal));
         Ok(principal)
     }
 }

@@ -146,6 +146,9 @@ pub struct NewSession {
     pub is_new: bool,
     /// The sealed session_key of (appid, openid); a web login has none.
     pub session_key: Option<SealedKey>,
+    /// Until when its access tokens may live, before it is cut at the session's end: as long it is remembered as revoked
+    /// at least, should it be ended.
+    pub access_until: Timestamp,
 }
 
 /// A sealed session_key and when its exchange began. Of two, the one whose exchange began later is the newer, whichever
@@ -229,15 +232,21 @@ pub trait Sessions: Send + Sync + Debug {
     /// The live session that this unexpired refresh token belongs to (current or used), without using it.
     async fn find_by_refresh(&self, shown: RefreshHash, now: Timestamp) -> Result<Option<Session>, Error>;
 
+    /// The session of this unexpired refresh token, if it was ended.
+    async fn ended_by_refresh(&self, shown: RefreshHash, now: Timestamp) -> Result<Option<SessionId>, Error>;
+
     /// Ends one session, forgets whose it was, and writes its revocation, also when the session is not known here (a
-    /// token of a shared key ring may name it). True when it was live. A revocation never gets shorter.
+    /// token of a shared key ring may name it). True when it was live. The revocation lasts until `revoked_until`, and
+    /// until the session's access tokens have expired ([`NewSession::access_until`], raised by each refresh); it never
+    /// gets shorter.
     async fn end(&self, id: &SessionId, now: Timestamp, revoked_until: Timestamp) -> Result<bool, Error>;
 
-    /// Ends all live sessions of a member in one app; returns them.
+    /// Ends all live sessions of a member in one app, but for `spared`, as [`Sessions::end`] does; returns them.
     async fn end_all(
         &self,
         member: &MemberId,
         appid: &AppId,
+        spared: Option<&SessionId>,
         now: Timestamp,
         revoked_until: Timestamp,
     ) -> Result<Vec<SessionId>, Error>;
@@ -278,6 +287,7 @@ pub struct RefreshUse {
     pub grace: Duration,
     /// End of a new successor, before it is cut at the session's end.
     pub refresh_expires_at: Timestamp,
-    /// Until when a session that ends by reuse stays in the revocation list.
+    /// Until when a session that ends by reuse stays in the revocation list, at least. Of one that goes on, how long the
+    /// access token that this use leads to may live: raises the session's [`NewSession::access_until`].
     pub revoked_until: Timestamp,
 }

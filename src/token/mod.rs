@@ -1,10 +1,11 @@
 //! Tokens: what is in them, how they are signed, how they are checked.
 //!
 //! *Access token*: a JWT (RFC 9068 profile, `typ: at+jwt`), minted by [`mint`] with the active key of [`keys`], checked by
-//! [`verify`] without a store, published by [`jwks`]; [`cache`] remembers what was verified. *Refresh token*: opaque,
+//! [`verify`] without a store, published by [`jwks`]; [`cache`] remembers what was verified, [`access`] judges. *Refresh token*: opaque,
 //! [`refresh`]. What was revoked before its time is in [`revocation`]. HTTP is unknown here: where a token stands in a
 //! request is the pipeline's business.
 
+pub mod access;
 pub mod cache;
 mod directory;
 #[cfg(test)]

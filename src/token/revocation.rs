@@ -1,7 +1,7 @@
 //! What was revoked before its time: asked on every request, changed rarely, read without locks.
 //!
 //! Three kinds of entry. A *session* is dead. An *epoch* of a member or of an app ends every session that was opened
-//! before it. Each entry lives until the last token that it concerns has expired, then [`Revocations::sweep`] drops it,
+//! before it; the one of all, set when the store was lost, does so for good. Each other entry lives until the last token that it concerns has expired, then [`Revocations::sweep`] drops it,
 //! so the set is as large as what was revoked within one token life. The store keeps revocations durably; this is the
 //! copy in memory.
 //!
@@ -12,7 +12,7 @@
 //! precision and dies with the whole second: there it is better to ask once too often for a login than to let a banned
 //! member in.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 
 use foldhash::quality::RandomState;
 use papaya::{Compute, HashMap, Operation};
@@ -25,6 +25,9 @@ use crate::ids::{AppId, MemberId, SessionId};
 /// How far the millisecond in a session id may lie from `auth_time` and still be that login's: the two are taken one
 /// after the other, maybe on both sides of a second's end.
 const AGREEMENT_MILLIS: i64 = 2000;
+
+/// 1970, before every login.
+const NEVER: i64 = 0;
 
 /// Everything before `at` is revoked; may be forgotten at `until`.
 #[derive(Debug, Clone, Copy)]
@@ -47,6 +50,8 @@ pub struct Revocations {
     sessions: HashMap<SessionId, Timestamp, RandomState>,
     members: HashMap<MemberId, Epoch, RandomState>,
     apps: HashMap<AppId, Epoch, RandomState>,
+    /// Milliseconds: every login before is dead; [`NEVER`] as a rule. Not counted in `entries`.
+    all: AtomicI64,
     /// Told at each new entry.
     changes: watch::Sender<()>,
 }
@@ -59,7 +64,11 @@ impl Revocations {
 
     /// Whether a token that says this is to be refused.
     pub fn is_revoked(&self, claims: &Claims) -> bool {
-        // Most of the time nothing is revoked; then this is all there is to do.
+        let all = self.all.load(Ordering::Acquire);
+        if all != NEVER && opened_before(claims, Timestamp::from_millis(all)) {
+            return true;
+        }
+        // Most of the time nothing else is revoked; then this is all there is to do.
         if self.entries.load(Ordering::Acquire) == 0 {
             return false;
         }
@@ -82,6 +91,12 @@ impl Revocations {
     /// Ends the sessions of all members of an app that were opened before `at`; as [`Self::revoke_member`].
     pub fn revoke_app(&self, id: &AppId, at: Timestamp, until: Timestamp) {
         self.put(&self.apps, id, Epoch { at, until }, Epoch::later);
+    }
+
+    /// Ends every session that was opened before `at`, for as long as this set lives. Only ever moves forward.
+    pub fn revoke_all(&self, at: Timestamp) {
+        self.all.fetch_max(at.millis(), Ordering::AcqRel);
+        self.changes.send_replace(());
     }
 
     /// Tells when something was revoked: what lives longer than one request has to ask again.
@@ -238,6 +253,17 @@ mod tests {
         assert!(set.is_revoked(&token(&v7(LOGIN - 1), Some(LOGIN - 1))));
         set.sweep(ms(LOGIN));
         assert!(!set.is_empty(), "nor is it forgotten earlier");
+    }
+
+    #[test]
+    fn what_was_before_the_loss_of_the_store_stays_dead_for_every_app() {
+        let set = Revocations::new();
+        set.revoke_all(ms(LOGIN));
+        set.revoke_all(ms(LOGIN - 60_000));
+        set.sweep(ms(i64::MAX));
+        assert!(set.is_revoked(&token(&v7(LOGIN - 1), Some(LOGIN - 1))));
+        assert!(set.is_revoked(&Claims { appid: AppId::parse("wx2").unwrap(), ..token("s1", Some(LOGIN - 1)) }));
+        assert!(!set.is_revoked(&token(&v7(LOGIN), Some(LOGIN))));
     }
 
     #[test]

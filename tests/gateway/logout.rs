@@ -32,6 +32,11 @@ async fn assert_gone(gateway: &Gateway, member: &Member) {
     assert_eq!((refresh.status, refresh.code().as_str()), (401, "token_revoked"));
 }
 
+/// Its access token is good as far as this instance knows.
+async fn assert_alive_here(gateway: &Gateway, member: &Member) {
+    assert_eq!(gateway.get("/api/x", Some(member.token())).await.status, 200);
+}
+
 async fn assert_alive(gateway: &Gateway, member: &Member) {
     assert_eq!(gateway.get("/api/x", Some(member.token())).await.status, 200);
     assert_eq!(gateway.get("/auth/me", Some(member.token())).await.status, 200);
@@ -123,6 +128,84 @@ async fn a_logout_needs_a_token_that_is_one() {
         assert_eq!((answer.status, answer.code().as_str()), (400, "invalid_request"), "{wrong}");
     }
     assert_alive(&gateway, &alice).await;
+}
+
+#[tokio::test]
+async fn an_authorization_that_is_no_token_of_ours_does_not_hide_the_refresh_token() {
+    let gateway = Gateway::start().await;
+    for stranger in ["x", "undefined", "eyJhbGciOiJub25lIn0.e30."] {
+        let alice = gateway.login("alice").await;
+        let body = json!({ "refresh_token": alice.refresh() });
+        assert_eq!(logout(&gateway, Some(stranger), Some(body)).await.status, 204, "{stranger}");
+        assert_gone(&gateway, &alice).await;
+    }
+}
+
+#[tokio::test]
+async fn a_logout_that_fails_halfway_leaves_no_access_token_that_works() {
+    let gateway = Gateway::start().await;
+    let (phone, tablet) = (gateway.login("alice").await, gateway.login("alice").await);
+    let fault = |of: &str| {
+        format!(
+            "CREATE TRIGGER fault BEFORE UPDATE OF ended ON sessions WHEN old.session_id = '{of}'
+             BEGIN SELECT raise(FAIL, 'planned'); END"
+        )
+    };
+    // The session itself is ended, those of the other devices cannot be.
+    gateway.meddle(&fault(&tablet.session()));
+    let all = json!({ "all": true });
+    assert_eq!(logout(&gateway, Some(phone.token()), Some(all)).await.code(), "internal");
+    assert_gone(&gateway, &phone).await;
+    assert_alive(&gateway, &tablet).await;
+    // Nothing can be ended: refused here all the same.
+    assert_eq!(logout(&gateway, Some(tablet.token()), None).await.code(), "internal");
+    assert_eq!(gateway.get("/api/x", Some(tablet.token())).await.code(), "token_revoked");
+    gateway.meddle("DROP TRIGGER fault");
+    assert_eq!(logout(&gateway, Some(tablet.token()), None).await.status, 204);
+    assert_gone(&gateway, &tablet).await;
+}
+
+#[tokio::test]
+async fn a_session_whose_end_was_written_but_never_answered_is_found_out_by_its_refresh_token() {
+    let gateway = Gateway::start().await;
+    let (alice, bob) = (gateway.login("alice").await, gateway.login("bob").await);
+    gateway.meddle("UPDATE sessions SET ended = 1, openid = NULL");
+    assert_alive_here(&gateway, &alice).await;
+    let refresh = gateway.post("/auth/refresh", &json!({ "refresh_token": alice.refresh() })).await;
+    assert_eq!((refresh.status, refresh.code().as_str()), (401, "token_revoked"));
+    assert_gone(&gateway, &alice).await;
+    assert_alive_here(&gateway, &bob).await;
+    assert_eq!(logout(&gateway, None, Some(json!({ "refresh_token": bob.refresh() }))).await.status, 204);
+    assert_eq!(gateway.get("/api/x", Some(bob.token())).await.code(), "token_revoked");
+}
+
+#[tokio::test]
+async fn a_write_that_fails_shows_what_was_written_before() {
+    let gateway = Gateway::start().await;
+    let (alice, bob) = (gateway.login("alice").await, gateway.login("bob").await);
+    gateway.meddle(&format!(
+        "INSERT INTO revocations VALUES ('{}', 9e15);
+         CREATE TRIGGER fault BEFORE UPDATE ON refresh_tokens BEGIN SELECT raise(FAIL, 'planned'); END",
+        alice.session()
+    ));
+    assert_alive_here(&gateway, &alice).await;
+    let refresh = gateway.post("/auth/refresh", &json!({ "refresh_token": bob.refresh() })).await;
+    assert_eq!(refresh.code(), "internal");
+    assert_eq!(gateway.get("/api/x", Some(alice.token())).await.code(), "token_revoked");
+}
+
+#[tokio::test]
+async fn a_session_that_ends_after_the_life_of_tokens_was_lowered_takes_the_older_ones_along() {
+    let lives = |access: &str| format!("token.access_ttl = \"{access}\"\n{ROUTES}");
+    let gateway = Gateway::with(&lives("24h")).await;
+    let alice = gateway.login("alice").await;
+    let gateway = gateway.restart(&lives("5m")).await;
+    assert_eq!(logout(&gateway, None, Some(json!({ "refresh_token": alice.refresh() }))).await.status, 204);
+    // Three hours later nothing else would remember it.
+    gateway.clock.advance(Duration::from_secs(3 * 3600));
+    let kept = gateway.inner().kept();
+    wxgate::auth::ending::sweep(&*kept.sessions, &kept.revocations, gateway.clock.now()).await.unwrap();
+    assert_eq!(gateway.get("/api/x", Some(alice.token())).await.code(), "token_revoked");
 }
 
 #[tokio::test]

@@ -135,6 +135,87 @@ async fn who_asks_to_be_forgotten_is_gone_on_every_device_and_comes_back_as_some
 }
 
 #[tokio::test]
+async fn a_request_to_be_forgotten_that_failed_can_be_repeated() {
+    let gateway = Gateway::start().await;
+    let (phone, tablet) = (gateway.login("alice").await, gateway.login("alice").await);
+    gateway.meddle("CREATE TRIGGER fault BEFORE DELETE ON members BEGIN SELECT raise(FAIL, 'planned'); END");
+    let failed = me(&gateway, Method::DELETE, Some(phone.token()), None).await;
+    assert_eq!((failed.status, failed.code().as_str()), (500, "internal"));
+    assert_eq!(gateway.get("/api/x", Some(tablet.token())).await.code(), "token_revoked");
+    gateway.meddle("DROP TRIGGER fault");
+    assert_eq!(me(&gateway, Method::DELETE, Some(phone.token()), None).await.status, 204);
+    assert_eq!(gateway.get("/api/x", Some(phone.token())).await.code(), "token_revoked");
+}
+
+#[tokio::test]
+async fn a_login_that_was_written_while_its_member_was_erased_goes_with_them() {
+    let gateway = Gateway::start().await;
+    let alice = gateway.login("alice").await;
+    gateway.meddle(
+        "CREATE TRIGGER race AFTER DELETE ON members BEGIN
+            INSERT INTO sessions (session_id, member_id, appid, openid, created_at, expires_at)
+            VALUES ('late', old.member_id, old.appid, old.openid, 0, 9000000000000000);
+            INSERT INTO session_keys (appid, openid, newest, newest_at) VALUES (old.appid, old.openid, x'00', 0);
+         END",
+    );
+    assert_eq!(me(&gateway, Method::DELETE, Some(alice.token()), None).await.status, 204);
+    assert_nobody(&gateway, alice.openid()).await;
+}
+
+#[tokio::test]
+async fn a_login_whose_member_was_erased_under_way_leaves_nothing() {
+    let gateway = Gateway::start().await;
+    let alice = gateway.login("alice").await;
+    gateway.meddle(
+        "CREATE TRIGGER race AFTER INSERT ON sessions BEGIN
+            DELETE FROM members WHERE member_id = new.member_id;
+            UPDATE sessions SET ended = 1, openid = NULL WHERE member_id = new.member_id AND session_id <> new.session_id;
+            DELETE FROM session_keys;
+         END",
+    );
+    let login =
+        async || gateway.post("/auth/login", &json!({ "code": gateway.wechat.issue_code(None, "alice") })).await;
+    let refused = login().await;
+    assert_eq!((refused.status, refused.code().as_str()), (401, "token_revoked"));
+    assert_nobody(&gateway, alice.openid()).await;
+    gateway.meddle("DROP TRIGGER race");
+    let back = login().await;
+    assert_eq!((back.status, &back.json()["is_new"]), (200, &json!(true)));
+
+    gateway.meddle("CREATE TRIGGER race AFTER INSERT ON sessions BEGIN UPDATE members SET banned = 1; END");
+    let banned = login().await;
+    assert_eq!(banned.code(), "member_banned");
+}
+
+#[tokio::test]
+async fn a_key_of_a_member_who_was_erased_under_way_is_not_kept() {
+    let gateway = Gateway::start().await;
+    let alice = gateway.login("alice").await;
+    gateway.meddle("CREATE TRIGGER race AFTER INSERT ON session_keys BEGIN DELETE FROM members; END");
+    let code = gateway.wechat.issue_code(None, "alice");
+    let mut body = gateway.user_info("alice");
+    body["login_code"] = json!(code);
+    let answer = gateway.post_as(&alice, "/auth/profile", &body).await;
+    assert_eq!((answer.status, answer.code().as_str()), (401, "token_revoked"));
+    assert_eq!(keys_of(&gateway, alice.openid()).await, 0);
+}
+
+/// How many session_keys are kept of a person.
+async fn keys_of(gateway: &Gateway, openid: &str) -> usize {
+    let appid = wxgate::ids::AppId::parse(crate::support::gateway::APPID).unwrap();
+    let openid = wxgate::ids::OpenId::parse(openid).unwrap();
+    gateway.inner().kept().sessions.session_keys(&appid, &openid).await.unwrap().len()
+}
+
+/// No live session and no key of this person is left.
+async fn assert_nobody(gateway: &Gateway, openid: &str) {
+    assert_eq!(keys_of(gateway, openid).await, 0);
+    let db = rusqlite::Connection::open(gateway.dir.path().join("wxgate.db")).unwrap();
+    let live = db.query_row("SELECT count(*) FROM sessions WHERE openid = ?1", [openid], |row| row.get::<_, i64>(0));
+    assert_eq!(live.unwrap(), 0);
+}
+
+#[tokio::test]
 async fn nothing_of_the_person_is_left_in_the_database() {
     let gateway = Gateway::start().await;
     let bob = gateway.login("bob").await;

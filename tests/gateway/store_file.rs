@@ -2,11 +2,12 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::time::Duration;
 
 use http::Method;
 use serde_json::json;
 
-use crate::support::gateway::Member;
+use crate::support::gateway::{Gateway, Member, ROUTES};
 use crate::support::place::Place;
 use crate::support::process::{Exit, Process};
 
@@ -54,7 +55,7 @@ async fn database_and_keys_are_for_the_owner_alone() {
             }
         }
     }
-    for expected in ["wxgate.db", "admin.token", "refresh.key", "sealing.key", "log.key", "ring.json"] {
+    for expected in ["wxgate.db", "admin.token", "refresh.key", "sealing.key", "log.key", "ring.json", "store.birth"] {
         assert!(names.iter().any(|name| name == expected), "{expected} is not among {names:?}");
     }
 }
@@ -92,7 +93,7 @@ async fn a_key_that_others_may_read_or_that_is_damaged_stops_the_start() {
     let said = failed_start(&place).await;
     assert!(said.contains("refresh.key") && said.contains("chmod 600"), "{said}");
     std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
-    for name in ["refresh.key", "sealing.key", "ring.json", "admin.token"] {
+    for name in ["refresh.key", "sealing.key", "ring.json", "store.birth", "admin.token"] {
         let path = place.path().join("data/keys").join(name);
         let whole = std::fs::read(&path).unwrap();
         std::fs::write(&path, b"half").unwrap();
@@ -146,4 +147,36 @@ async fn a_second_gateway_on_the_same_database_is_told_so() {
     let _first = place.serve().await;
     let said = failed_start(&place).await;
     assert!(said.contains("is in use by another gateway"), "{said}");
+}
+
+#[tokio::test]
+async fn a_database_that_was_lost_takes_every_login_along() {
+    let gateway = Gateway::start().await;
+    gateway.clock.set_back(Duration::from_secs(3600));
+    let (alice, bob) = (gateway.login("alice").await, gateway.login("bob").await);
+    let gateway = gateway.restart(ROUTES).await;
+    assert_eq!(gateway.get("/api/x", Some(alice.token())).await.status, 200, "the same database changes nothing");
+    let dir = gateway.end().await;
+    std::fs::remove_file(dir.path().join("wxgate.db")).unwrap();
+    let mut gateway = Gateway::in_dir(dir, ROUTES).await;
+    let new = gateway.login("alice").await;
+    for _ in 0..2 {
+        for lost in [&alice, &bob] {
+            let answer = gateway.get("/api/x", Some(lost.token())).await;
+            assert_eq!((answer.status, answer.code().as_str()), (401, "token_revoked"));
+        }
+        assert_eq!(gateway.get("/api/x", Some(new.token())).await.status, 200);
+        gateway = gateway.restart(ROUTES).await;
+    }
+}
+
+#[tokio::test]
+async fn a_gateway_that_never_recorded_its_database_keeps_its_logins() {
+    let gateway = Gateway::start().await;
+    gateway.clock.set_back(Duration::from_secs(3600));
+    let alice = gateway.login("alice").await;
+    let dir = gateway.end().await;
+    std::fs::remove_file(dir.path().join("keys/store.birth")).unwrap();
+    let gateway = Gateway::in_dir(dir, ROUTES).await;
+    assert_eq!(gateway.get("/api/x", Some(alice.token())).await.status, 200);
 }

@@ -64,6 +64,7 @@ pub(super) fn login(name: &str, now: Timestamp) -> NewSession {
         code_expires_at: now.plus(Duration::from_secs(300)),
         is_new: true,
         session_key: Some(key(name, now)),
+        access_until: now.plus(ACCESS_TTL),
     }
 }
 
@@ -116,6 +117,9 @@ macro_rules! sessions_contract {
             an_ended_session_is_not_found_and_does_not_refresh,
             ending_an_unknown_session_revokes_its_tokens_all_the_same,
             a_revocation_lives_until_its_end_and_never_gets_shorter,
+            a_revocation_outlasts_the_access_tokens_of_its_session,
+            an_ended_session_is_told_by_its_refresh_tokens,
+            ending_all_spares_one_session_that_is_named,
             ending_all_spans_the_live_sessions_of_one_member_in_one_app,
             a_late_exchange_never_replaces_a_newer_key,
             the_same_key_again_does_not_drive_the_one_before_it_out,

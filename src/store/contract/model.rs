@@ -60,6 +60,7 @@ struct Token {
 struct Family {
     session: Session,
     ended: bool,
+    access_until: Timestamp,
     /// Each is the successor of the one before it.
     tokens: Vec<Token>,
 }
@@ -76,6 +77,7 @@ impl Model {
         let family = &mut self.families[index];
         let was_live = !family.ended && family.session.expires_at > now;
         family.ended |= was_live;
+        let until = until.max(family.access_until);
         let until_now = self.revoked.entry(family.session.session_id.as_str().into()).or_insert(until);
         *until_now = until.max(*until_now);
         was_live
@@ -90,7 +92,9 @@ impl Model {
         if family.ended {
             return Rotation::Ended;
         }
+        let access_until = family.access_until.max(use_.revoked_until.min(session.expires_at));
         let Some(used_at) = family.tokens[generation].used_at else {
+            family.access_until = access_until;
             family.tokens[generation].used_at = Some(use_.now);
             let expires_at = use_.refresh_expires_at.min(session.expires_at);
             family.tokens.push(Token { name: successor.into(), expires_at, used_at: None });
@@ -98,7 +102,9 @@ impl Model {
         };
         let next = &family.tokens[generation + 1];
         if use_.now < used_at.plus(use_.grace) && next.used_at.is_none() && next.expires_at > use_.now {
-            return Rotation::Rotated { session, refresh_expires_at: next.expires_at };
+            let refresh_expires_at = next.expires_at;
+            family.access_until = access_until;
+            return Rotation::Rotated { session, refresh_expires_at };
         }
         self.end(index, use_.now, use_.revoked_until);
         Rotation::Reused(session)
@@ -134,7 +140,8 @@ async fn replay(store: &dyn Sessions, case: &str, steps: &[Step]) -> Result<(), 
                     expires_at: new.refresh_expires_at.min(new.session.expires_at),
                     used_at: None,
                 }];
-                model.families.push(Family { session: new.session.clone(), ended: false, tokens });
+                let access_until = new.access_until.min(new.session.expires_at);
+                model.families.push(Family { session: new.session.clone(), ended: false, access_until, tokens });
                 store.open(new).await.unwrap();
             }
             Step::Rotate { session, back, refresh_ttl } if !model.families.is_empty() => {
@@ -144,7 +151,9 @@ async fn replay(store: &dyn Sessions, case: &str, steps: &[Step]) -> Result<(), 
                 let shown = tokens[generation].name.clone();
                 let successor = format!("{case}-{index}-{}", generation + 1);
                 let refresh_expires_at = now.plus(Duration::from_secs(refresh_ttl));
-                let use_ = RefreshUse { now, grace: GRACE, refresh_expires_at, revoked_until: until };
+                // Now longer than what a session is ended with, now shorter.
+                let revoked_until = now.plus(Duration::from_secs(2 * refresh_ttl));
+                let use_ = RefreshUse { now, grace: GRACE, refresh_expires_at, revoked_until };
                 let expected = model.rotate(index, generation, &successor, use_);
                 let done = store.rotate(token(&shown), token(&successor), use_).await.unwrap();
                 prop_assert_eq!(done, expected);
@@ -164,7 +173,7 @@ async fn replay(store: &dyn Sessions, case: &str, steps: &[Step]) -> Result<(), 
                         model.end(index, now, until);
                     }
                 }
-                let ended = store.end_all(&of.member_id, &of.appid, now, until).await.unwrap();
+                let ended = store.end_all(&of.member_id, &of.appid, None, now, until).await.unwrap();
                 prop_assert_eq!(ended.into_iter().collect::<BTreeSet<_>>(), expected);
             }
             Step::Rotate { .. } | Step::End { .. } => {}
@@ -177,7 +186,7 @@ async fn replay(store: &dyn Sessions, case: &str, steps: &[Step]) -> Result<(), 
 async fn compare(store: &dyn Sessions, model: &Model, now: Timestamp) -> Result<(), TestCaseError> {
     let revoked: HashMap<_, _> =
         store.revoked(now).await.unwrap().into_iter().map(|r| (r.session_id.as_str().to_owned(), r.until)).collect();
-    for Family { session, ended, tokens } in &model.families {
+    for Family { session, ended, tokens, .. } in &model.families {
         let live = !ended && session.expires_at > now;
         let found = store.find(&session.session_id, now).await.unwrap();
         prop_assert_eq!(found.as_ref(), live.then_some(session));
@@ -197,6 +206,7 @@ fn opening(case: &str, member: usize, index: usize, now: Timestamp, session_ttl:
     let mut new = login(&format!("{case}-{member}"), now);
     new.session.expires_at = now.plus(Duration::from_secs(session_ttl));
     new.refresh_expires_at = now.plus(Duration::from_secs(100));
+    new.access_until = now.plus(Duration::from_secs(250));
     new.refresh = token(&format!("{case}-{index}-0"));
     new
 }

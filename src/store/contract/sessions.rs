@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{ACCESS_TTL, REFRESH_TTL, SESSION_TTL, START, app, at, code, key, login, person, refresh, token};
 use crate::ids::SessionId;
-use crate::store::{Error, NewSession, Revoked, Rotation, SealedToken, Session, Sessions, UsedCode};
+use crate::store::{Error, NewSession, RefreshUse, Revoked, Rotation, SealedToken, Session, Sessions, UsedCode};
 
 type Store = Arc<dyn Sessions>;
 
@@ -201,7 +201,9 @@ pub(in crate::store) async fn ending_an_unknown_session_revokes_its_tokens_all_t
 }
 
 pub(in crate::store) async fn a_revocation_lives_until_its_end_and_never_gets_shorter(store: Store) {
-    let session = opened(&store, "alice").await;
+    let new = NewSession { access_until: START, ..login("alice", START) };
+    let session = new.session.clone();
+    store.open(new).await.unwrap();
     let id = &session.session_id;
     for until in [at(60), at(90), at(30)] {
         store.end(id, START, until).await.unwrap();
@@ -209,6 +211,68 @@ pub(in crate::store) async fn a_revocation_lives_until_its_end_and_never_gets_sh
     store.sweep(at(89)).await.unwrap();
     assert_eq!(store.revoked(at(89)).await.unwrap(), [Revoked { session_id: id.clone(), until: at(90) }]);
     assert_eq!(store.revoked(at(90)).await.unwrap(), []);
+}
+
+pub(in crate::store) async fn a_revocation_outlasts_the_access_tokens_of_its_session(store: Store) {
+    let until = async |name: &str, session: &Session| {
+        let revoked = store.revoked(START).await.unwrap();
+        let found = revoked.into_iter().find(|revoked| revoked.session_id == session.session_id);
+        found.unwrap_or_else(|| panic!("{name} is not revoked")).until
+    };
+    // The caller's own idea of it is shorter: the life of an access token was lowered since.
+    let alice = opened(&store, "alice").await;
+    store.end(&alice.session_id, at(1), at(60)).await.unwrap();
+    assert_eq!(until("alice", &alice).await, START.plus(ACCESS_TTL));
+
+    let bob = opened(&store, "bob").await;
+    rotate(&store, "bob-0", "bob-1", 600).await;
+    let shorter = RefreshUse { revoked_until: at(900), ..refresh(at(800)) };
+    store.rotate(token("bob-1"), token("bob-2"), shorter).await.unwrap();
+    store.end_all(&bob.member_id, &bob.appid, None, at(900), at(960)).await.unwrap();
+    assert_eq!(until("bob", &bob).await, at(600).plus(ACCESS_TTL));
+
+    // A repeated refresh yields an access token, too.
+    let carol = opened(&store, "carol").await;
+    rotate(&store, "carol-0", "carol-1", 600).await;
+    rotate(&store, "carol-0", "carol-1", 610).await;
+    let reuse = RefreshUse { revoked_until: at(960), ..refresh(at(900)) };
+    let reused = store.rotate(token("carol-0"), token("carol-1"), reuse).await.unwrap();
+    assert_eq!(reused, Rotation::Reused(carol.clone()));
+    assert_eq!(until("carol", &carol).await, at(610).plus(ACCESS_TTL));
+
+    let short = login("dave", START);
+    let session = Session { expires_at: at(1000), ..short.session.clone() };
+    store.open(NewSession { session: session.clone(), ..short }).await.unwrap();
+    store.end(&session.session_id, at(1), at(2)).await.unwrap();
+    assert_eq!(until("dave", &session).await, at(1000), "no token outlives its session");
+}
+
+pub(in crate::store) async fn an_ended_session_is_told_by_its_refresh_tokens(store: Store) {
+    let session = opened(&store, "alice").await;
+    rotate(&store, "alice-0", "alice-1", 10).await;
+    assert_eq!(store.ended_by_refresh(token("alice-1"), at(11)).await.unwrap(), None);
+    store.end(&session.session_id, at(11), at(60)).await.unwrap();
+    for known in ["alice-0", "alice-1"] {
+        let told = store.ended_by_refresh(token(known), at(12)).await.unwrap();
+        assert_eq!(told.as_ref(), Some(&session.session_id));
+    }
+    assert_eq!(store.ended_by_refresh(token("alice-2"), at(12)).await.unwrap(), None);
+    assert_eq!(store.ended_by_refresh(token("alice-0"), START.plus(REFRESH_TTL)).await.unwrap(), None);
+}
+
+pub(in crate::store) async fn ending_all_spares_one_session_that_is_named(store: Store) {
+    let (own, other) = (login("alice", START), login("alice", at(1)));
+    let (spared, ended) = (own.session.clone(), other.session.session_id.clone());
+    for (index, new) in [own, other].into_iter().enumerate() {
+        store.open(NewSession { refresh: token(&index.to_string()), ..new }).await.unwrap();
+    }
+    let end_all = async || {
+        let all = store.end_all(&spared.member_id, &spared.appid, Some(&spared.session_id), at(2), at(60));
+        all.await.unwrap()
+    };
+    assert_eq!(end_all().await, [ended]);
+    assert_eq!(end_all().await, []);
+    assert!(store.find(&spared.session_id, at(2)).await.unwrap().is_some());
 }
 
 pub(in crate::store) async fn ending_all_spans_the_live_sessions_of_one_member_in_one_app(store: Store) {
@@ -224,7 +288,7 @@ pub(in crate::store) async fn ending_all_spans_the_live_sessions_of_one_member_i
         store.open(NewSession { refresh: token(&apart), code: code(&apart), ..new }).await.unwrap();
     }
     let until = at(2).plus(ACCESS_TTL);
-    let ended = store.end_all(&member, &app("wx1"), at(2), until).await.unwrap();
+    let ended = store.end_all(&member, &app("wx1"), None, at(2), until).await.unwrap();
     assert_eq!(ended.len(), 2);
     assert_eq!(ended.into_iter().collect::<HashSet<_>>(), ids);
     let revoked = store.revoked(at(2)).await.unwrap();
@@ -232,7 +296,7 @@ pub(in crate::store) async fn ending_all_spans_the_live_sessions_of_one_member_i
     for id in &spared {
         assert!(store.find(id, at(2)).await.unwrap().is_some());
     }
-    assert_eq!(store.end_all(&member, &app("wx1"), at(3), until).await.unwrap(), []);
+    assert_eq!(store.end_all(&member, &app("wx1"), None, at(3), until).await.unwrap(), []);
 }
 
 pub(in crate::store) async fn a_late_exchange_never_replaces_a_newer_key(store: Store) {

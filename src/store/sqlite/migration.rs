@@ -8,7 +8,7 @@ use rusqlite::{Connection, TransactionBehavior};
 /// `application_id` of our files ("wxga"): tells them from any other SQLite database.
 pub(super) const APPLICATION_ID: i32 = 0x7778_6761;
 
-const STEPS: &[&str] = &[FIRST, ACCESS_TOKENS];
+const STEPS: &[&str] = &[FIRST, ACCESS_TOKENS, ACCESS_UNTIL];
 
 /// Newest version that this build knows.
 pub(super) fn newest() -> i64 {
@@ -123,6 +123,13 @@ CREATE TABLE access_tokens (
 ) STRICT, WITHOUT ROWID;
 ";
 
+// How long the access tokens lived that were minted before is not known, but none outlives its session.
+const ACCESS_UNTIL: &str = "
+-- When the last access token of the session has expired, at the latest.
+ALTER TABLE sessions ADD COLUMN access_until INTEGER NOT NULL DEFAULT 0;
+UPDATE sessions SET access_until = expires_at;
+";
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -137,6 +144,18 @@ mod tests {
 
         run(&mut db, &[good, "CREATE TABLE b (x)"]).unwrap();
         assert_eq!(version(&db).unwrap(), 2);
+    }
+
+    #[test]
+    fn a_session_of_an_older_file_counts_on_access_tokens_that_live_as_long_as_it_does() {
+        let mut db = Connection::open_in_memory().unwrap();
+        run(&mut db, &STEPS[..2]).unwrap();
+        let insert =
+            "INSERT INTO sessions (session_id, member_id, appid, created_at, expires_at) VALUES ('s', 'm', 'a', 1, 9)";
+        db.execute_batch(insert).unwrap();
+        migrate(&mut db).unwrap();
+        let until: i64 = db.query_row("SELECT access_until FROM sessions", [], |row| row.get(0)).unwrap();
+        assert_eq!(until, 9);
     }
 
     #[test]

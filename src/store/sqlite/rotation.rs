@@ -30,6 +30,7 @@ pub(super) fn rotate(
         if given != successor {
             return Err(Error::Damaged("the successor of this refresh token was derived with another refresh key"));
         }
+        prolong(db, &session, use_.revoked_until)?;
         return Ok(Rotation::Rotated { session, refresh_expires_at });
     }
     end(db, &session.session_id, use_.now, use_.revoked_until)?;
@@ -69,7 +70,15 @@ fn consume(
     mark.execute((shown, use_.now, successor))?;
     let refresh_expires_at = use_.refresh_expires_at.min(session.expires_at);
     issue(db, successor, &session, use_.now, refresh_expires_at)?;
+    prolong(db, &session, use_.revoked_until)?;
     Ok(Rotation::Rotated { session, refresh_expires_at })
+}
+
+/// Notes that an access token of `session` may live until `access_until`.
+fn prolong(db: &Connection, session: &Session, access_until: Timestamp) -> rusqlite::Result<()> {
+    let mut raise =
+        db.prepare_cached("UPDATE sessions SET access_until = ?2 WHERE session_id = ?1 AND access_until < ?2")?;
+    raise.execute((&session.session_id, access_until.min(session.expires_at))).map(drop)
 }
 
 /// Writes an unused token of `session`.

@@ -59,6 +59,17 @@ impl Sessions for Sqlite {
         self.read(move |db| Ok(rotation::owner(db, shown, now)?)).await
     }
 
+    async fn ended_by_refresh(&self, shown: RefreshHash, now: Timestamp) -> Result<Option<SessionId>, Error> {
+        self.read(move |db| {
+            let mut query = db.prepare_cached(
+                "SELECT s.session_id FROM refresh_tokens t JOIN sessions s ON s.session_id = t.session_id
+                 WHERE t.hash = ?1 AND t.expires_at > ?2 AND s.expires_at > ?2 AND s.ended = 1",
+            )?;
+            Ok(query.query_row((shown, now), |row| row.get(0)).optional()?)
+        })
+        .await
+    }
+
     async fn end(&self, id: &SessionId, now: Timestamp, revoked_until: Timestamp) -> Result<bool, Error> {
         let id = id.clone();
         self.write(move |db| Ok(end(db, &id, now, revoked_until)?)).await
@@ -68,15 +79,17 @@ impl Sessions for Sqlite {
         &self,
         member: &MemberId,
         appid: &AppId,
+        spared: Option<&SessionId>,
         now: Timestamp,
         revoked_until: Timestamp,
     ) -> Result<Vec<SessionId>, Error> {
-        let (member, appid) = (member.clone(), appid.clone());
+        let (member, appid, spared) = (member.clone(), appid.clone(), spared.cloned());
         self.write(move |db| {
             let mut live = db.prepare_cached(
-                "SELECT session_id FROM sessions WHERE member_id = ?1 AND appid = ?2 AND ended = 0 AND expires_at > ?3",
+                "SELECT session_id FROM sessions
+                 WHERE member_id = ?1 AND appid = ?2 AND ended = 0 AND expires_at > ?3 AND session_id IS NOT ?4",
             )?;
-            let live = live.query_map((member, appid, now), |row| row.get(0))?;
+            let live = live.query_map((member, appid, now, spared), |row| row.get(0))?;
             let live = live.collect::<rusqlite::Result<Vec<SessionId>>>()?;
             for id in &live {
                 end(db, id, now, revoked_until)?;
@@ -154,10 +167,11 @@ impl Sessions for Sqlite {
 }
 
 fn open(db: &Connection, new: NewSession) -> rusqlite::Result<()> {
-    let NewSession { session, refresh, refresh_expires_at, code, code_expires_at, is_new, session_key } = new;
+    let NewSession { session, refresh, refresh_expires_at, code, code_expires_at, is_new, session_key, access_until } =
+        new;
     db.prepare_cached(
-        "INSERT INTO sessions (session_id, member_id, appid, openid, created_at, expires_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        "INSERT INTO sessions (session_id, member_id, appid, openid, created_at, expires_at, access_until)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, min(?6, ?7))",
     )?
     .execute((
         &session.session_id,
@@ -166,6 +180,7 @@ fn open(db: &Connection, new: NewSession) -> rusqlite::Result<()> {
         &session.openid,
         session.created_at,
         session.expires_at,
+        access_until,
     ))?;
     let refresh_expires_at = refresh_expires_at.min(session.expires_at);
     rotation::issue(db, refresh, &session, session.created_at, refresh_expires_at)?;
@@ -188,7 +203,8 @@ pub(super) fn end(db: &Connection, id: &SessionId, now: Timestamp, until: Timest
     )?;
     let was_live = mark.execute((id, now))? > 0;
     let mut revoke = db.prepare_cached(
-        "INSERT INTO revocations (session_id, until) VALUES (?1, ?2)
+        "INSERT INTO revocations (session_id, until)
+         VALUES (?1, max(?2, coalesce((SELECT access_until FROM sessions WHERE session_id = ?1), 0)))
          ON CONFLICT (session_id) DO UPDATE SET until = max(until, excluded.until)",
     )?;
     revoke.execute((id, until))?;

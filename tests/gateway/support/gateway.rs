@@ -5,6 +5,8 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::Value;
 use tempfile::TempDir;
 use wxgate::cli::serve::Running;
@@ -222,6 +224,13 @@ impl Gateway {
         Self::in_dir(self.end().await, tables).await
     }
 
+    /// Runs SQL on the gateway's database, from outside and beside it: what a fault or another actor would do there.
+    pub(crate) fn meddle(&self, sql: &str) {
+        let db = rusqlite::Connection::open(self.dir.path().join("wxgate.db")).unwrap();
+        db.busy_timeout(super::DEADLINE).unwrap();
+        db.execute_batch(sql).unwrap();
+    }
+
     /// Waits until a figure of the metrics page is at least `n`; the name with its labels.
     pub(crate) async fn until_metric(&self, name: &str, n: u64) {
         let wait = async {
@@ -314,6 +323,12 @@ impl Member {
     /// The openid.
     pub(crate) fn openid(&self) -> &str {
         self.text("openid")
+    }
+
+    /// The id of the session.
+    pub(crate) fn session(&self) -> String {
+        let payload = URL_SAFE_NO_PAD.decode(self.token().split('.').nth(1).unwrap()).unwrap();
+        serde_json::from_slice::<Value>(&payload).unwrap()["sid"].as_str().unwrap().to_owned()
     }
 
     /// The member id.

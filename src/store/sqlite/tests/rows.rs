@@ -3,7 +3,7 @@
 use rusqlite::Connection;
 
 use super::folder;
-use crate::store::contract::{REFRESH_TTL, SESSION_TTL, START, app, at, login, person, refresh, token};
+use crate::store::contract::{ACCESS_TTL, REFRESH_TTL, SESSION_TTL, START, app, at, login, person, refresh, token};
 use crate::store::sqlite::Sqlite;
 use crate::store::{Error, Sessions};
 
@@ -89,7 +89,7 @@ async fn a_sweep_counts_the_rows_that_went() {
     store.end(&id, START, at(600)).await.unwrap();
     assert_eq!(store.sweep(at(299)).await.unwrap(), 0);
     assert_eq!(store.sweep(at(300)).await.unwrap(), 2, "two codes");
-    assert_eq!(store.sweep(at(600)).await.unwrap(), 1, "the revocation");
+    assert_eq!(store.sweep(START.plus(ACCESS_TTL)).await.unwrap(), 1, "the revocation");
     assert_eq!(store.sweep(START.plus(REFRESH_TTL)).await.unwrap(), 2, "the first refresh token of each");
     assert_eq!(store.sweep(START.plus(SESSION_TTL)).await.unwrap(), 3, "the successor and both sessions");
 }

@@ -1,0 +1,90 @@
+//! Whether the database is still the one that it was at the last start.
+//!
+//! Access tokens are believed without the store, so they outlive it: a database that was lost or moved away takes the
+//! memory of every logout and ban with it. Its birth mark is therefore recorded beside the keys, in `store.birth`. When
+//! another one is found there, every login before that moment is refused, at each start from then on; what was restored
+//! from a backup bears the old mark and changes nothing.
+
+use std::io;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Timestamp;
+use crate::keyfile;
+
+/// File of the record.
+const FILE: &str = "store.birth";
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Record {
+    /// The database's.
+    birth_mark: String,
+    /// Milliseconds since 1970: logins before that are refused. Absent as long as no database was lost.
+    epoch: Option<i64>,
+}
+
+/// Compares `birth_mark` with what is recorded in `keys`, and records it. Returns the moment before which no login counts,
+/// if there is one.
+///
+/// # Errors
+/// When the record is damaged, or cannot be read or written.
+pub(super) fn epoch(keys: &Path, birth_mark: &str, now: Timestamp) -> io::Result<Option<Timestamp>> {
+    let path = keys.join(FILE);
+    let known = match keyfile::read(&path) {
+        Ok(text) => Some(serde_json::from_slice::<Record>(&text).map_err(|_| damaged(&path))?),
+        // The first start, or the first one of a build that records it.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => return Err(error),
+    };
+    let epoch = match known {
+        Some(known) if known.birth_mark == birth_mark => return Ok(known.epoch.map(Timestamp::from_millis)),
+        Some(known) => {
+            tracing::warn!("the database is not that of the last start: all logins before now are refused");
+            // Never earlier than before, should the clock have been set back.
+            Some(known.epoch.map_or(now, |before| Timestamp::from_millis(before).max(now)))
+        }
+        None => None,
+    };
+    let record = Record { birth_mark: birth_mark.to_owned(), epoch: epoch.map(Timestamp::millis) };
+    keyfile::write(&path, &serde_json::to_vec(&record)?)?;
+    Ok(epoch)
+}
+
+fn damaged(path: &Path) -> io::Error {
+    let what = format!(
+        "{} is damaged: restore it, or delete it if the database is the one that it was before",
+        path.display()
+    );
+    io::Error::new(io::ErrorKind::InvalidData, what)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(secs: i64) -> Timestamp {
+        Timestamp::from_secs(secs)
+    }
+
+    #[test]
+    fn another_database_ends_what_was_before_it_for_good() {
+        let keys = tempfile::tempdir().unwrap();
+        let epoch = |mark, now| epoch(keys.path(), mark, at(now)).unwrap();
+        assert_eq!(epoch("a", 10), None, "the first one replaces nothing");
+        assert_eq!(epoch("a", 20), None);
+        assert_eq!(epoch("b", 30), Some(at(30)));
+        assert_eq!(epoch("b", 40), Some(at(30)));
+        assert_eq!(epoch("c", 50), Some(at(50)));
+        assert_eq!(epoch("d", 45), Some(at(50)));
+    }
+
+    #[test]
+    fn a_damaged_record_is_no_first_start() {
+        let keys = tempfile::tempdir().unwrap();
+        keyfile::write(&keys.path().join(FILE), b"{}").unwrap();
+        let error = epoch(keys.path(), "a", at(1)).unwrap_err();
+        assert!(error.to_string().contains("store.birth is damaged"), "{error}");
+    }
+}

@@ -1,0 +1,34 @@
+//! Whether an access token is good now: verified and not revoked. The one place that puts the two together.
+
+use super::Claims;
+use super::revocation::Revocations;
+use super::verify::{self, Verifier};
+
+/// Why an access token was refused. Carries nothing of the token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// It does not verify.
+    #[error(transparent)]
+    Unverified(#[from] verify::Error),
+    /// It was good, and its session was ended.
+    #[error("the token was revoked")]
+    Revoked,
+}
+
+/// What `token` says, if it is good now.
+///
+/// # Errors
+/// The first reason to refuse it.
+pub fn check(verifier: &Verifier, revocations: &Revocations, token: &[u8]) -> Result<Claims, Error> {
+    let claims = verifier.verify(token)?;
+    check_again(revocations, &claims)?;
+    Ok(claims)
+}
+
+/// As [`check`], for what was verified a moment ago and has not expired since.
+///
+/// # Errors
+/// [`Error::Revoked`].
+pub fn check_again(revocations: &Revocations, claims: &Claims) -> Result<(), Error> {
+    if revocations.is_revoked(claims) { Err(Error::Revoked) } else { Ok(()) }
+}
