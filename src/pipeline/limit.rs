@@ -91,12 +91,28 @@ enum Side {
     After,
 }
 
+/// Where logins are.
+#[derive(Debug, Clone)]
+struct LoginPaths {
+    /// By POST.
+    ours: Arc<str>,
+    /// Those of the wafer2 SDK, by any method.
+    wafer2: Option<Arc<str>>,
+}
+
+impl LoginPaths {
+    fn is_login(&self, request: &Request) -> bool {
+        let path = request.uri().path();
+        (request.method() == Method::POST && path == &*self.ours) || self.wafer2.as_deref() == Some(path)
+    }
+}
+
 /// Makes [`LimitRate`].
 #[derive(Debug, Clone)]
 pub struct LimitLayer {
     side: Side,
-    /// The limit of logins by address, where they are, and where those of the wafer2 SDK are.
-    login: Option<(Arc<Limit>, Arc<str>, Option<Arc<str>>)>,
+    /// The limit of logins by address, and where they are.
+    login: Option<(Arc<Limit>, LoginPaths)>,
     clock: Clock,
 }
 
@@ -104,9 +120,9 @@ impl LimitLayer {
     /// The layer before authentication. `base` is where the endpoints stand.
     pub fn before(config: &config::Config, limits: &Limits, clock: Clock) -> Self {
         let by_address = config.login.limit.is_some_and(|limit| limit.by == LimitBy::Ip);
-        let path: Arc<str> = format!("{}/login", config.server.base).into();
+        let ours = format!("{}/login", config.server.base).into();
         let wafer2 = config.login.wafer2.as_deref().map(Arc::from);
-        let login = limits.login.clone().filter(|_| by_address).map(|limit| (limit, path, wafer2));
+        let login = limits.login.clone().filter(|_| by_address).map(|limit| (limit, LoginPaths { ours, wafer2 }));
         Self { side: Side::Before, login, clock }
     }
 
@@ -137,10 +153,7 @@ impl LimitLayer {
         match exchange.matched()? {
             Matched::Route(route) => self.route(route, exchange),
             Matched::Endpoint => match &self.login {
-                Some((limit, path, wafer2))
-                    if (request.method() == Method::POST && request.uri().path() == &**path)
-                        || wafer2.as_deref() == Some(request.uri().path()) =>
-                {
+                Some((limit, paths)) if paths.is_login(request) => {
                     Ok(limit.take(Key::address(exchange.client()), self.clock.steady())?)
                 }
                 _ => Ok(()),
