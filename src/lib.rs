@@ -60,4 +60,5 @@ pub mod server;
 pub mod store;
 pub mod telemetry;
 pub mod token;
+pub mod tunnel;
 pub mod wechat;

@@ -147,6 +147,8 @@ pub struct Server {
     /// Addresses to listen on, each "IP:PORT". Default: ["0.0.0.0:8080"].
     #[schemars(length(min = 1), example = ["0.0.0.0:8080"])]
     pub listen: Option<Vec<String>>,
+    /// TLS: a certificate and its key, or a list of them for several names (SNI). Default: plain HTTP.
+    pub tls: Option<Tls>,
     /// Worker threads, 1 to 1024. Default: one per core.
     #[schemars(range(min = 1, max = 1024), example = 2)]
     pub workers: Option<i64>,
@@ -171,6 +173,31 @@ pub struct Server {
     pub max_body: Option<Size>,
     /// How long open requests may take to finish at shutdown. Default: "30s".
     pub drain_timeout: Option<Duration>,
+    /// Most open WebSockets of one member, 0 to 100000; 0 is no limit. Default: 32.
+    #[schemars(range(min = 0, max = 100_000))]
+    pub max_sockets_per_member: Option<i64>,
+}
+
+/// One certificate, or several.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Tls {
+    /// One for every name.
+    One(Certificate),
+    /// The first that is for the name that the client asks for, else the first.
+    Many(#[schemars(length(min = 1))] Vec<Certificate>),
+}
+
+/// A certificate chain and its private key, in PEM files.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Certificate {
+    /// File of the whole chain, the server's own certificate first. Required.
+    #[schemars(required, example = &"tls/fullchain.pem")]
+    pub cert: Option<String>,
+    /// File of its private key. Required.
+    #[schemars(required, example = &"tls/key.pem")]
+    pub key: Option<String>,
 }
 
 /// The operators' listener.
@@ -366,6 +393,9 @@ pub struct Route {
     pub max_body: Option<Size>,
     /// Whether the caller's Authorization header is passed on. Default: false.
     pub forward_token: Option<bool>,
+    /// Protocols that a connection may be upgraded to; [] is none. Default: ["websocket"].
+    #[schemars(example = ["websocket"])]
+    pub upgrade: Option<Vec<String>>,
     /// How often it may be used. Default: no limit.
     pub limit: Option<RouteLimit>,
     /// When a request is tried again on another server. Default: only when no connection could be opened, once.

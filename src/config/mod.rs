@@ -5,6 +5,7 @@
 //! dotted key, what is wrong and what to write. What this version cannot do yet is in [`planned`]. `gateway.rs` makes
 //! the result run. Nothing here opens a socket, a store or a key.
 
+pub mod certificate;
 mod check;
 pub mod fault;
 pub mod file;
@@ -20,6 +21,7 @@ mod structure;
 pub mod url;
 pub mod value;
 
+pub use certificate::Certificate;
 pub use fault::{Fault, Faults};
 pub use load::{digest, load, parse, read};
 pub use secret::Environment;

@@ -21,7 +21,7 @@ const fn planned_off(key: &'static str, off: &'static str) -> Planned {
 }
 
 const KEYS: &[Planned] = &[
-    planned("server.tls"),
+    planned("server.tls.acme"),
     planned_off("token.format", "\"jwt\""),
     planned("token.master_key"),
     planned("token.max_staleness"),

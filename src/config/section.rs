@@ -16,6 +16,7 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::certificate::Certificate;
 pub use super::rule::{Cors, Health, Limit, LimitBy, Retry, RetryOn};
 use crate::ids::{AppId, Secret};
 
@@ -55,6 +56,8 @@ pub struct Config {
 pub struct Server {
     /// Addresses of the public listener.
     pub listen: Vec<SocketAddr>,
+    /// Certificates for TLS; empty means plain HTTP.
+    pub tls: Vec<Certificate>,
     /// Worker threads; one per core unless said.
     pub workers: NonZeroUsize,
     /// Where the gateway's own endpoints stand; starts with `/`, does not end with one.
@@ -75,6 +78,8 @@ pub struct Server {
     pub max_body: u64,
     /// How long a drain may take.
     pub drain_timeout: Duration,
+    /// Most open sockets (upgraded connections) of one member; `None` means no limit.
+    pub max_sockets_per_member: Option<NonZeroUsize>,
 }
 
 /// `[admin]`.
@@ -384,6 +389,8 @@ pub struct Route {
     pub max_body: u64,
     /// Whether `Authorization` is passed on.
     pub forward_token: bool,
+    /// Protocols that a connection may be upgraded to, lower case; empty means none.
+    pub upgrade: Vec<String>,
     /// How often it may be used.
     pub limit: Option<Limit>,
     /// When a request is tried again.

@@ -179,6 +179,23 @@ pub fn method(text: &str) -> Result<Method, Wrong> {
     Method::from_bytes(text.as_bytes()).map_err(|_| wrong())
 }
 
+/// The name of a protocol that a connection may be upgraded to (RFC 9110, section 7.8), in lower case.
+///
+/// # Errors
+/// When it is not a token, or is one that would take requests past the gateway: another HTTP, or TLS.
+pub fn protocol(text: &str) -> Result<String, Wrong> {
+    let name = text.to_ascii_lowercase();
+    let base = name.split('/').next().unwrap_or_default();
+    if matches!(base, "h2c" | "h2" | "h3" | "http" | "tls") {
+        return Err(Wrong::new("would carry requests that the gateway does not see", "remove it"));
+    }
+    let fits = |b: u8| b.is_ascii_alphanumeric() || b"-._/+".contains(&b);
+    if name.is_empty() || name.len() > 64 || !name.bytes().all(fits) {
+        return Err(Wrong::new("is not the name of a protocol", "write a name such as \"websocket\""));
+    }
+    Ok(name)
+}
+
 /// The name of an upstream or a role: it stands in headers, lists and metrics.
 ///
 /// # Errors
@@ -241,6 +258,15 @@ mod tests {
         assert_eq!(trusted_proxy("::1").unwrap().to_string(), "::1/128");
         for bad in ["0.0.0.0/0", "::/0", "10.0.0.1/8", "10.0.0.0/33", "proxy.internal", ""] {
             assert!(trusted_proxy(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn another_http_is_no_protocol_to_upgrade_to() {
+        assert_eq!(protocol("WebSocket").unwrap(), "websocket");
+        assert_eq!(protocol("mqtt/5").unwrap(), "mqtt/5");
+        for bad in ["", "h2c", "H2C", "HTTP/2.0", "tls/1.2", "a b", "a,b", "é"] {
+            assert!(protocol(bad).is_err(), "{bad}");
         }
     }
 

@@ -49,7 +49,7 @@ async fn send(delivery: Delivery, upstream: Arc<Upstream>, host: HeaderValue) ->
     identity::inject_push(headers, &delivery.appid, delivery.openid.as_ref());
     let limits = Limits { response_head: DEADLINE, idle: IDLE, total: Some(DEADLINE), max_body: u64::MAX };
     // A connection for each: pushes are few, and one that is not kept cannot have gone stale.
-    let outbound = Outbound { request, upstream, limits, affinity: 0, retry: None, witness: None };
+    let outbound = Outbound { request, upstream, limits, affinity: 0, upgrade: None, retry: None, witness: None };
     let (parts, body) = Forwarder::new().forward(outbound).await?.into_parts();
     if !parts.status.is_success() {
         let cause = format!("a push was answered {}", parts.status);

@@ -30,6 +30,7 @@ impl Gateway {
         metrics.register("wxgate_config_generation", "gauge", "Configurations put in force so far.", move || {
             weak.upgrade().map(|g| (String::new(), g.current().generation as f64)).into_iter().collect()
         });
+        self.kept.sockets.register(metrics);
         let revocations = Arc::clone(&self.kept.revocations);
         metrics.register("wxgate_revocations", "gauge", "Live revocations held in memory.", move || {
             vec![(String::new(), revocations.len() as f64)]

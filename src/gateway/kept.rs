@@ -18,6 +18,7 @@ use crate::keyfile;
 use crate::limiter::Tables;
 use crate::metrics::{Metrics, label};
 use crate::pipeline::dispatch::Draining;
+use crate::pipeline::sockets::Sockets;
 use crate::proxy::Backends;
 use crate::store::sqlite::Sqlite;
 use crate::store::vault::Vault;
@@ -72,6 +73,8 @@ pub struct Kept {
     pub limits: Arc<Tables>,
     /// Servers of upstreams: addresses, load.
     pub backends: Backends,
+    /// Connections that have left HTTP.
+    pub sockets: Arc<Sockets>,
     /// Whether the gateway is going away.
     pub draining: Draining,
     /// Room for calls of endpoints.
@@ -111,6 +114,7 @@ impl Kept {
             access_tokens,
             refresh: RefreshSecret::open(keys)?,
             pseudonyms: Pseudonyms::new(&log_key(keys).map_err(Error::KeyFile)?),
+            sockets: Sockets::new(Arc::clone(&revocations), clock.clone()),
             clock,
             metrics,
             log,

@@ -10,6 +10,7 @@ mod figures;
 mod forward_auth;
 mod kept;
 mod reload;
+mod tls;
 mod to_proxy;
 mod token_shelf;
 
@@ -74,6 +75,9 @@ pub enum Error {
     /// What was revoked before the start cannot be read; without it, ended sessions would come back.
     #[error("store: live revocations cannot be read: {0}")]
     Revocations(#[source] crate::store::Error),
+    /// TLS of the public listener.
+    #[error("tls: {0}")]
+    Tls(#[from] rustls::Error),
     /// The client for WeChat.
     #[error("wechat: {0}")]
     WeChat(#[from] wechat::Error),
@@ -94,6 +98,7 @@ pub struct Snapshot {
     wechat: wechat::Client,
     auth: Arc<Auth>,
     router: Router,
+    tls: Option<Arc<rustls::ServerConfig>>,
 }
 
 impl Snapshot {
@@ -136,6 +141,7 @@ impl Snapshot {
             wechat,
             // A new cache with each snapshot: what was verified by another ring or policy is verified again.
             cache: Arc::default(),
+            tls: tls::config(&config.server.tls)?,
             limits,
             config,
             generation,
@@ -199,6 +205,7 @@ impl Gateway {
         });
         gateway.register_metrics();
         gateway.kept.start_sweeping();
+        gateway.kept.sockets.start();
         Ok(gateway)
     }
 
@@ -212,9 +219,10 @@ impl Gateway {
         &self.kept
     }
 
-    /// From now on the health answers say that this instance is going away.
+    /// From now on the health answers say that this instance is going away, and open sockets are closed.
     pub fn start_draining(&self) {
         self.kept.draining.store(true, std::sync::atomic::Ordering::Release);
+        self.kept.sockets.drain();
     }
 
     /// Whether it is going away.
@@ -254,7 +262,12 @@ impl Gateway {
             self.kept.endpoint_room.clone(),
             Arc::clone(&self.kept.metrics),
         );
-        let proxy = ToProxy::new(forwarder.clone(), Arc::clone(&snapshot.upstreams));
+        let proxy = ToProxy::new(
+            forwarder.clone(),
+            Arc::clone(&snapshot.upstreams),
+            Arc::clone(&self.kept.sockets),
+            snapshot.config.server.max_sockets_per_member,
+        );
         stack(&layers, Dispatch::new(endpoints, proxy, Arc::clone(&self.kept.draining)))
     }
 
@@ -318,6 +331,11 @@ impl Worker {
         current
     }
 
+    /// TLS as it is in force; `None` for plain HTTP.
+    pub fn tls(&self) -> Option<Arc<rustls::ServerConfig>> {
+        self.gateway.snapshot.load().tls.clone()
+    }
+
     /// The limits of connections, as they are in force.
     pub fn connection_limits(&self) -> ConnectionLimits {
         let snapshot = self.gateway.snapshot.load();
@@ -333,6 +351,11 @@ impl Worker {
     /// Whether the gateway is going away.
     pub fn is_draining(&self) -> bool {
         self.gateway.is_draining()
+    }
+
+    /// Something panicked outside of the stack.
+    pub fn panicked(&self) {
+        self.observer.metrics.panics.inc();
     }
 
     /// The worker's counters.

@@ -67,7 +67,9 @@ impl Gateway {
         // What the snapshot starts runs where everything else of its kind does.
         let _on_control = self.control.enter();
         let snapshot = Snapshot::new(new, &self.kept, generation)?;
-        self.snapshot.store(Arc::new(snapshot));
+        let snapshot = Arc::new(snapshot);
+        self.snapshot.store(Arc::clone(&snapshot));
+        self.kept.sockets.recheck(&snapshot.config.routes);
         Ok(Reloaded { generation, changes })
     }
 }

@@ -2,30 +2,41 @@
 
 use std::convert::Infallible;
 use std::hash::{BuildHasher as _, Hash as _, Hasher as _};
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
 use foldhash::fast::FixedState;
+use tokio::sync::oneshot;
 use tower::Service;
 
 use crate::config::{self, Balance};
 use crate::pipeline::Exchange;
 use crate::pipeline::Response;
 use crate::pipeline::dispatch::{Awaited, ToUpstream};
+use crate::pipeline::sockets::{Seat, Sockets, chosen};
 use crate::problem::Problem;
 use crate::proxy::{Forwarder, Limits, Outbound, Upstream, Witness};
+use crate::tunnel::{Ending, Switched};
 
 /// The service.
 #[derive(Debug, Clone)]
 pub(super) struct ToProxy {
     forwarder: Forwarder,
     upstreams: Arc<[Arc<Upstream>]>,
+    sockets: Arc<Sockets>,
+    most_sockets: Option<NonZeroUsize>,
 }
 
 impl ToProxy {
-    pub(super) fn new(forwarder: Forwarder, upstreams: Arc<[Arc<Upstream>]>) -> Self {
-        Self { forwarder, upstreams }
+    pub(super) fn new(
+        forwarder: Forwarder,
+        upstreams: Arc<[Arc<Upstream>]>,
+        sockets: Arc<Sockets>,
+        most_sockets: Option<NonZeroUsize>,
+    ) -> Self {
+        Self { forwarder, upstreams, sockets, most_sockets }
     }
 }
 
@@ -45,20 +56,45 @@ impl Service<ToUpstream> for ToProxy {
             return Box::pin(std::future::ready(Ok(exchange.refuse(problem))));
         };
         let affinity = affinity(upstream.balance(), &exchange);
+        let upgrade = exchange.upgrade.get().and_then(|offered| chosen(&route.policy.upgrade, offered));
+        let seat = match &upgrade {
+            None => None,
+            Some(protocol) => match self.sockets.seat(&exchange, &route, protocol, self.most_sockets) {
+                Ok(seat) => Some(seat),
+                Err(problem) => return Box::pin(std::future::ready(Ok(exchange.refuse(problem)))),
+            },
+        };
         let forwarding = self.forwarder.forward(Outbound {
             request,
             upstream: Arc::clone(upstream),
             limits: limits(&route.policy),
             affinity,
+            upgrade,
             retry: route.policy.retry.clone(),
             witness: Some(Arc::clone(&exchange) as Arc<dyn Witness>),
         });
         Box::pin(async move {
             Ok(match forwarding.await {
-                Ok(response) => response,
+                Ok(response) => {
+                    if let Some((seat, ended)) = seat {
+                        take_seat(&response, seat, ended);
+                    }
+                    response
+                }
                 Err(error) => exchange.refuse(Problem::from(error)),
             })
         })
+    }
+}
+
+/// The socket's place is its tunnel's from now on; without a tunnel it is given back.
+fn take_seat(response: &Response, seat: Seat, ended: oneshot::Receiver<Ending>) {
+    if let Some(switched) = response.extensions().get::<Switched>() {
+        switched.with(|tunnel| {
+            seat.switched();
+            tunnel.ended_by(ended);
+            tunnel.at_end(move |totals| seat.ended(totals));
+        });
     }
 }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 use crate::clock::{Clock, Timestamp};
 use crate::metrics::Shard;
 use crate::telemetry::{Format, LogWriter};
+use crate::tunnel::Totals;
 
 /// A buffer of this size is handed over at once, bytes. Each hand-over may wake the log thread, which costs more than the
 /// lines themselves; the worker's tick bounds how late a line is.
@@ -49,6 +50,8 @@ pub struct Entry<'a> {
     pub person: Option<&'a str>,
     /// Whether the answer was sent to its end.
     pub complete: bool,
+    /// What went through, when the connection left HTTP with this answer.
+    pub tunnel: Option<&'a Totals>,
     /// How often it was sent to an upstream; told when it was more than once.
     pub attempts: u32,
 }
@@ -164,6 +167,9 @@ fn json(line: &mut Vec<u8>, second: &str, ms: i64, e: &Entry<'_>) -> std::io::Re
             line.push(b'"');
         }
     }
+    if let Some(tunnel) = e.tunnel {
+        write!(line, ",\"bytes_in\":{},\"ended\":\"{}\"", tunnel.from_client, tunnel.ended)?;
+    }
     if e.attempts > 1 {
         write!(line, ",\"attempts\":{}", e.attempts)?;
     }
@@ -192,6 +198,9 @@ fn text(line: &mut Vec<u8>, second: &str, ms: i64, e: &Entry<'_>) -> std::io::Re
             escape(line, value);
             line.push(b'"');
         }
+    }
+    if let Some(tunnel) = e.tunnel {
+        write!(line, " bytes_in={} ended={}", tunnel.from_client, tunnel.ended)?;
     }
     if e.attempts > 1 {
         write!(line, " attempts={}", e.attempts)?;
@@ -277,6 +286,7 @@ mod tests {
             member: None,
             person: None,
             complete: true,
+            tunnel: None,
             attempts: 1,
         }
     }

@@ -37,22 +37,14 @@ pub struct Forwarded {
 }
 
 impl Forwarded {
-    fn direct(peer: IpAddr) -> Self {
-        Self {
-            client: peer,
-            https: false,
-            host: None,
-            chain: None,
-            request_id: None,
-            traceparent: None,
-            tracestate: None,
-        }
+    fn direct(peer: IpAddr, https: bool) -> Self {
+        Self { client: peer, https, host: None, chain: None, request_id: None, traceparent: None, tracestate: None }
     }
 
-    /// What `peer` and these headers say.
-    pub fn read(trusted: &[IpNet], peer: IpAddr, headers: &HeaderMap) -> Self {
+    /// What `peer`, whose connection is TLS or not, and these headers say.
+    pub fn read(trusted: &[IpNet], peer: IpAddr, https: bool, headers: &HeaderMap) -> Self {
         let is_trusted = |ip: IpAddr| trusted.iter().any(|net| net.contains(&ip));
-        let mut found = Self::direct(peer);
+        let mut found = Self::direct(peer, https);
         if trusted.is_empty() || !is_trusted(peer) {
             return found;
         }
@@ -79,7 +71,10 @@ impl Forwarded {
         if believed > 0 {
             found.chain = HeaderValue::from_str(&entries[entries.len() - believed..].join(", ")).ok();
         }
-        found.https = one("x-forwarded-proto").is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"https"));
+        // What the client spoke to the proxy, not what the proxy speaks to us, if it says so.
+        if let Some(proto) = one("x-forwarded-proto") {
+            found.https = proto.as_bytes().eq_ignore_ascii_case(b"https");
+        }
         found.host = one("x-forwarded-host").filter(|v| is_host(v.as_bytes())).cloned();
         found.request_id = one("x-request-id").filter(|v| is_request_id(v.as_bytes())).cloned();
         found.traceparent = one("traceparent").filter(|v| is_traceparent(v.as_bytes())).cloned();
@@ -167,7 +162,8 @@ where
 
     fn call(&mut self, request: Request) -> Self::Future {
         if let Ok(exchange) = Exchange::of(&request) {
-            let forwarded = Forwarded::read(&self.trusted, exchange.connection.peer(), request.headers());
+            let connection = &exchange.connection;
+            let forwarded = Forwarded::read(&self.trusted, connection.peer(), connection.https(), request.headers());
             let _ = exchange.forwarded.set(forwarded);
         }
         self.inner.call(request)
@@ -188,7 +184,7 @@ mod tests {
 
     fn read(peer: &str, pairs: &[(&'static str, &str)]) -> Forwarded {
         let trusted = ["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()];
-        Forwarded::read(&trusted, peer.parse().unwrap(), &headers(pairs))
+        Forwarded::read(&trusted, peer.parse().unwrap(), false, &headers(pairs))
     }
 
     #[test]
@@ -197,7 +193,7 @@ mod tests {
             "203.0.113.9",
             &[("x-forwarded-for", "1.2.3.4"), ("x-forwarded-proto", "https"), ("x-request-id", "a")],
         );
-        assert_eq!(found, Forwarded::direct("203.0.113.9".parse().unwrap()));
+        assert_eq!(found, Forwarded::direct("203.0.113.9".parse().unwrap(), false));
     }
 
     #[test]

@@ -4,8 +4,10 @@
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::OnceLock;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Waker;
 
+use futures_util::task::AtomicWaker;
 use http::HeaderValue;
 
 /// One client connection.
@@ -13,17 +15,49 @@ use http::HeaderValue;
 pub struct Connection {
     peer: SocketAddr,
     peer_text: HeaderValue,
+    https: bool,
     /// `Forwarded` for the host of the first request; the others mostly ask for the same.
     forwarded: OnceLock<(HeaderValue, HeaderValue)>,
-    /// Whether an answer is under way. The guard reads it: silence of a client that waits is not idleness.
-    pub busy: AtomicBool,
+    /// Heads that have passed the guard and are not answered yet.
+    due: AtomicUsize,
+    /// Who waits for an answer to be over.
+    waiting: AtomicWaker,
 }
 
 impl Connection {
-    /// Of this peer.
-    pub fn new(peer: SocketAddr) -> Self {
+    /// Of this peer, who speaks TLS or not.
+    pub fn new(peer: SocketAddr, https: bool) -> Self {
         let peer_text = ip_text(peer.ip().to_canonical());
-        Self { peer, peer_text, forwarded: OnceLock::new(), busy: AtomicBool::new(false) }
+        Self {
+            peer,
+            peer_text,
+            https,
+            forwarded: OnceLock::new(),
+            due: AtomicUsize::new(0),
+            waiting: AtomicWaker::new(),
+        }
+    }
+
+    /// Whether an answer is under way. The guard asks: silence of a client that waits is not idleness.
+    pub fn is_busy(&self) -> bool {
+        self.due.load(Ordering::Relaxed) > 0
+    }
+
+    /// A request's head has passed the guard. They are counted, because a client may send the next before it has an answer.
+    pub fn head_passed(&self) {
+        self.due.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Wakes this one when the next request is over.
+    pub fn wake_when_answered(&self, waker: &Waker) {
+        self.waiting.register(waker);
+    }
+
+    /// A request is over.
+    pub fn answered(&self) {
+        // Without a guard in front, as in some tests, no head was counted.
+        let _ = self.due.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |due| due.checked_sub(1));
+        self.waiting.wake();
     }
 
     /// Who is connected: a client, or a proxy in front of us. An IPv4 address is one, however it came.
@@ -31,15 +65,21 @@ impl Connection {
         self.peer.ip().to_canonical()
     }
 
+    /// Whether the connection itself is TLS.
+    pub fn https(&self) -> bool {
+        self.https
+    }
+
     /// The peer's address as text.
     pub fn peer_text(&self) -> &HeaderValue {
         &self.peer_text
     }
 
-    /// `Forwarded` (RFC 7239) of a client that is connected directly and asks for `host` without TLS.
+    /// `Forwarded` (RFC 7239) of a client that is connected directly and asks for `host`.
     pub fn forwarded(&self, host: &HeaderValue) -> HeaderValue {
-        let (known, value) = self.forwarded.get_or_init(|| (host.clone(), forwarded(self.peer(), Some(host), false)));
-        if known == host { value.clone() } else { forwarded(self.peer(), Some(host), false) }
+        let (known, value) =
+            self.forwarded.get_or_init(|| (host.clone(), forwarded(self.peer(), Some(host), self.https)));
+        if known == host { value.clone() } else { forwarded(self.peer(), Some(host), self.https) }
     }
 }
 

@@ -31,6 +31,8 @@ pub struct Exchange {
     pub own_id: HeaderValue,
     /// What a trusted proxy says about the client, or what we see ourselves. Set by `client_addr`.
     pub forwarded: OnceLock<Forwarded>,
+    /// The value of `Upgrade`, when the request may leave HTTP if its route allows it. Set by `hygiene`.
+    pub upgrade: OnceLock<HeaderValue>,
     /// Where the request goes. Set by `route`.
     pub matched: OnceLock<Matched>,
     /// Who asks. Set by `authenticate`, when somebody showed a valid token.
@@ -49,6 +51,7 @@ impl Exchange {
             started,
             own_id,
             forwarded: OnceLock::new(),
+            upgrade: OnceLock::new(),
             matched: OnceLock::new(),
             principal: OnceLock::new(),
             upstream: OnceLock::new(),

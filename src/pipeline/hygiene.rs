@@ -5,18 +5,22 @@
 //! could arrive there as `X-WX-OPENID` is removed. Request hop-by-hop headers (RFC 9110, section 7.6.1) go here too, so
 //! that a client cannot have a header of ours removed by naming it in `Connection`.
 //!
+//! `Upgrade` goes as well; what it asked for is noted in the exchange, for the route to decide, and the handshake with the
+//! upstream is written anew.
+//!
 //! `Authorization` and `Cookie` stay: `authenticate` decides about them.
 
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use http::header::{CONNECTION, HeaderName};
-use http::{HeaderMap, HeaderValue};
+use http::header::{CONNECTION, HeaderName, UPGRADE};
+use http::{HeaderMap, HeaderValue, Method, Version};
+use http_body::Body as _;
 use smallvec::SmallVec;
 use tower::{Layer, Service};
 
-use super::{Request, Response, wafer2};
+use super::{Exchange, Request, Response, wafer2};
 
 /// Longest name of a protected header; longer names are compared by their first bytes.
 const LONGEST: usize = 40;
@@ -41,6 +45,23 @@ pub fn clean(headers: &mut HeaderMap) {
     for name in doomed {
         headers.remove(name);
     }
+}
+
+/// What the client asks to be upgraded to, if this request can lead there: a GET of HTTP/1.1 without a body, with one
+/// `Upgrade` that `Connection` names (RFC 9110, section 7.8; RFC 6455, section 4.1).
+fn asks_upgrade(request: &Request) -> Option<&HeaderValue> {
+    let headers = request.headers();
+    let mut asked = headers.get_all(UPGRADE).iter();
+    let value = asked.next()?;
+    let names_it = |line: &HeaderValue| {
+        line.as_bytes().split(|b| *b == b',').any(|option| option.trim_ascii().eq_ignore_ascii_case(b"upgrade"))
+    };
+    let can = asked.next().is_none()
+        && *request.method() == Method::GET
+        && request.version() == Version::HTTP_11
+        && request.body().is_end_stream()
+        && headers.get_all(CONNECTION).iter().any(names_it);
+    can.then_some(value)
 }
 
 /// Headers that `Connection` names are hop-by-hop; those that routing, framing and authentication rest on are not removed
@@ -196,6 +217,11 @@ where
     }
 
     fn call(&mut self, mut request: Request) -> Self::Future {
+        if let Some(asked) = asks_upgrade(&request)
+            && let Ok(exchange) = Exchange::of(&request)
+        {
+            let _ = exchange.upgrade.set(asked.clone());
+        }
         if let Some(login) = &self.wafer2 {
             wafer2::lift(&mut request, login);
         }
@@ -222,6 +248,26 @@ mod tests {
         let mut names: Vec<String> = map.keys().map(|n| n.as_str().to_owned()).collect();
         names.sort();
         names
+    }
+
+    #[test]
+    fn an_upgrade_is_asked_for_in_one_way() {
+        let asked = |method: &str, version, pairs: &[(&str, &str)], body: &'static str| {
+            let mut request = http::Request::builder().method(method).version(version);
+            for (name, value) in pairs {
+                request = request.header(*name, *value);
+            }
+            asks_upgrade(&request.body(crate::body::Body::from(body)).unwrap()).is_some()
+        };
+        let both = [("upgrade", "websocket"), ("connection", "keep-alive, Upgrade")];
+        assert!(asked("GET", Version::HTTP_11, &both, ""));
+        assert!(!asked("POST", Version::HTTP_11, &both, ""));
+        assert!(!asked("GET", Version::HTTP_10, &both, ""));
+        assert!(!asked("GET", Version::HTTP_11, &both, "body"));
+        assert!(!asked("GET", Version::HTTP_11, &both[..1], ""));
+        assert!(!asked("GET", Version::HTTP_11, &both[1..], ""));
+        assert!(!asked("GET", Version::HTTP_11, &[both[0], both[0], both[1]], ""));
+        assert!(!asked("GET", Version::HTTP_11, &[both[0], ("connection", "upgrades")], ""));
     }
 
     #[test]

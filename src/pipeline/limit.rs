@@ -2,7 +2,8 @@
 //!
 //! The layer stands in the stack twice. Before authentication it counts by address and by route, so that a flood is
 //! refused before it costs a signature; after it, by caller. The counting itself is [`crate::limiter`]; here stands what a
-//! key is. `POST /auth/login` (and the login of the wafer2 SDK) by address is counted here too; by app it is counted where the app is known, in the endpoint.
+//! key is. `POST /auth/login` (and the login of the wafer2 SDK) by address is counted here too; by app it is counted where
+//! the app is known, in the endpoint.
 
 use std::convert::Infallible;
 use std::net::{IpAddr, Ipv6Addr};
@@ -91,38 +92,38 @@ enum Side {
     After,
 }
 
-/// Where logins are.
-#[derive(Debug, Clone)]
-struct LoginPaths {
-    /// By POST.
-    ours: Arc<str>,
-    /// Those of the wafer2 SDK, by any method.
-    wafer2: Option<Arc<str>>,
-}
-
-impl LoginPaths {
-    fn is_login(&self, request: &Request) -> bool {
-        let path = request.uri().path();
-        (request.method() == Method::POST && path == &*self.ours) || self.wafer2.as_deref() == Some(path)
-    }
-}
-
 /// Makes [`LimitRate`].
 #[derive(Debug, Clone)]
 pub struct LimitLayer {
     side: Side,
-    /// The limit of logins by address, and where they are.
-    login: Option<(Arc<Limit>, LoginPaths)>,
+    login: Option<LoginLimit>,
     clock: Clock,
+}
+
+/// The limit of logins by address.
+#[derive(Debug, Clone)]
+struct LoginLimit {
+    limit: Arc<Limit>,
+    /// Where logins are.
+    path: Arc<str>,
+    /// Where those of the wafer2 SDK are, if they are on.
+    wafer2: Option<Arc<str>>,
+}
+
+impl LoginLimit {
+    fn counts(&self, request: &Request) -> bool {
+        let path = request.uri().path();
+        (request.method() == Method::POST && path == &*self.path) || self.wafer2.as_deref() == Some(path)
+    }
 }
 
 impl LimitLayer {
     /// The layer before authentication. `base` is where the endpoints stand.
     pub fn before(config: &config::Config, limits: &Limits, clock: Clock) -> Self {
         let by_address = config.login.limit.is_some_and(|limit| limit.by == LimitBy::Ip);
-        let ours = format!("{}/login", config.server.base).into();
+        let path: Arc<str> = format!("{}/login", config.server.base).into();
         let wafer2 = config.login.wafer2.as_deref().map(Arc::from);
-        let login = limits.login.clone().filter(|_| by_address).map(|limit| (limit, LoginPaths { ours, wafer2 }));
+        let login = limits.login.clone().filter(|_| by_address).map(|limit| LoginLimit { limit, path, wafer2 });
         Self { side: Side::Before, login, clock }
     }
 
@@ -153,8 +154,8 @@ impl LimitLayer {
         match exchange.matched()? {
             Matched::Route(route) => self.route(route, exchange),
             Matched::Endpoint => match &self.login {
-                Some((limit, paths)) if paths.is_login(request) => {
-                    Ok(limit.take(Key::address(exchange.client()), self.clock.steady())?)
+                Some(login) if login.counts(request) => {
+                    Ok(login.limit.take(Key::address(exchange.client()), self.clock.steady())?)
                 }
                 _ => Ok(()),
             },

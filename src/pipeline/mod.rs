@@ -34,6 +34,7 @@ pub mod path;
 pub mod principal;
 pub mod refused;
 pub mod route;
+pub mod sockets;
 pub mod trace;
 pub mod via;
 pub mod wafer2;

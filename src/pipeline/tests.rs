@@ -48,7 +48,7 @@ fn config() -> config::Config {
 }
 
 fn exchange() -> Arc<Exchange> {
-    let connection = Arc::new(Connection::new("127.0.0.1:1".parse().unwrap()));
+    let connection = Arc::new(Connection::new("127.0.0.1:1".parse().unwrap(), false));
     Arc::new(Exchange::new(connection, HeaderValue::from_static("id"), Instant::now()))
 }
 

@@ -22,6 +22,7 @@ use tower::{Layer, Service};
 use crate::body::{self, Body};
 use crate::metrics::{Metrics, Shard};
 use crate::problem::{Code, Problem, Refused};
+use crate::tunnel::{Switched, Totals};
 
 use super::access_log::{AccessLog, Client, Entry};
 use super::connection::Connection;
@@ -132,7 +133,6 @@ where
 
     fn call(&mut self, inbound: Inbound) -> Self::Future {
         let Inbound { request, connection } = inbound;
-        connection.busy.store(true, Ordering::Relaxed);
         self.observer.shard.in_flight.add(1);
         let mut request = request.map(Body::from);
         let exchange = Arc::new(Exchange::new(connection, self.observer.ids.next(), Instant::now()));
@@ -145,6 +145,7 @@ where
             refused: None,
             bytes: 0,
             complete: false,
+            tunnel: None,
         };
         request.extensions_mut().insert(exchange);
         // The synchronous half of the stack runs here; a panic in it is caught like one in the future.
@@ -197,7 +198,13 @@ where
         if let Some(refused) = &record.refused {
             record.observer.metrics.problem(refused.code.name());
         }
-        Poll::Ready(Ok(response.map(|body| Traced { body, record })))
+        if let Some(switched) = response.extensions().get::<Switched>().cloned() {
+            // The answer is this head; the rest is told when the tunnel ends.
+            record.switch();
+            switched.with(|tunnel| tunnel.at_end(move |totals| record.end(*totals)));
+            return Poll::Ready(Ok(response.map(|body| Traced { body, record: None })));
+        }
+        Poll::Ready(Ok(response.map(|body| Traced { body, record: Some(record) })))
     }
 }
 
@@ -212,17 +219,38 @@ struct Record {
     refused: Option<Refused>,
     bytes: u64,
     complete: bool,
+    tunnel: Option<Totals>,
+}
+
+impl Record {
+    /// The connection leaves HTTP with this answer. The request is counted now, so that how long sockets live does not
+    /// stand among the durations of requests.
+    fn switch(&mut self) {
+        self.observer.shard.in_flight.add(-1);
+        self.observer.shard.request(self.status, self.exchange.started.elapsed(), 0);
+        self.complete = false;
+        self.tunnel = Some(Totals { from_client: 0, to_client: 0, ended: "never_begun" });
+    }
+
+    /// The tunnel has run to its end.
+    fn end(mut self, totals: Totals) {
+        self.complete = true;
+        self.bytes = totals.to_client;
+        self.tunnel = Some(totals);
+    }
 }
 
 /// Counts and logs, however the answer ended: sent, broken off, or never made because the client went away.
 impl Drop for Record {
     fn drop(&mut self) {
         let took = self.exchange.started.elapsed();
-        self.observer.shard.in_flight.add(-1);
-        self.exchange.connection.busy.store(false, Ordering::Relaxed);
+        self.exchange.connection.answered();
         // Without a status the client went away before there was an answer (nginx's 499).
         let status = if self.status == 0 { 499 } else { self.status };
-        self.observer.shard.request(status, took, self.bytes);
+        if self.tunnel.is_none() {
+            self.observer.shard.in_flight.add(-1);
+            self.observer.shard.request(status, took, self.bytes);
+        }
         let caller = self.exchange.principal.get();
         let (route, upstream) = match self.exchange.matched.get() {
             Some(Matched::Route(route)) => (route.policy.path.text.as_str(), Some(&*route.upstream_name)),
@@ -249,6 +277,7 @@ impl Drop for Record {
             member: caller.map(|c| c.claims.member_id.as_str()),
             person: caller.map(|c| c.pseudonym.as_str()),
             complete: self.complete,
+            tunnel: self.tunnel.as_ref(),
             attempts: self.exchange.attempts.load(Ordering::Relaxed),
         });
     }
@@ -258,7 +287,8 @@ impl Drop for Record {
 #[derive(Debug)]
 pub struct Traced {
     body: Body,
-    record: Record,
+    /// Without it the answer is counted elsewhere.
+    record: Option<Record>,
 }
 
 impl http_body::Body for Traced {
@@ -269,17 +299,20 @@ impl http_body::Body for Traced {
         let this = self.get_mut();
         // A body that panics breaks the answer off, which is all that can be done after its head was sent.
         let Ok(polled) = catch_unwind(AssertUnwindSafe(|| Pin::new(&mut this.body).poll_frame(cx))) else {
-            this.record.observer.metrics.panics.inc();
+            if let Some(record) = &this.record {
+                record.observer.metrics.panics.inc();
+            }
             return Poll::Ready(Some(Err("the body panicked".into())));
         };
         let frame = ready!(polled);
+        let Some(record) = &mut this.record else { return Poll::Ready(frame) };
         match &frame {
             Some(Ok(frame)) => {
-                this.record.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
-                this.record.complete = this.body.is_end_stream();
+                record.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+                record.complete = this.body.is_end_stream();
             }
             Some(Err(_)) => {}
-            None => this.record.complete = true,
+            None => record.complete = true,
         }
         Poll::Ready(frame)
     }
@@ -360,7 +393,7 @@ mod tests {
         let log = AccessLog::new(log, Clock::system(), Arc::clone(&shard));
         let observer = Observer { metrics: Arc::clone(&metrics), shard, log, ids: RequestIds::new() };
         let trace = TraceLayer::new(Arc::new(observer)).layer(Panicking);
-        let connection = Arc::new(Connection::new("127.0.0.1:1".parse().unwrap()));
+        let connection = Arc::new(Connection::new("127.0.0.1:1".parse().unwrap(), false));
         let service = hyper::service::service_fn(move |request| {
             trace.clone().call(Inbound { request, connection: Arc::clone(&connection) })
         });

@@ -26,7 +26,7 @@ pub fn announce(headers: &mut HeaderMap, exchange: &Exchange) {
     let Some(known) = exchange.forwarded.get() else { return };
     let connection = &exchange.connection;
     let host = known.host.as_ref().or_else(|| headers.get(HOST)).cloned();
-    let direct = known.chain.is_none() && !known.https;
+    let direct = known.chain.is_none() && known.https == connection.https();
     let (chain, client, forwarded) = match &host {
         Some(host) if direct => {
             (connection.peer_text().clone(), connection.peer_text().clone(), connection.forwarded(host))
@@ -100,8 +100,8 @@ mod tests {
         }
         let peer: std::net::SocketAddr = peer.parse().unwrap();
         let id = HeaderValue::from_static("0123456789abcdef0123456789abcdef");
-        let exchange = Exchange::new(Arc::new(Connection::new(peer)), id, Instant::now());
-        let _ = exchange.forwarded.set(Forwarded::read(&[trusted.parse().unwrap()], peer.ip(), &sent));
+        let exchange = Exchange::new(Arc::new(Connection::new(peer, false)), id, Instant::now());
+        let _ = exchange.forwarded.set(Forwarded::read(&[trusted.parse().unwrap()], peer.ip(), false, &sent));
         let mut headers = HeaderMap::new();
         headers.insert(HOST, HeaderValue::from_static("api.example.com"));
         announce(&mut headers, &exchange);

@@ -58,7 +58,7 @@ impl Connection {
             let handshake = http1::Builder::new().max_buf_size(MAX_BUFFER).handshake(TokioIo::new(stream)).await;
             let (send, driver) = handshake.map_err(Error::Closed)?;
             // What goes wrong in the task is told to the request that it carries.
-            let task = tokio::spawn(async move { drop(driver.await) }).abort_handle();
+            let task = tokio::spawn(async move { drop(driver.with_upgrades().await) }).abort_handle();
             Ok(Self { send, watch, reused: false, task })
         };
         timeout_at(by, opening).await.unwrap_or(Err(late))

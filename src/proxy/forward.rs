@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use http::header::HOST;
-use http::{HeaderValue, Method, Request, Response};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Body as HttpBody;
 use hyper::body::Incoming;
 use tokio::time::{Instant, sleep_until};
@@ -26,15 +26,16 @@ use super::pool::Pool;
 use super::request_body::{RequestBody, Upload, prepare};
 use super::response_body::{Hold, ResponseBody};
 use super::silence::Silence;
+use super::switch;
 use super::upstream::Upstream;
 use super::{Error, Limits, Outbound, Witness, retry};
 use crate::body::Body;
 
 /// Sends a request and returns its answer; the body of the answer may still be on its way.
 pub(super) async fn forward(pool: Arc<Pool>, outbound: Outbound) -> Result<Response<Body>, Error> {
-    let Outbound { request, upstream, limits, affinity, retry, witness } = outbound;
+    let Outbound { request, upstream, limits, affinity, upgrade, retry, witness } = outbound;
     let total = limits.total.map(|limit| Instant::now() + limit);
-    let way = Way { pool, upstream, affinity, witness };
+    let way = Way { pool, upstream, affinity, upgrade, witness };
     match retry {
         None => once(&way, request, &limits, total, None).await,
         // Boxed, so that routes that do not ask for it do not carry the room for it.
@@ -47,6 +48,7 @@ pub(super) struct Way {
     pool: Arc<Pool>,
     pub(super) upstream: Arc<Upstream>,
     pub(super) affinity: u64,
+    upgrade: Option<HeaderValue>,
     witness: Option<Arc<dyn Witness>>,
 }
 
@@ -58,9 +60,12 @@ pub(super) async fn once(
     total: Option<Instant>,
     fixed: Option<usize>,
 ) -> Result<Response<Body>, Error> {
-    let Way { pool, upstream, affinity, witness } = way;
+    let Way { pool, upstream, affinity, upgrade, witness } = way;
     let affinity = *affinity;
     let (mut request, upload) = prepare(request, limits.max_body)?;
+    if let Some(protocol) = upgrade {
+        switch::ask(request.headers_mut(), protocol);
+    }
     let method = request.method().clone();
     let repeatable = upload.is_none() && is_idempotent(&method);
 
@@ -109,6 +114,11 @@ pub(super) async fn once(
                     hold.backend().answered()
                 }
                 hold.upload = upload;
+                if let Some(protocol) = upgrade.as_ref()
+                    && response.status() == StatusCode::SWITCHING_PROTOCOLS
+                {
+                    return Box::pin(switch::switch(response, hold, protocol, limits, total)).await;
+                }
                 return answer(response, hold, &method, limits, total).await;
             }
             Err(Unanswered { error, unsent }) => {

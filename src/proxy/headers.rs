@@ -23,7 +23,7 @@ pub(super) enum Reuse {
 /// # Errors
 /// A [`Violation`] of the framing rules; the connection must then be closed (RFC 9112 section 6.3).
 pub(super) fn relay(head: &mut Parts, method: &Method) -> Result<Reuse, Violation> {
-    // A tunnel nobody asked for: the bytes after it are not HTTP.
+    // Not for us to pass on: the bytes after it are not HTTP. The one that was asked for has gone to `switch`.
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
         return Err(Violation::UnaskedSwitch);
     }
@@ -38,12 +38,17 @@ pub(super) fn relay(head: &mut Parts, method: &Method) -> Result<Reuse, Violatio
         // Not allowed there (RFC 9110 section 8.6), though common with the value 0.
         head.headers.remove(CONTENT_LENGTH);
     }
+    clean(head);
+    Ok(if old || (bodiless && announced) { Reuse::No } else { Reuse::Yes })
+}
+
+/// Removes what does not concern the client, and states our version.
+pub(super) fn clean(head: &mut Parts) {
     strip(&mut head.headers);
     // An intermediary states its own version (RFC 9110 section 2.5). What hyper keeps in extensions (reason phrase,
     // upgrade handle) concerns the upstream's connection.
     head.version = Version::HTTP_11;
     head.extensions.clear();
-    Ok(if old || (bodiless && announced) { Reuse::No } else { Reuse::Yes })
 }
 
 /// Checks Content-Length and Transfer-Encoding, collapses equal lengths into one, and says whether a body is announced.

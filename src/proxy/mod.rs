@@ -33,6 +33,7 @@ mod response_body;
 mod retry;
 mod silence;
 mod stream;
+mod switch;
 #[cfg(test)]
 mod tests;
 mod upstream;
@@ -41,7 +42,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response};
 use tokio::time::Instant;
 
 pub use self::backend::{Backend, Backends, Counters};
@@ -61,6 +62,9 @@ pub struct Outbound {
     pub limits: Limits,
     /// A hash of what a `hash:*` balance goes by; 0 when there is nothing to go by.
     pub affinity: u64,
+    /// The protocol that the connection shall leave HTTP for, if the upstream agrees; a 101 then has a
+    /// [`crate::tunnel::Switched`] among its extensions.
+    pub upgrade: Option<HeaderValue>,
     /// Whether and when it is tried again.
     pub retry: Option<Arc<section::Retry>>,
     /// Is told of each attempt.

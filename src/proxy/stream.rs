@@ -68,6 +68,11 @@ impl Stream {
         (Self { shared: Arc::clone(&shared), deaf_peer: false }, Watch(shared))
     }
 
+    /// The socket itself; hyper is done with it.
+    pub(super) fn into_tcp(self) -> Option<TcpStream> {
+        self.shared.tcp().take()
+    }
+
     /// Runs one operation of the socket.
     fn with<T>(&self, operation: impl FnOnce(Pin<&mut TcpStream>) -> Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         match &mut *self.shared.tcp() {

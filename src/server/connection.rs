@@ -1,22 +1,29 @@
-//! One client connection: guard, hyper, and its place in the drain.
+//! One client connection: guard, hyper, its place in the drain, and the tunnel that it may become.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Waker;
 use std::time::Duration;
 
-use http::HeaderValue;
-use http::header::CONNECTION;
+use futures_util::FutureExt as _;
+use http::header::{CONNECTION, UPGRADE};
+use http::{HeaderValue, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
 use crate::gateway::{Connection, ConnectionLimits, Inbound, Worker};
+use crate::tunnel::{Stream, Switched};
 
 use super::drain::Watch;
 use super::guard::{Guard, Limits};
+use super::tls;
 
 /// How long a connection must have been idle after the drain has started before it is closed: a request may be on its way
 /// to us on it, and gets its answer, with `Connection: close`. Counted from its last answer too, because the head of that
@@ -30,31 +37,51 @@ const IDLE_CHECK: Duration = Duration::from_millis(200);
 const MIN_BUFFER: usize = 8 * 1024;
 
 /// Serves one connection until it ends, or until its current answer is sent when the drain starts.
-pub async fn serve(stream: TcpStream, peer: SocketAddr, worker: Arc<Worker>, mut drain: Watch) {
+pub async fn serve(stream: TcpStream, peer: SocketAddr, worker: Arc<Worker>, drain: Watch) {
     let _open = Open::new(&worker);
-    let connection = Arc::new(Connection::new(peer));
+    match worker.tls() {
+        None => serve_http(stream, Connection::new(peer, false), &worker, drain).await,
+        // Boxed, so that connections without TLS do not carry the room for it.
+        Some(config) => {
+            Box::pin(async {
+                if let Some(stream) = tls::accept(config, stream).await {
+                    serve_http(stream, Connection::new(peer, true), &worker, drain).await;
+                }
+            })
+            .await
+        }
+    }
+}
+
+async fn serve_http<S: Stream + 'static>(stream: S, connection: Connection, worker: &Arc<Worker>, mut drain: Watch) {
+    let connection = Arc::new(connection);
     let limits = worker.connection_limits();
     let ConnectionLimits { max_head, max_uri, head_timeout, keep_alive } = limits;
     let limits = Limits { max_head, max_uri, head_timeout, keep_alive };
     let guard = Guard::new(stream, limits, Arc::clone(&connection));
-    let service = service_fn(|request: http::Request<Incoming>| {
+    let upgrade = Upgrade::default();
+    let service = service_fn(|mut request: http::Request<Incoming>| {
+        if request.headers().contains_key(UPGRADE) {
+            upgrade.asked(hyper::upgrade::on(&mut request));
+        }
         let answer = worker.call(Inbound { request, connection: Arc::clone(&connection) });
-        let worker = &worker;
+        let upgrade = &upgrade;
         async move {
-            let mut answer = answer.await;
-            if worker.is_draining()
-                && let Ok(answer) = &mut answer
-            {
-                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            // It cannot fail; the type of its error is empty.
+            let mut head = answer.await?;
+            if head.status() == StatusCode::SWITCHING_PROTOCOLS {
+                upgrade.switched(head.extensions_mut().remove());
+            } else if worker.is_draining() {
+                head.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
-            answer
+            Ok::<_, Infallible>(head)
         }
     });
     let mut http = http1::Builder::new();
     // The guard keeps time and has looked at every head; hyper's own limits only have to be above its. Its limit of 100
     // fields is the guard's too, and must stay unset: set, it costs an allocation on every request.
     http.max_buf_size((limits.max_head + MIN_BUFFER).max(64 * 1024)).keep_alive(true);
-    let serving = http.serve_connection(TokioIo::new(guard), service);
+    let serving = http.serve_connection(TokioIo::new(guard), service).with_upgrades();
     tokio::pin!(serving);
     let drained = quiet(&connection, &mut drain);
     tokio::pin!(drained);
@@ -74,11 +101,64 @@ pub async fn serve(stream: TcpStream, peer: SocketAddr, worker: Arc<Worker>, mut
             }
         }
     };
+    if ended.is_ok()
+        && let Some(on_upgrade) = upgrade.on_upgrade()
+    {
+        // Boxed, so that the many connections that stay with HTTP do not carry the room for it.
+        Box::pin(leave_http::<S>(on_upgrade, &upgrade, worker)).await;
+    }
     if let Err(error) = ended
         && !error.is_incomplete_message()
         && !error.is_canceled()
     {
         tracing::debug!(%error, "a connection broke off");
+    }
+}
+
+/// hyper has let go of a connection on which an upgrade was asked for: a tunnel if the last answer was a 101, else an
+/// ordinary end.
+async fn leave_http<S: Stream + 'static>(on_upgrade: OnUpgrade, upgrade: &Upgrade, worker: &Worker) {
+    // hyper has given the stream away before it said that it is done.
+    let Some(Ok(upgraded)) = on_upgrade.now_or_never() else { return };
+    let Ok(parts) = upgraded.downcast::<TokioIo<Guard<S, Arc<Connection>>>>() else { return };
+    let mut guard = parts.io.into_inner();
+    let Some(tunnel) = upgrade.take() else {
+        let _ = guard.shutdown().await;
+        return;
+    };
+    let (stream, held) = guard.into_parts();
+    // Empty, because the guard passes nothing on behind a head that asks for an upgrade.
+    let mut early = Vec::from(parts.read_buf);
+    early.extend_from_slice(&held);
+    if AssertUnwindSafe(tunnel.run(stream, early)).catch_unwind().await.is_err() {
+        worker.panicked();
+    }
+}
+
+/// What is known of a connection that may leave HTTP. The locks are for the types alone: one task takes them.
+#[derive(Debug, Default)]
+struct Upgrade {
+    /// hyper's promise of the stream; of the last request that asked.
+    on_upgrade: Mutex<Option<OnUpgrade>>,
+    /// What to run on it.
+    switched: Mutex<Option<Switched>>,
+}
+
+impl Upgrade {
+    fn asked(&self, promise: OnUpgrade) {
+        *self.on_upgrade.lock().unwrap_or_else(PoisonError::into_inner) = Some(promise);
+    }
+
+    fn switched(&self, switched: Option<Switched>) {
+        *self.switched.lock().unwrap_or_else(PoisonError::into_inner) = switched;
+    }
+
+    fn on_upgrade(&self) -> Option<OnUpgrade> {
+        self.on_upgrade.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn take(&self) -> Option<crate::tunnel::Tunnel> {
+        self.switched.lock().unwrap_or_else(PoisonError::into_inner).take()?.take()
     }
 }
 
@@ -88,7 +168,7 @@ async fn quiet(connection: &Connection, drain: &mut Watch) {
     let mut idle = Duration::ZERO;
     while idle < IDLE_GRACE {
         tokio::time::sleep(IDLE_CHECK).await;
-        idle = if connection.busy.load(Ordering::Relaxed) { Duration::ZERO } else { idle + IDLE_CHECK };
+        idle = if connection.is_busy() { Duration::ZERO } else { idle + IDLE_CHECK };
     }
 }
 
@@ -111,10 +191,14 @@ impl Drop for Open<'_> {
 
 impl super::guard::Busy for Arc<Connection> {
     fn is_busy(&self) -> bool {
-        self.busy.load(Ordering::Relaxed)
+        Connection::is_busy(self)
     }
 
     fn set_busy(&self) {
-        self.busy.store(true, Ordering::Relaxed);
+        self.head_passed();
+    }
+
+    fn wake_when_answered(&self, waker: &Waker) {
+        Connection::wake_when_answered(self, waker);
     }
 }

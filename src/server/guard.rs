@@ -6,6 +6,9 @@
 //! silence: the answer to it closes the connection. (The end of the stream would make hyper drop the answers under way.)
 //! A body that breaks its framing ends the stream at the break.
 //!
+//! Behind a head that asks for an upgrade nothing is passed on before the answer: if it is a 101, whoever takes over the
+//! stream gets what was read ([`Guard::into_parts`]); else it is looked at as ever.
+//!
 //! Time: a head must be complete `head_timeout` after its first byte (after the accept, for the first); an idle
 //! connection ends after `keep_alive`; a client that does not read its answer for [`WRITE_STALL`] is cut off. Silence in
 //! a body is judged where the body is read.
@@ -13,7 +16,7 @@
 use std::future::Future as _;
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -44,8 +47,10 @@ pub(crate) struct Limits {
 pub(crate) trait Busy {
     /// An answer is under way.
     fn is_busy(&self) -> bool;
-    /// A head has passed: an answer will be.
+    /// One more head has passed, so that one more answer is due.
     fn set_busy(&self);
+    /// Wakes this one when an answer is over. hyper does not read again by itself after it was told to wait.
+    fn wake_when_answered(&self, waker: &Waker);
 }
 
 /// The guarded stream.
@@ -77,6 +82,8 @@ enum At {
     Head,
     Body(u64),
     Chunked(chunked::Scanner),
+    /// The client asked for an upgrade, and has no answer yet. What it sends is held.
+    Upgrading,
     /// Nothing more is read; hyper has the stand-in, whose answer closes the connection.
     Refused,
     /// Nothing more is read, and hyper is told so: the client is late, or a body broke its framing.
@@ -115,7 +122,7 @@ impl<S, B: Busy> Guard<S, B> {
 
     /// Whether the client may still be sending what nobody will read.
     fn has_unread(&self) -> bool {
-        !matches!(self.at, At::Head) || !self.held.is_empty()
+        !matches!(self.at, At::Head | At::Upgrading) || !self.held.is_empty()
     }
 
     fn examine(&mut self, data: &[u8]) -> Examined {
@@ -147,7 +154,7 @@ impl<S, B: Busy> Guard<S, B> {
                         return Examined { pass: pass + after, refusal: None, broken: true };
                     }
                 },
-                At::Refused | At::Over => break,
+                At::Upgrading | At::Refused | At::Over => break,
             }
         }
         Examined { pass, refusal: None, broken: false }
@@ -172,6 +179,7 @@ impl<S, B: Busy> Guard<S, B> {
             Framing::Length(0) => At::Head,
             Framing::Length(n) => At::Body(n),
             Framing::Chunked => At::Chunked(chunked::Scanner::new()),
+            Framing::Upgrade => At::Upgrading,
         };
         self.due = None;
         self.in_head = false;
@@ -231,10 +239,31 @@ impl<S, B: Busy> Guard<S, B> {
             self.at = At::Over;
         } else if self.held.is_empty() {
             self.scanned = 0;
-        } else if !self.in_head {
+        } else if !self.in_head && matches!(self.at, At::Head) {
             self.in_head = true;
             self.due = Some(Instant::now() + self.limits.head_timeout);
         }
+    }
+
+    /// The answer was not a 101: what was held is HTTP after all.
+    fn resume(&mut self) {
+        self.at = At::Head;
+        let mut data = std::mem::take(&mut self.held);
+        let examined = self.examine(&data);
+        if examined.refusal.is_none() && !examined.broken {
+            self.held.extend_from_slice(&data[examined.pass..]);
+        }
+        data.truncate(examined.pass);
+        self.ready = data;
+        self.settle(&examined);
+    }
+
+    /// The stream, and what was read of it and not passed on. For whoever takes over after an upgrade.
+    pub(crate) fn into_parts(self) -> (S, Vec<u8>) {
+        let mut unread = self.ready;
+        unread.drain(..self.taken);
+        unread.extend_from_slice(&self.held);
+        (self.stream, unread)
     }
 
     /// Hands over what is ready; false when there is nothing.
@@ -286,6 +315,11 @@ impl<S: AsyncRead + Unpin, B: Busy + Unpin> AsyncRead for Guard<S, B> {
                 At::Refused => return Poll::Pending,
                 // Unexpected inside a body, which hyper then reports as broken off; the end of the stream otherwise.
                 At::Over => return Poll::Ready(Ok(())),
+                At::Upgrading if !this.busy.is_busy() => {
+                    this.resume();
+                    continue;
+                }
+                At::Upgrading => return this.poll_hold(cx, buf),
                 At::Head | At::Body(_) | At::Chunked(_) => {}
             }
             let before = buf.filled().len();
@@ -311,6 +345,24 @@ impl<S: AsyncRead + Unpin, B: Busy + Unpin> AsyncRead for Guard<S, B> {
                 return Poll::Ready(Ok(()));
             }
         }
+    }
+}
+
+impl<S: AsyncRead + Unpin, B: Busy> Guard<S, B> {
+    /// Waits for an answer, and notices a client that goes away meanwhile. What it sends is held, up to the limit of a
+    /// head; then it has to wait.
+    fn poll_hold(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.busy.wake_when_answered(cx.waker());
+        let before = buf.filled().len();
+        while self.held.len() < self.limits.max_head {
+            ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+            if buf.filled().len() == before {
+                return Poll::Ready(Ok(()));
+            }
+            self.held.extend_from_slice(&buf.filled()[before..]);
+            buf.set_filled(before);
+        }
+        Poll::Pending
     }
 }
 

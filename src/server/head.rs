@@ -68,6 +68,8 @@ pub(crate) enum Framing {
     Length(u64),
     /// With the last chunk.
     Chunked,
+    /// No body, and the client asks to leave HTTP: what follows is HTTP only if the answer says no.
+    Upgrade,
 }
 
 /// Looks for the end of a head in `data`, whose lines before `*scanned` were seen before. Returns its length, or `None`
@@ -188,6 +190,7 @@ fn strip_prefix_ignore_case<'a>(text: &'a [u8], prefix: &[u8]) -> Option<&'a [u8
 struct Fields<'a> {
     length: Option<u64>,
     chunked: bool,
+    upgrade: bool,
     host: Option<&'a [u8]>,
 }
 
@@ -207,6 +210,7 @@ impl<'a> Fields<'a> {
                 }
                 self.host = Some(value);
             }
+            7 if name.eq_ignore_ascii_case(b"upgrade") => self.upgrade = true,
             14 if name.eq_ignore_ascii_case(b"content-length") => {
                 if self.length.is_some() {
                     return Err(Refusal::InvalidRequest);
@@ -241,6 +245,8 @@ impl<'a> Fields<'a> {
             (true, Some(_)) => Err(Refusal::InvalidRequest),
             (true, None) if !line.http11 => Err(Refusal::InvalidRequest),
             (true, None) => Ok(Framing::Chunked),
+            // HTTP/1.0 knows no upgrade (RFC 9110, section 7.8).
+            (false, None | Some(0)) if self.upgrade && line.http11 => Ok(Framing::Upgrade),
             (false, length) => Ok(Framing::Length(length.unwrap_or(0))),
         }
     }

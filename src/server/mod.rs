@@ -11,6 +11,7 @@ mod guard;
 mod head;
 pub mod listen;
 pub mod reload;
+mod tls;
 pub mod worker;
 
 use std::io;

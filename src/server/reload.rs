@@ -1,22 +1,28 @@
-//! What makes a running gateway read its file again: SIGHUP, and a save.
+//! What makes a running gateway read its file again: SIGHUP, a save, and new certificates.
 //!
 //! The folder is watched, not the file: editors and configuration tools replace files, and a mounted volume swaps a link
-//! somewhere above. Whatever happened, only other content counts.
+//! somewhere above. Whatever happened, only other content counts. Certificates may lie anywhere, and whoever renews them
+//! writes several files one after the other; they are looked at now and then, which also tries again after a moment at
+//! which they did not fit together.
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio::time::MissedTickBehavior;
 
 use crate::config;
 use crate::gateway::Gateway;
 
 /// How long a save may take: some editors write in several steps.
 const SETTLE: Duration = Duration::from_millis(100);
+
+/// How late new certificates are noticed.
+const CERTIFICATES: Duration = Duration::from_secs(10);
 
 /// SIGHUP, caught. Uncaught it would end the process.
 #[derive(Debug)]
@@ -32,7 +38,7 @@ impl Hangup {
     }
 }
 
-/// Reloads on SIGHUP and on save until it is dropped.
+/// Reloads on SIGHUP, on save and on new certificates until it is dropped.
 #[derive(Debug)]
 pub struct Triggers(JoinHandle<()>);
 
@@ -46,6 +52,9 @@ impl Triggers {
         // What was saved between the start's own reading and the first watching would be missed.
         let _ = events.try_send(());
         let mut refused = None;
+        let mut certificates = stamps(&gateway);
+        let mut look = tokio::time::interval(CERTIFICATES);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self(tokio::spawn(async move {
             let _alive = (watcher, events);
             loop {
@@ -59,6 +68,13 @@ impl Triggers {
                         if Some(now) == refused || now == gateway.current().config.digest {
                             continue;
                         }
+                    }
+                    _ = look.tick() => {
+                        let now = stamps(&gateway);
+                        if now == certificates {
+                            continue;
+                        }
+                        certificates = now;
                     }
                     else => return,
                 }
@@ -79,6 +95,16 @@ impl Drop for Triggers {
     fn drop(&mut self) {
         self.0.abort();
     }
+}
+
+/// When the files of the certificates in force were written, and how long they are.
+fn stamps(gateway: &Gateway) -> Vec<Option<(SystemTime, u64)>> {
+    let stamp = |path: &Path| {
+        let about = std::fs::metadata(path).ok()?;
+        Some((about.modified().ok()?, about.len()))
+    };
+    let snapshot = gateway.current();
+    snapshot.config.server.tls.iter().flat_map(|one| [stamp(&one.cert), stamp(&one.key)]).collect()
 }
 
 fn watch(path: &Path, events: mpsc::Sender<()>) -> Option<RecommendedWatcher> {

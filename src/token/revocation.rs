@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use foldhash::quality::RandomState;
 use papaya::{Compute, HashMap, Operation};
+use tokio::sync::watch;
 
 use super::Claims;
 use crate::clock::Timestamp;
@@ -46,6 +47,8 @@ pub struct Revocations {
     sessions: HashMap<SessionId, Timestamp, RandomState>,
     members: HashMap<MemberId, Epoch, RandomState>,
     apps: HashMap<AppId, Epoch, RandomState>,
+    /// Told at each new entry.
+    changes: watch::Sender<()>,
 }
 
 impl Revocations {
@@ -81,6 +84,11 @@ impl Revocations {
         self.put(&self.apps, id, Epoch { at, until }, Epoch::later);
     }
 
+    /// Tells when something was revoked: what lives longer than one request has to ask again.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
+    }
+
     /// Drops the entries whose `until` is `now` or past.
     pub fn sweep(&self, now: Timestamp) {
         self.drop_from(&self.sessions, |until| *until <= now);
@@ -110,6 +118,7 @@ impl Revocations {
         if !matches!(done, Compute::Inserted(..)) {
             self.entries.fetch_sub(1, Ordering::AcqRel);
         }
+        self.changes.send_replace(());
     }
 
     fn drop_from<K, V>(&self, map: &HashMap<K, V, RandomState>, over: impl Fn(&V) -> bool)

@@ -7,7 +7,7 @@ use std::path::Path;
 use super::support::source::Source;
 
 /// Modules that everybody may import, and that know nobody but `ids`.
-const LEAVES: &[&str] = &["ids", "clock", "body", "credential", "keyfile", "limiter", "metrics", "telemetry"];
+const LEAVES: &[&str] = &["ids", "clock", "body", "credential", "keyfile", "limiter", "metrics", "telemetry", "tunnel"];
 
 /// Who may import whom: a module, and what it may import besides itself. `*` stands for [`LEAVES`], `a::b` for that part
 /// of `a` alone. The order is bottom to top; nothing imports upwards.
@@ -20,13 +20,14 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("metrics", &["ids"]),
     ("telemetry", &["ids"]),
     ("credential", &["ids"]),
+    ("tunnel", &[]),
     ("config", &["ids"]),
     ("token", &["*", "config"]),
     ("store", &["*", "config"]),
     // Keys in files are the business of `token` and `store` alone.
     ("wechat", &["ids", "clock", "body", "metrics", "telemetry", "config"]),
     // It does not know who the user is.
-    ("proxy", &["ids", "clock", "body", "metrics", "telemetry", "config"]),
+    ("proxy", &["ids", "clock", "body", "metrics", "telemetry", "tunnel", "config"]),
     ("problem", &["ids", "body", "credential", "limiter", "token", "store", "wechat", "proxy"]),
     ("auth", &["*", "config", "token", "store", "wechat", "problem"]),
     // Its inner services (endpoints, proxy) arrive as arguments.

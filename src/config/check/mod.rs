@@ -13,6 +13,7 @@ mod route;
 mod server;
 mod shared;
 mod statics;
+mod tls;
 mod token;
 mod upstream;
 
@@ -28,7 +29,7 @@ pub(super) fn file(file: File, path: &Path, report: &mut Report<'_>) -> Config {
     let folder = source.parent().unwrap_or(Path::new("/")).to_owned();
 
     let public = file.server.unwrap_or_default();
-    let server = server::server(&public, report);
+    let server = server::server(&public, &folder, report);
     let admin = server::admin(&file.admin.unwrap_or_default(), report);
     let internal = file.internal.map(|table| internal::internal(table, &folder, report));
     server::distinct(&public, &admin, internal.as_ref(), report);

@@ -9,7 +9,7 @@ use super::super::file;
 use super::super::pattern::{exact_path, host, path};
 use super::super::report::Report;
 use super::super::section::{Auth, HostPattern, PathPattern, Retry, RetryOn, Route, Segment, Server, Upstream};
-use super::super::value::{Wrong, duration, method, name};
+use super::super::value::{Wrong, duration, method, name, protocol};
 use super::server::{max_body, reserved};
 use super::shared::{list, time};
 use super::upstream::named;
@@ -86,6 +86,10 @@ fn route(file: &file::Route, at: &str, around: &Around<'_>, report: &mut Report<
             format!("is shorter than {}, which would never be reached; raise it, or lower the other", key("timeout"));
         report.fault(&key("total_timeout"), what);
     }
+    let upgrade = match &file.upgrade {
+        Some(protocols) => list(report, &key("upgrade"), Some(protocols), protocol),
+        None => vec!["websocket".to_owned()],
+    };
     let max_body = max_body(report, &key("max_body"), file.max_body.as_ref()).unwrap_or(around.server.max_body);
     let limit = file.limit.as_ref().and_then(|file| limit::route(file, &key("limit"), auth, report));
     let retry = file.retry.as_ref().map(|file| retry(file, &key("retry"), timeout, report));
@@ -104,6 +108,7 @@ fn route(file: &file::Route, at: &str, around: &Around<'_>, report: &mut Report<
         total_timeout,
         max_body,
         forward_token: file.forward_token.unwrap_or(false),
+        upgrade,
         limit,
         retry: retry.map(Arc::new),
         cors,

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
+use std::path::Path;
 
 use super::super::file;
 use super::super::pattern::exact_path;
@@ -9,13 +10,17 @@ use super::super::report::Report;
 use super::super::section::{Admin, Internal, PathPattern, Segment, Server};
 use super::super::value::{Wrong, duration, duration_or_zero, listen, trusted_proxy};
 use super::shared::{bytes, list, scalar, time};
+use super::tls;
 
 const LISTEN: &str = "0.0.0.0:8080";
+
+/// Open sockets of one member. A mini program may hold five; a member may have several devices.
+const MAX_SOCKETS: usize = 32;
 
 const MAX_BODY: (&str, &str) = ("0B", "1024GiB");
 
 /// `[server]`.
-pub(super) fn server(file: &file::Server, report: &mut Report<'_>) -> Server {
+pub(super) fn server(file: &file::Server, folder: &Path, report: &mut Report<'_>) -> Server {
     let mut addresses = Vec::new();
     for (n, text) in file.listen.iter().flatten().enumerate() {
         addresses.extend(report.read(&format!("server.listen[{n}]"), text, listen));
@@ -53,6 +58,7 @@ pub(super) fn server(file: &file::Server, report: &mut Report<'_>) -> Server {
 
     Server {
         listen: addresses,
+        tls: tls::certificates(file.tls.as_ref(), folder, report),
         workers,
         base,
         health_path,
@@ -63,6 +69,9 @@ pub(super) fn server(file: &file::Server, report: &mut Report<'_>) -> Server {
         max_uri: usize::try_from(uri).unwrap_or(usize::MAX),
         max_body: max_body(report, "server.max_body", file.max_body.as_ref()).unwrap_or(10 << 20),
         drain_timeout: time(report, "server.drain_timeout", file.drain_timeout.as_ref(), "30s", duration_or_zero),
+        max_sockets_per_member: NonZeroUsize::new(
+            file.max_sockets_per_member.and_then(|n| usize::try_from(n).ok()).unwrap_or(MAX_SOCKETS),
+        ),
     }
 }
 

@@ -118,6 +118,7 @@ impl Gateway {
             upstream,
             limits: self.limits,
             affinity: 0,
+            upgrade: None,
             retry: None,
             witness: None,
         })

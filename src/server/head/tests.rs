@@ -48,6 +48,8 @@ fn what_clients_send_is_accepted() {
         (wx_request, Framing::Length(17)),
         (b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", Framing::Length(0)),
         (b"GET / HTTP/1.0\r\n\r\n", Framing::Length(0)),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nUPGRADE: h2c\r\nContent-Length: 0\r\n\r\n", Framing::Upgrade),
+        (b"GET / HTTP/1.0\r\nUpgrade: h2c\r\n\r\n", Framing::Length(0)),
         (b"POST / HTTP/1.0\r\nContent-Length: 3\r\n\r\n", Framing::Length(3)),
         (b"GET http://a.example/x?y HTTP/1.1\r\nHost: A.EXAMPLE\r\n\r\n", Framing::Length(0)),
         (b"GET HTTPS://a.example HTTP/1.1\r\nHost: a.example\r\n\r\n", Framing::Length(0)),

@@ -1,7 +1,7 @@
 //! Which bytes pass.
 
 use super::super::*;
-use super::support::{LIMITS, cut, pass, split_stand_in};
+use super::support::{Flag, LIMITS, Script, cut, drain, pass, split_stand_in};
 
 const GET: &[u8] = b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n";
 const POST: &[u8] = b"POST /b HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello";
@@ -57,9 +57,40 @@ fn bytes_after_a_body_are_a_head_and_nothing_else() {
     let data =
         [format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", hidden.len()).as_bytes(), hidden].concat();
     passes(&[&data, BAD].concat(), &data, Some(Refusal::InvalidRequest), false);
-    // Row 32: what follows `Upgrade` is no tunnel.
+    // Row 32: what follows `Upgrade` is no tunnel, unless the answer says so.
     let upgrade = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
     passes(&[upgrade.as_slice(), b"\x81\x05hello\n"].concat(), upgrade, Some(Refusal::InvalidRequest), false);
+}
+
+#[test]
+fn what_follows_a_request_for_an_upgrade_is_held_until_the_answer() {
+    let upgrade = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n".as_slice();
+    let reads = || [[upgrade, b"GET /a HTTP"].concat(), b"/1.1\r\nHost: a\r\n\r\n\x81\x05".to_vec(), vec![b'x'; 100]];
+    let held = [GET, b"\x81\x05", &[b'x'; 100]].concat();
+    let guard = || {
+        let flag = Flag::default();
+        (Guard::new(Script { reads: reads().into(), ends: false }, LIMITS, flag.clone()), flag)
+    };
+    let (mut answered, flag) = guard();
+    assert_eq!(drain(&mut answered, 8192).bytes, upgrade);
+    // A 101: whoever takes over gets all of it.
+    let (mut switched, _) = guard();
+    assert_eq!(drain(&mut switched, 8192).bytes, upgrade);
+    assert_eq!(switched.into_parts().1, held);
+    // Anything else: it is HTTP, and judged as such.
+    flag.answered();
+    assert_eq!(drain(&mut answered, 8192).bytes, GET);
+    assert!(answered.held.starts_with(b"\x81\x05"));
+}
+
+#[test]
+fn no_more_is_held_than_a_head_may_have() {
+    let upgrade = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n".to_vec();
+    let reads = std::iter::once(upgrade).chain((0..20).map(|_| vec![b'x'; 100]));
+    let mut guard = Guard::new(Script { reads: reads.collect(), ends: true }, LIMITS, Flag::default());
+    drain(&mut guard, 8192);
+    let (script, held) = guard.into_parts();
+    assert_eq!((held.len(), script.reads.len()), (600, 14));
 }
 
 /// Rows 24 to 27.

@@ -34,7 +34,7 @@ async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin, log: &Log) {
             let body = request.into_body().collect().await.ok().map(|body| body.to_bytes().to_vec());
             let status = if stand_in || body.is_none() { StatusCode::BAD_REQUEST } else { StatusCode::OK };
             log.lock().unwrap().push((target, body));
-            flag.busy.set(false);
+            flag.answered();
             Ok::<_, Infallible>(
                 Response::builder().status(status).body(Full::new(Bytes::from_static(b"answer"))).unwrap(),
             )

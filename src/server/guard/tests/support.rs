@@ -1,6 +1,6 @@
 //! A scripted client, and what a reader behind the guard sees of it.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io;
 use std::pin::Pin;
@@ -20,16 +20,33 @@ pub(super) const LIMITS: Limits =
 pub(super) struct Flag {
     pub(super) busy: Rc<Cell<bool>>,
     pub(super) heads: Rc<Cell<usize>>,
+    /// Every request is answered as soon as its head has passed.
+    pub(super) at_once: bool,
+    waker: Rc<RefCell<Option<Waker>>>,
+}
+
+impl Flag {
+    /// The answer is over.
+    pub(super) fn answered(&self) {
+        self.busy.set(false);
+        if let Some(waker) = self.waker.borrow_mut().take() {
+            waker.wake();
+        }
+    }
 }
 
 impl Busy for Flag {
     fn is_busy(&self) -> bool {
-        self.busy.get()
+        self.busy.get() && !self.at_once
     }
 
     fn set_busy(&self) {
         self.busy.set(true);
         self.heads.set(self.heads.get() + 1);
+    }
+
+    fn wake_when_answered(&self, waker: &Waker) {
+        *self.waker.borrow_mut() = Some(waker.clone());
     }
 }
 
@@ -76,10 +93,10 @@ pub(super) struct Seen {
     pub(super) unread: bool,
 }
 
-/// Guards a client that sends these reads and closes; the reader takes `room` bytes at a time.
+/// Guards a client that sends these reads and closes, and whose requests are answered at once; the reader takes `room` bytes at a time.
 pub(super) fn pass(reads: impl IntoIterator<Item = Vec<u8>>, room: usize) -> Seen {
     let reads = reads.into_iter().filter(|read| !read.is_empty()).collect();
-    let mut guard = Guard::new(Script { reads, ends: true }, LIMITS, Flag::default());
+    let mut guard = Guard::new(Script { reads, ends: true }, LIMITS, Flag { at_once: true, ..Flag::default() });
     drain(&mut guard, room)
 }
 
