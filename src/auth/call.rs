@@ -109,9 +109,12 @@ impl Call {
 
     /// The answer: what the handler made, or its problem with this call's id.
     pub fn answer(&self, made: Result<Response<Body>, Problem>) -> Response<axum::body::Body> {
-        let response =
-            made.unwrap_or_else(|problem| problem.into_response(self.info.request_id.to_str().unwrap_or_default()));
-        response.map(axum::body::Body::new)
+        made.unwrap_or_else(|problem| self.refuse(problem)).map(axum::body::Body::new)
+    }
+
+    /// This problem with this call's id.
+    pub fn refuse(&self, problem: Problem) -> Response<Body> {
+        problem.into_response(self.info.request_id.to_str().unwrap_or_default())
     }
 }
 

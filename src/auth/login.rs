@@ -1,4 +1,4 @@
-//! `POST /auth/login`: the code of `wx.login` → a session, a member, a token pair.
+//! `POST /auth/login`: the code of `wx.login`, or the ticket of a web login → a session, a member, a token pair.
 //!
 //! One exchange with WeChat per (appid, code), however many requests race: a code is single-use, so a second exchange could
 //! only hide the first one's outcome behind `40163`. A client that lost the answer and sends the same code again within
@@ -54,6 +54,7 @@ pub struct LoggedIn {
 struct Request {
     #[serde(default)]
     code: String,
+    ticket: Option<String>,
     appid: Option<String>,
 }
 
@@ -65,12 +66,17 @@ pub async fn login(State(auth): State<Arc<Auth>>, call: Call) -> Response<axum::
 
 async fn handle(auth: Arc<Auth>, call: &Call) -> Result<Response<Body>, Problem> {
     let request: Request = call.json()?;
+    if let Some(ticket) = request.ticket {
+        if !request.code.is_empty() {
+            return Err(Problem::new(Code::InvalidRequest, "Send `code` or `ticket`, not both."));
+        }
+        let outcome = by_ticket(&auth, &Secret::new(ticket), request.appid.as_deref()).await?;
+        return answered(&auth, &outcome);
+    }
     let code = checked_code(request.code)?;
     let shown = UserData::of(call)?;
     let app = find_app(&auth.apps, request.appid.as_deref())?.clone();
-    let outcome = log_in(&auth, app, code, shown).await?;
-    let refresh = auth.refresh.first(&outcome.session.session_id);
-    answer::tokens(&auth, &outcome.session, &outcome.member, &refresh, outcome.refresh_expires_at, outcome.is_new)
+    answered(&auth, &log_in(&auth, app, code, shown).await?)
 }
 
 /// The login of this code, or the outcome of the one that is under way or was made a moment ago.
@@ -86,7 +92,7 @@ pub(super) async fn log_in(
     if app.kind != config::AppKind::MiniProgram {
         return Err(Problem::new(
             Code::InvalidRequest,
-            "A code of wx.login belongs to a mini program, and this app is none.",
+            "A code of wx.login belongs to a mini program, and this app is none: send the `ticket` of a web login.",
         ));
     }
     if let Some(limit) = &auth.login_limit {
@@ -106,6 +112,26 @@ pub(super) async fn log_in(
     })??;
     if !started {
         auth.metrics.login_repeats.inc();
+    }
+    Ok(outcome)
+}
+
+fn answered(auth: &Auth, outcome: &LoggedIn) -> Result<Response<Body>, Problem> {
+    let refresh = auth.refresh.first(&outcome.session.session_id);
+    answer::tokens(auth, &outcome.session, &outcome.member, &refresh, outcome.refresh_expires_at, outcome.is_new)
+}
+
+/// The session of a web login; its ticket is used up.
+async fn by_ticket(auth: &Auth, ticket: &Secret<String>, appid: Option<&str>) -> Result<LoggedIn, Problem> {
+    if appid.is_some() {
+        find_app(&auth.apps, appid)?;
+    }
+    let refused = || Problem::new(Code::CodeInvalid, "Start the web login again: a ticket is good once, for 60 s.");
+    let now = auth.clock.now();
+    let ticket = auth.web.tickets.take(ticket.expose(), now).ok_or_else(refused)?;
+    let outcome = resume(auth, &ticket.session_id, ticket.is_new, now, refused).await?;
+    if appid.is_some_and(|appid| appid != outcome.session.appid.as_str()) {
+        return Err(refused());
     }
     Ok(outcome)
 }
@@ -131,10 +157,22 @@ pub(super) fn find_app<'a>(apps: &'a [config::App], appid: Option<&str>) -> Resu
 
 /// What the store knows a code by: the code itself is not kept.
 pub(super) fn code_hash(appid: &AppId, code: &str) -> CodeHash {
+    hash(&[appid.as_str(), code])
+}
+
+/// As [`code_hash`], of a web login: its code has stood in a URL, and nobody gets a session by showing it again.
+pub(super) fn web_code_hash(appid: &AppId, code: &str) -> CodeHash {
+    hash(&["web login", appid.as_str(), code])
+}
+
+fn hash(parts: &[&str]) -> CodeHash {
     let mut context = digest::Context::new(&digest::SHA256);
-    context.update(appid.as_str().as_bytes());
-    context.update(b"\0");
-    context.update(code.as_bytes());
+    for (n, part) in parts.iter().enumerate() {
+        if n > 0 {
+            context.update(b"\0");
+        }
+        context.update(part.as_bytes());
+    }
     let mut hash = [0; 32];
     hash.copy_from_slice(context.finish().as_ref());
     CodeHash(hash)
@@ -174,6 +212,17 @@ async fn once(
         return Err(Problem::new(Code::MemberBanned, "This member may not log in."));
     }
     let member = profile.store(auth, &member.member_id).await?.unwrap_or(member);
+    open(auth, member, is_new, hash, Some(session_key)).await
+}
+
+/// A session for this member, on disk when this returns.
+pub(super) async fn open(
+    auth: &Auth,
+    member: Member,
+    is_new: bool,
+    code: CodeHash,
+    session_key: Option<SealedKey>,
+) -> Result<LoggedIn, Problem> {
     let session = new_session(auth, &member, auth.clock.now());
     let refresh_expires_at = session.created_at.plus(auth.section.refresh_ttl).min(session.expires_at);
     auth.sessions
@@ -181,7 +230,7 @@ async fn once(
             session: session.clone(),
             refresh: RefreshHash(auth.refresh.first(&session.session_id).hash()),
             refresh_expires_at,
-            code: hash,
+            code,
             code_expires_at: session.created_at.plus(CODE_MEMORY),
             is_new,
             session_key,
@@ -219,14 +268,26 @@ async fn repeat(auth: &Auth, used: &UsedCode, now: Timestamp) -> Result<LoggedIn
     if now.since(used.used_at) >= REPEAT {
         return Err(used_up());
     }
-    let session = auth.sessions.find(&used.session_id, now).await?.ok_or_else(used_up)?;
-    let member = auth.members.find(&session.member_id).await?.ok_or_else(used_up)?;
+    let outcome = resume(auth, &used.session_id, used.is_new, now, used_up).await?;
+    auth.metrics.login_repeats.inc();
+    Ok(outcome)
+}
+
+/// A session that was opened a moment ago, unless it has ended since.
+async fn resume(
+    auth: &Auth,
+    session_id: &SessionId,
+    is_new: bool,
+    now: Timestamp,
+    gone: impl Fn() -> Problem,
+) -> Result<LoggedIn, Problem> {
+    let session = auth.sessions.find(session_id, now).await?.ok_or_else(&gone)?;
+    let member = auth.members.find(&session.member_id).await?.ok_or_else(&gone)?;
     if member.banned {
         return Err(Problem::new(Code::MemberBanned, "This member may not log in."));
     }
-    auth.metrics.login_repeats.inc();
     let refresh_expires_at = session.created_at.plus(auth.section.refresh_ttl).min(session.expires_at);
-    Ok(LoggedIn { session, member, is_new: used.is_new, refresh_expires_at })
+    Ok(LoggedIn { session, member, is_new, refresh_expires_at })
 }
 
 #[cfg(test)]
@@ -240,6 +301,7 @@ mod tests {
             secret: Secret::new("s".to_owned()),
             push: None,
             access_token: config::AccessTokenLine::Stable,
+            web: None,
         }
     }
 

@@ -12,6 +12,7 @@ use crate::problem::{Code, Problem};
 use super::Auth;
 use super::answer::{self, MemberView};
 use super::call::Call;
+use super::follower;
 
 /// Longest nickname, characters. WeChat allows 20; ours may be set from elsewhere.
 pub(super) const MAX_NICKNAME: usize = 64;
@@ -22,6 +23,8 @@ const MAX_AVATAR_URL: usize = 1024;
 struct Me<'a> {
     member: MemberView<'a>,
     session: SessionView<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subscribed: Option<bool>,
 }
 
 #[derive(Serialize)]
@@ -37,7 +40,7 @@ pub async fn me(State(auth): State<Arc<Auth>>, call: Call) -> Response<axum::bod
     call.answer(made)
 }
 
-async fn handle_me(auth: &Auth, call: &Call) -> Result<Response<Body>, Problem> {
+async fn handle_me(auth: &Arc<Auth>, call: &Call) -> Result<Response<Body>, Problem> {
     let caller = call.caller(auth)?;
     let session = auth.sessions.find(&caller.session_id, auth.clock.now()).await?.ok_or_else(Problem::token_revoked)?;
     let member = auth.members.find(&session.member_id).await?.ok_or_else(Problem::token_revoked)?;
@@ -48,6 +51,7 @@ async fn handle_me(auth: &Auth, call: &Call) -> Result<Response<Body>, Problem> 
             created_at: session.created_at.to_string(),
             expires_at: session.expires_at.to_string(),
         },
+        subscribed: follower::subscribed(auth, &session).await,
     })
 }
 

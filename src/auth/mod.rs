@@ -7,6 +7,7 @@
 pub mod answer;
 pub mod call;
 pub mod check;
+pub mod follower;
 pub mod keys;
 pub mod login;
 pub mod logout;
@@ -22,6 +23,7 @@ pub mod session_keys;
 pub mod single_flight;
 mod user_data;
 pub mod wafer2;
+pub mod web;
 
 use std::sync::Arc;
 
@@ -60,6 +62,8 @@ pub struct Auth {
     pub sessions: Arc<dyn Sessions>,
     /// Seals session_key.
     pub vault: Arc<Vault>,
+    /// `[wechat] open_base`: where browsers are sent.
+    pub open_base: String,
     /// WeChat.
     pub wechat: wechat::Client,
     /// The apps' credentials there.
@@ -86,6 +90,10 @@ pub struct Auth {
     pub deliver: push::Deliver,
     /// Exchanges of `login_code` under way.
     pub exchanges: Arc<session_keys::Exchanges>,
+    /// Web logins under way. Outlives a reload.
+    pub web: Arc<web::WebLogins>,
+    /// Who follows which official account. Outlives a reload.
+    pub followers: Arc<follower::Followers>,
     /// How often each member may decrypt.
     pub decryptions: Arc<Limit>,
 }
@@ -98,6 +106,8 @@ pub fn router(auth: Arc<Auth>, base: &str, wafer2: Option<&str>) -> Router {
         .route("/logout", post(logout::logout))
         .route("/revoke", post(logout::revoke))
         .route("/push/{appid}", get(push::check).post(push::receive))
+        .route("/web/{appid}/start", get(web::start::start))
+        .route("/web/{appid}/callback", get(web::callback::callback))
         .route("/profile", post(profile::profile))
         .route("/phone", post(phone::phone))
         .route("/open-data", post(open_data::open_data))

@@ -46,15 +46,19 @@ impl Profile {
 
     fn read(data: &Map<String, Value>) -> Self {
         let text = |name: &str| data.get(name).and_then(Value::as_str).unwrap_or_default();
-        let nickname: String = text("nickName").chars().filter(|c| !c.is_control()).take(MAX_NICKNAME).collect();
-        let avatar_url = text("avatarUrl");
+        Self::new(text("nickName"), text("avatarUrl"), UnionId::parse(text("unionId")).ok())
+    }
+
+    /// What is worth keeping of these: no placeholders, no addresses that are none.
+    pub(super) fn new(nickname: &str, avatar_url: &str, unionid: Option<UnionId>) -> Self {
+        let nickname: String = nickname.chars().filter(|c| !c.is_control()).take(MAX_NICKNAME).collect();
         let anonymous = nickname == ANONYMOUS_NAME;
         let real_avatar =
             !anonymous && !avatar_url.is_empty() && !avatar_url.contains(ANONYMOUS_AVATAR) && is_web_url(avatar_url);
         Self {
             nickname: (!anonymous && !nickname.trim().is_empty()).then_some(nickname),
             avatar_url: real_avatar.then(|| avatar_url.to_owned()),
-            unionid: UnionId::parse(text("unionId")).ok(),
+            unionid,
         }
     }
 

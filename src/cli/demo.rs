@@ -112,6 +112,7 @@ sessions = "sqlite:wxgate.db"
 
 [wechat]
 api_base = "{api_base}"
+open_base = "{api_base}"
 
 [[app]]
 appid = "{APPID}"

@@ -175,7 +175,12 @@ fn with_config(
     }
 }
 
-/// Runs `work` on the control runtime. What still blocks when it is done (a name that is being resolved) is not waited for.
+/// How long the end may wait for tasks to be dropped. They own the store, which must be closed before the process ends: a log
+/// that is left behind is not lost, but the next start has to work through it.
+const LAST_TASKS: Duration = Duration::from_secs(5);
+
+/// Runs `work` on the control runtime. What still blocks when it is done (a name that is being resolved) is not waited for
+/// for ever.
 fn on_control<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(CONTROL_THREADS)
@@ -183,7 +188,7 @@ fn on_control<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Resul
         .enable_all()
         .build()?;
     let done = runtime.block_on(work);
-    runtime.shutdown_background();
+    runtime.shutdown_timeout(LAST_TASKS);
     done
 }
 

@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 pub use super::rule_text::{Cors, DecryptLimit, DecryptLimitBy, Health, LoginLimit, LoginLimitBy, Retry, RouteLimit};
-use super::section::{AccessTokenLine, Algorithm, AppKind, Auth, Balance};
+use super::section::{AccessTokenLine, Algorithm, AppKind, Auth, Balance, WebScope};
 use crate::ids;
 
 /// The JSON Schema (draft 2020-12) of `gateway.toml`.
@@ -319,6 +319,11 @@ pub struct App {
     pub push: Option<Push>,
     /// Where its access tokens come from: WeChat's `stable_token`, or the classic call. Default: "stable".
     pub access_token: Option<AccessTokenLine>,
+    /// Origins that the web login of an official account or website may return to. Default: none, no web login.
+    #[schemars(example = ["https://m.example.com"])]
+    pub origins: Option<Vec<String>>,
+    /// What the web login of an official account asks for. Default: "snsapi_base".
+    pub scope: Option<WebScope>,
 }
 
 /// WeChat's message push: how it is verified, and where it goes.

@@ -224,6 +224,41 @@ pub enum AppKind {
     Website,
 }
 
+/// What a web login asks the person for (WeChat: `scope`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+pub enum WebScope {
+    /// The openid alone, silently.
+    #[default]
+    #[serde(rename = "snsapi_base")]
+    Base,
+    /// Nickname, avatar and unionid too; the person is asked.
+    #[serde(rename = "snsapi_userinfo")]
+    UserInfo,
+    /// The QR login of websites, which knows no other.
+    #[serde(skip)]
+    Login,
+}
+
+impl WebScope {
+    /// The name that WeChat knows it by.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Base => "snsapi_base",
+            Self::UserInfo => "snsapi_userinfo",
+            Self::Login => "snsapi_login",
+        }
+    }
+}
+
+/// The web login of an official account or website.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WebLogin {
+    /// Where it may return to, at least one: `scheme://host[:port]` in lower case, as a browser writes it.
+    pub origins: Vec<String>,
+    /// What the person is asked for.
+    pub scope: WebScope,
+}
+
 /// Which of WeChat's two lines of access tokens an app uses. They do not touch each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -258,6 +293,8 @@ pub struct App {
     pub push: Option<Push>,
     /// Where its access tokens come from.
     pub access_token: AccessTokenLine,
+    /// Its web login, if it has one.
+    pub web: Option<WebLogin>,
 }
 
 /// `push` of an `[[app]]`.

@@ -2,7 +2,7 @@
 //!
 //! None of these refusals quotes its value: addresses are where people put passwords.
 
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use http::Uri;
@@ -28,6 +28,40 @@ pub fn issuer(text: &str) -> Result<String, Wrong> {
 pub fn base(text: &str) -> Result<String, Wrong> {
     http_url(text, "write a URL such as \"https://api.weixin.qq.com\"")?;
     Ok(text.trim_end_matches('/').to_owned())
+}
+
+/// An origin as a browser writes it (RFC 6454): `https://HOST[:PORT]`, and plain `http` for a loopback host alone.
+///
+/// # Errors
+/// When it is no such origin.
+pub fn origin(text: &str) -> Result<String, Wrong> {
+    const WRITE: &str = "write https://HOST, such as \"https://m.example.com\"";
+    let uri = http_url(text, WRITE)?;
+    let host = uri.host().unwrap_or_default();
+    if uri.path() != "/" || text.ends_with('/') {
+        return Err(Wrong::silent("has a path", WRITE));
+    }
+    if uri.scheme() == Some(&Scheme::HTTP) && !is_loopback(host) {
+        return Err(Wrong::silent("is plain http, which is for loopback hosts alone", WRITE));
+    }
+    if text.bytes().any(|b| b.is_ascii_uppercase()) {
+        return Err(Wrong::silent("has a capital letter, and browsers write none", WRITE));
+    }
+    let default_port = if uri.scheme() == Some(&Scheme::HTTP) { 80 } else { 443 };
+    if uri.port_u16() == Some(default_port) {
+        return Err(Wrong::silent("names the default port, and browsers leave it out", WRITE));
+    }
+    Ok(text.to_owned())
+}
+
+/// Whether this is a plain `http` URL of this machine.
+pub fn is_loopback_http(text: &str) -> bool {
+    text.parse::<Uri>().is_ok_and(|uri| uri.scheme() == Some(&Scheme::HTTP) && uri.host().is_some_and(is_loopback))
+}
+
+fn is_loopback(host: &str) -> bool {
+    let address = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || address.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 /// One server of an upstream: `http://HOST:PORT`.
@@ -158,6 +192,36 @@ mod tests {
     fn an_issuer_is_kept_as_written_and_a_base_loses_its_slash() {
         assert_eq!(issuer("https://api.example.com/").unwrap(), "https://api.example.com/");
         assert_eq!(base("http://127.0.0.1:9100/").unwrap(), "http://127.0.0.1:9100");
+    }
+
+    #[test]
+    fn an_origin_is_what_a_browser_writes() {
+        for good in ["https://m.example.com", "https://m.example.com:8443", "http://127.0.0.1:3000", "http://localhost"]
+        {
+            assert_eq!(origin(good).unwrap(), good);
+        }
+        for bad in [
+            "",
+            "*",
+            "null",
+            "m.example.com",
+            "//m.example.com",
+            "https://",
+            "https://m.example.com/",
+            "https://m.example.com/a",
+            "https://m.example.com?a",
+            "https://m.example.com#a",
+            "https://u@m.example.com",
+            "https://M.example.com",
+            "HTTPS://m.example.com",
+            "https://m.example.com:443",
+            "https://*.example.com",
+            "http://m.example.com",
+            "http://127.0.0.1:80",
+            "http://localhost.example.com",
+        ] {
+            assert!(origin(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -8,9 +8,11 @@ use std::time::Duration;
 use aws_lc_rs::rand;
 use zeroize::Zeroizing;
 
+use crate::auth::follower::Followers;
 use crate::auth::login::Logins;
 use crate::auth::push::Pushes;
 use crate::auth::session_keys::Exchanges;
+use crate::auth::web::WebLogins;
 use crate::clock::Clock;
 use crate::config::{Config, Database};
 use crate::ids::AppId;
@@ -63,6 +65,10 @@ pub struct Kept {
     pub pushes: Arc<Pushes>,
     /// Exchanges of `login_code` under way.
     pub exchanges: Arc<Exchanges>,
+    /// Web logins under way.
+    pub web: Arc<WebLogins>,
+    /// Who follows which official account.
+    pub followers: Arc<Followers>,
     /// What is known of WeChat's health.
     pub circuits: Arc<Circuits>,
     /// The apps' credentials at WeChat.
@@ -107,12 +113,15 @@ impl Kept {
         let access_tokens = Arc::new(AccessTokens::new(clock.clone(), Arc::new(shelf)));
         let circuits = Arc::new(Circuits::new(clock.clone(), Arc::clone(&metrics)));
         register_wechat(&metrics, &circuits, &access_tokens, &clock);
+        let refresh = RefreshSecret::open(keys)?;
         Ok(Self {
             vault,
+            web: Arc::new(WebLogins::new(&refresh)),
+            followers: Arc::default(),
             exchanges: Arc::default(),
             circuits,
             access_tokens,
-            refresh: RefreshSecret::open(keys)?,
+            refresh,
             pseudonyms: Pseudonyms::new(&log_key(keys).map_err(Error::KeyFile)?),
             sockets: Sockets::new(Arc::clone(&revocations), clock.clone()),
             clock,

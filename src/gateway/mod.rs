@@ -119,6 +119,7 @@ impl Snapshot {
             members: Arc::clone(&kept.members),
             sessions: Arc::clone(&kept.sessions),
             vault: Arc::clone(&kept.vault),
+            open_base: config.wechat.open_base.clone(),
             wechat: wechat.clone(),
             access_tokens: Arc::clone(&kept.access_tokens),
             ring: Arc::clone(&ring),
@@ -131,6 +132,8 @@ impl Snapshot {
             pushes: Arc::clone(&kept.pushes),
             deliver: deliver::to(&config.upstreams, &upstreams),
             exchanges: Arc::clone(&kept.exchanges),
+            web: Arc::clone(&kept.web),
+            followers: Arc::clone(&kept.followers),
             decryptions: Arc::clone(&limits.decrypt),
         };
         let auth = Arc::new(auth);

@@ -144,8 +144,8 @@ pub struct NewSession {
     pub code_expires_at: Timestamp,
     /// Whether this was the member's first login.
     pub is_new: bool,
-    /// The sealed session_key of (appid, openid).
-    pub session_key: SealedKey,
+    /// The sealed session_key of (appid, openid); a web login has none.
+    pub session_key: Option<SealedKey>,
 }
 
 /// A sealed session_key and when its exchange began. Of two, the one whose exchange began later is the newer, whichever

@@ -25,6 +25,9 @@ const LEN: usize = 32;
 /// Sets the first token's message apart from a successor's, which is always 32 bytes and never this long.
 const FIRST: &[u8] = b"wxgate: first refresh token of session ";
 
+/// The message of the key for web states: neither as long as a successor's, nor does it begin as a first token's.
+const WEB_STATE_KEY: &[u8] = b"wxgate: key of the states of web logins";
+
 /// Why there is no refresh secret. The remedy may be in the source: print the whole chain.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -74,6 +77,11 @@ impl RefreshSecret {
     /// The token that follows `shown`; the same for the same token.
     pub fn successor(&self, shown: &RefreshToken) -> RefreshToken {
         self.derive(&[&shown.0])
+    }
+
+    /// The key that the states of web logins are signed with: another secret, the same on all instances.
+    pub fn web_state_key(&self) -> Zeroizing<[u8; LEN]> {
+        Zeroizing::new(self.derive(&[WEB_STATE_KEY]).0)
     }
 
     fn derive(&self, message: &[&[u8]]) -> RefreshToken {

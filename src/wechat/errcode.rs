@@ -72,7 +72,7 @@ impl fmt::Display for Errcode {
 pub enum Meaning {
     /// -1: WeChat is busy; the user may start again with a new code.
     Busy,
-    /// 40029: the code is expired, of another app, or mangled.
+    /// 40029, 42003: the code is expired, of another app, or mangled.
     BadCode,
     /// 40163: the code was used before.
     UsedCode,
@@ -119,7 +119,7 @@ impl Meaning {
     pub const fn of(code: i64) -> Self {
         match code {
             -1 => Self::Busy,
-            40029 => Self::BadCode,
+            40029 | 42003 => Self::BadCode,
             40163 => Self::UsedCode,
             40226 => Self::Blocked,
             45011 => Self::RateLimited,

@@ -4,7 +4,7 @@
 //! errors and what each asks of us; [`circuit`] leaves a failing WeChat alone, and [`quota`] counts what it finds too much. [`code2session`] is the login call and needs
 //! no access token; [`phone_number`], [`session_check`] and [`encrypt_key`] need the one that [`access_token`] holds. [`session_key`],
 //! [`open_data`] and [`push`] are the crypto, pure; [`message`] reads what WeChat pushes. [`relay`] makes
-//! the calls of services.
+//! the calls of services. [`web_login`] is OAuth2 for browsers.
 //! [`simulator`] is a real HTTP server with WeChat's paths and quirks, the same for tests, `wxgate demo` and
 //! `wxgate simulate`.
 
@@ -24,6 +24,7 @@ pub mod relay;
 pub mod session_check;
 pub mod session_key;
 pub mod simulator;
+pub mod web_login;
 
 pub use access_token::AccessTokens;
 pub use circuit::Circuits;

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use wxgate::config::file::schema;
 use wxgate::config::{
     AccessTokenLine, Algorithm, AppKind, Auth, Balance, Config, Database, Environment, Faults, HostPattern, Limit,
-    LimitBy, Proof, RetryOn, parse,
+    LimitBy, Proof, RetryOn, WebScope, parse,
 };
 
 /// What must never be seen in a fault, and stands in the environment of every test here.
@@ -144,7 +144,7 @@ fn every_key_says_what_it_says() {
     assert_eq!(networks.iter().map(ToString::to_string).collect::<Vec<_>>(), ["10.0.0.0/8", "::1/128"]);
 
     let token = &config.token;
-    assert_eq!(token.issuer, "http://api.example.com/gateway");
+    assert_eq!(token.issuer, "https://api.example.com/gateway");
     assert_eq!(token.audience, ["wxgate", "https://api.example.com"]);
     assert_eq!((token.algorithm, token.accept_bare), (Algorithm::EdDsa, true));
     assert_eq!(token.keys, Path::new("/var/lib/wxgate/keys"));
@@ -162,6 +162,10 @@ fn every_key_says_what_it_says() {
     assert_eq!((push.token.expose().as_str(), push.upstream, push.path.as_str()), ("Token1", 0, "/wechat/push"));
     assert!(first.push.is_none() && push.aes_key.is_some());
     assert_eq!((first.access_token, second.access_token), (AccessTokenLine::Classic, AccessTokenLine::Stable));
+    let [website, account] = [first, second].map(|app| app.web.as_ref().unwrap());
+    assert_eq!(website.origins, ["https://m.example.com", "http://127.0.0.1:3000"]);
+    assert_eq!((website.scope, account.scope), (WebScope::Login, WebScope::UserInfo));
+    assert_eq!(account.origins, ["https://m.example.com:8443"]);
     let limit = config.login.decrypt_limit;
     assert_eq!((limit.rate.count.get(), seconds(limit.rate.per), limit.burst.get()), (30, 60., 5));
 

@@ -43,4 +43,5 @@ mod token;
 mod token_keys;
 mod upgrade;
 mod wafer2;
+mod web;
 mod well_known;

@@ -5,10 +5,10 @@ use std::path::Path;
 use super::super::file;
 use super::super::pattern::exact_path;
 use super::super::report::Report;
-use super::super::section::{App, Push, Upstream, WeChat};
-use super::super::url::base;
+use super::super::section::{App, AppKind, Push, Token, Upstream, WeChat, WebLogin, WebScope};
+use super::super::url::{base, is_loopback_http, origin};
 use super::super::value::{Wrong, duration};
-use super::shared::{scalar, secret, time};
+use super::shared::{list, scalar, secret, time};
 use super::upstream::named;
 use crate::ids::{AppId, Secret};
 
@@ -25,6 +25,7 @@ pub(super) fn wechat(file: &file::WeChat, report: &mut Report<'_>) -> WeChat {
 /// `[[app]]`, and the appid of each at its place in the file, which is known even when its secret is faulty.
 pub(super) fn apps(
     files: Vec<file::App>,
+    token: &Token,
     upstreams: &[Option<Upstream>],
     folder: &Path,
     report: &mut Report<'_>,
@@ -33,6 +34,7 @@ pub(super) fn apps(
     let mut seen: Vec<Option<AppId>> = Vec::with_capacity(files.len());
     for (n, file) in files.into_iter().enumerate() {
         let key = format!("app[{n}].appid");
+        let web = web(&file, &format!("app[{n}]"), &token.issuer, report);
         let appid = file.appid.and_then(|text| report.read(&key, &text, appid));
         if let (Some(_), Some(m)) = (&appid, seen.iter().position(|earlier| *earlier == appid)) {
             let other = report.refer(&format!("app[{m}].appid"));
@@ -43,7 +45,7 @@ pub(super) fn apps(
         let push = file.push.and_then(|table| push(table, &format!("app[{n}].push"), upstreams, folder, report));
         if let (Some(appid), Some(secret)) = (appid, secret) {
             let access_token = file.access_token.unwrap_or_default();
-            apps.push(App { appid, kind: file.kind.unwrap_or_default(), secret, push, access_token });
+            apps.push(App { appid, kind: file.kind.unwrap_or_default(), secret, push, access_token, web });
         }
     }
     (apps, seen)
@@ -70,6 +72,36 @@ fn app_secret(report: &mut Report<'_>, key: &str, from: file::Secret, folder: &P
         return None;
     }
     Some(secret)
+}
+
+/// `origins` and `scope` of an app.
+fn web(file: &file::App, at: &str, issuer: &str, report: &mut Report<'_>) -> Option<WebLogin> {
+    let (origins_key, scope_key) = (format!("{at}.origins"), format!("{at}.scope"));
+    let origins = list(report, &origins_key, file.origins.as_ref(), origin);
+    let kind = file.kind.unwrap_or_default();
+    if file.scope.is_some() && kind != AppKind::OfficialAccount {
+        report.fault(&scope_key, "is for kind = \"official-account\" alone; remove it");
+    }
+    let scope = match kind {
+        AppKind::MiniProgram if !origins.is_empty() => {
+            let what =
+                "a mini program has no web login; remove it, or write kind = \"official-account\" or \"website\"";
+            report.fault(&origins_key, what);
+            return None;
+        }
+        AppKind::MiniProgram => return None,
+        AppKind::OfficialAccount => file.scope.unwrap_or_default(),
+        AppKind::Website => WebScope::Login,
+    };
+    if origins.is_empty() {
+        return None;
+    }
+    if issuer.starts_with("http:") && !is_loopback_http(issuer) {
+        let issuer = report.refer("token.issuer");
+        let what = format!("a web login needs a Secure cookie, and {issuer} is plain http; write an https issuer");
+        report.fault(&origins_key, what);
+    }
+    Some(WebLogin { origins, scope })
 }
 
 /// `push` of an app.

@@ -63,7 +63,7 @@ pub(super) fn login(name: &str, now: Timestamp) -> NewSession {
         code: code(name),
         code_expires_at: now.plus(Duration::from_secs(300)),
         is_new: true,
-        session_key: key(name, now),
+        session_key: Some(key(name, now)),
     }
 }
 

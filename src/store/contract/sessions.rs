@@ -240,7 +240,7 @@ pub(in crate::store) async fn a_late_exchange_never_replaces_a_newer_key(store: 
     let arrivals = [("k2", 20), ("k1", 10), ("k4", 40), ("k3", 30), ("k0", 0)];
     let kept = [vec!["k2"], vec!["k2", "k1"], vec!["k4", "k2"], vec!["k4", "k3"], vec!["k4", "k3"]];
     for ((sealed, began), kept) in arrivals.into_iter().zip(kept) {
-        let session_key = key(sealed, at(began));
+        let session_key = Some(key(sealed, at(began)));
         store.open(NewSession { session_key, refresh: token(sealed), ..login("alice", at(50)) }).await.unwrap();
         let keys = store.session_keys(&wx1, &alice).await.unwrap();
         assert_eq!(keys.iter().map(|k| k.sealed.as_slice()).collect::<Vec<_>>(), as_bytes(&kept));

@@ -174,7 +174,10 @@ fn open(db: &Connection, new: NewSession) -> rusqlite::Result<()> {
         "INSERT OR REPLACE INTO codes (hash, session_id, used_at, is_new, expires_at) VALUES (?1, ?2, ?3, ?4, ?5)",
     )?
     .execute((code, &session.session_id, session.created_at, is_new, code_expires_at))?;
-    session_keys::keep(db, &session.appid, &session.openid, session_key)
+    match session_key {
+        Some(key) => session_keys::keep(db, &session.appid, &session.openid, key),
+        None => Ok(()),
+    }
 }
 
 /// Ends a session, forgets whose it was, and writes its revocation, also when the session is not known: its tokens may

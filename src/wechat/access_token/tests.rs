@@ -46,6 +46,7 @@ impl World {
             push: None,
             secret: Secret::new("app-secret".to_owned()),
             access_token: line,
+            web: None,
         };
         let shelf = Arc::new(Shelf::default());
         let tokens = Arc::new(AccessTokens::new(clock.clone(), Arc::clone(&shelf) as Arc<dyn Keep>));

@@ -33,6 +33,7 @@ pub(super) fn router() -> Router<Arc<World>> {
         .route("/_sim/phone", post(phone))
         .route("/_sim/open-data", post(open_data))
         .route("/_sim/push", post(push))
+        .route("/_sim/browser", post(browser))
         .route("/_sim/faults", post(plan_faults).delete(clear_faults))
         .route("/_sim/calls", get(calls))
 }
@@ -127,6 +128,22 @@ async fn push(State(world): State<Arc<World>>, body: Bytes) -> Result<Json<Value
     let signed = push.sign(&world, &appid, &openid).ok_or_else(|| wrong("aes_key must be an EncodingAESKey"))?;
     let answer = signed.send().await;
     answer.map(Json).map_err(|fault| wrong(format!("the push was not answered: {}", fault.without_url())))
+}
+
+/// Who is before the browser from now on.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Browser {
+    user: String,
+    #[serde(default)]
+    refuses: bool,
+}
+
+async fn browser(State(world): State<Arc<World>>, body: Bytes) -> Result<StatusCode, Wrong> {
+    let browser: Browser = read(&body)?;
+    check_user(&browser.user)?;
+    world.lock().web.browser = (browser.user, browser.refuses);
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// One effect, and where it strikes.

@@ -5,7 +5,7 @@
 //! of the user (a code as `wx.login` gives it, encrypted data) and plans faults. `docs/simulator.md` says how true it is.
 //!
 //! A call passes `serve` (the connection), `paths` (fault, call log) and the file of its endpoint: `login`,
-//! `access_token`, `session`, `phone`; all of them share the `world`. Tests use the same server, in their own
+//! `access_token`, `session`, `phone`, `web`; all of them share the `world`. Tests use the same server, in their own
 //! process, with a clock of their own ([`Simulator`]).
 
 mod access_token;
@@ -25,6 +25,7 @@ mod push;
 mod serve;
 mod session;
 mod token_lines;
+mod web;
 mod world;
 
 use std::io;
@@ -150,6 +151,11 @@ impl Simulator {
     /// Gives the user a new session_key that the gateway does not know, as a login through another server does.
     pub fn rotate_session_key(&self, user: &str, appid: &AppId) -> SessionKey {
         self.world.lock().people.rotate(user, appid)
+    }
+
+    /// From now on `user` is before the browser that comes to a login page, and consents, or `refuses`.
+    pub fn browse_as(&self, user: &str, refuses: bool) {
+        self.world.lock().web.browser = (user.to_owned(), refuses);
     }
 
     /// Plans `fault` for the next `times` calls of `path`; `*` is any path.

@@ -12,7 +12,7 @@ use http::StatusCode;
 use super::answer::{Params, Refused};
 use super::calls::Call;
 use super::world::World;
-use super::{access_token, control, login, phone, session};
+use super::{access_token, control, login, phone, session, web};
 
 /// WeChat's paths as the router and the call log know them. All take any method: WeChat answers a wrong one with an
 /// errcode of the call.
@@ -23,6 +23,26 @@ const CHECK_SESSION: &str = "/wxa/checksession";
 const RESET_SESSION: &str = "/wxa/resetusersessionkey";
 const ENCRYPT_KEY: &str = "/wxa/business/getuserencryptkey";
 const PHONE: &str = "/wxa/business/getuserphonenumber";
+const AUTHORIZE: &str = "/connect/oauth2/authorize";
+const QRCONNECT: &str = "/connect/qrconnect";
+const WEB_TOKEN: &str = "/sns/oauth2/access_token";
+const WEB_PROFILE: &str = "/sns/userinfo";
+const FOLLOWER: &str = "/cgi-bin/user/info";
+
+const ALL: [&str; 12] = [
+    LOGIN,
+    TOKEN,
+    STABLE_TOKEN,
+    CHECK_SESSION,
+    RESET_SESSION,
+    ENCRYPT_KEY,
+    PHONE,
+    AUTHORIZE,
+    QRCONNECT,
+    WEB_TOKEN,
+    WEB_PROFILE,
+    FOLLOWER,
+];
 
 const UNKNOWN: &str = "(unknown)";
 
@@ -35,6 +55,11 @@ pub(super) fn router(world: Arc<World>) -> Router {
         .route(RESET_SESSION, any(session::resetusersessionkey))
         .route(ENCRYPT_KEY, any(session::getuserencryptkey))
         .route(PHONE, any(phone::getuserphonenumber))
+        .route(AUTHORIZE, any(web::authorize))
+        .route(QRCONNECT, any(web::qrconnect))
+        .route(WEB_TOKEN, any(web::access_token))
+        .route(WEB_PROFILE, any(web::userinfo))
+        .route(FOLLOWER, any(web::follower))
         .fallback(async || StatusCode::NOT_FOUND)
         .layer(middleware::from_fn_with_state(Arc::clone(&world), observe));
     control::router().fallback_service(wechat.with_state(Arc::clone(&world))).with_state(world)
@@ -42,10 +67,7 @@ pub(super) fn router(world: Arc<World>) -> Router {
 
 async fn observe(State(world): State<Arc<World>>, request: Request, next: Next) -> Response {
     let asked = request.uri().path();
-    let path = [LOGIN, TOKEN, STABLE_TOKEN, CHECK_SESSION, RESET_SESSION, ENCRYPT_KEY, PHONE]
-        .into_iter()
-        .find(|path| *path == asked)
-        .unwrap_or(UNKNOWN);
+    let path = ALL.into_iter().find(|path| *path == asked).unwrap_or(UNKNOWN);
     let method = request.method().as_str().to_owned();
     let params = Query::<Params>::try_from_uri(request.uri()).ok();
     let appid = params.map(|Query(params)| params.get("appid").to_owned()).filter(|appid| !appid.is_empty());

@@ -8,6 +8,7 @@ use super::codes::Codes;
 use super::fault::Faults;
 use super::people::People;
 use super::token_lines::TokenLines;
+use super::web::Web;
 use crate::clock::Clock;
 
 /// Everything there is. All of it is behind one lock, because an exchange touches apps, codes and people at once and must
@@ -25,6 +26,7 @@ pub(super) struct State {
     pub(super) phone_codes: Codes,
     pub(super) people: People,
     pub(super) tokens: TokenLines,
+    pub(super) web: Web,
     pub(super) faults: Faults,
     pub(super) calls: Calls,
 }
@@ -37,6 +39,7 @@ impl World {
             phone_codes: Codes::new(40013),
             people: People::new(),
             tokens: TokenLines::new(),
+            web: Web::new(),
             faults: Faults::default(),
             calls: Calls::default(),
         };

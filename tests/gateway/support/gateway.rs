@@ -276,6 +276,7 @@ members = "sqlite:wxgate.db"
 sessions = "sqlite:wxgate.db"
 [wechat]
 api_base = "{api_base}"
+open_base = "{api_base}"
 {wechat}
 [[app]]
 appid = "{APPID}"

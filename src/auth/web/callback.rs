@@ -1,0 +1,112 @@
+//! `GET {base}/web/{appid}/callback?code&state`: the browser comes back from WeChat.
+//!
+//! First the state; until it is known to be good nobody is sent anywhere. Then the code, exchanged once. A person who
+//! refused comes back without a code, and goes back with `error=access_denied`.
+
+use std::sync::Arc;
+
+use axum::extract::{Path, State};
+use http::Response;
+use http::header::SET_COOKIE;
+
+use crate::auth::Auth;
+use crate::auth::call::Call;
+use crate::auth::login::{LoggedIn, checked_code, open, web_code_hash};
+use crate::auth::profile::Profile;
+use crate::body::Body;
+use crate::config::{self, WebScope};
+use crate::ids::Secret;
+use crate::problem::{Code, Problem};
+use crate::store::SignIn;
+use crate::wechat::{self, Meaning};
+
+use super::redirect;
+use super::start::{Shown, find, is_secure, only, parameters, see};
+use super::state::Returned;
+use super::ticket::Ticket;
+
+/// The handler.
+pub async fn callback(
+    State(auth): State<Arc<Auth>>,
+    Path(appid): Path<String>,
+    query: Shown,
+    call: Call,
+) -> Response<axum::body::Body> {
+    let made = handle(&auth, &appid, query, &call).await;
+    call.answer(made)
+}
+
+async fn handle(auth: &Auth, appid: &str, query: Shown, call: &Call) -> Result<Response<Body>, Problem> {
+    let (app, web) = find(auth, appid)?;
+    let query = parameters(query)?;
+    let (state, code) = (only(&query, "state")?.unwrap_or_default(), only(&query, "code")?);
+    let now = auth.clock.now();
+    let returned = auth.web.states.read(&app.appid, state, call.headers(), is_secure(auth), now)?;
+    auth.web.states.use_up(&returned, now)?;
+    // The list may have changed since the start.
+    if !redirect::is_allowed(&returned.redirect, &web.origins) {
+        return Err(Problem::new(Code::InvalidRequest, "The page to return to is no longer allowed."));
+    }
+    let url = match code.filter(|code| !code.is_empty()) {
+        None => redirect::with(&returned.redirect, "error", "access_denied"),
+        Some(code) => match enter(auth, app, web, checked_code(code.to_owned())?).await {
+            Ok(ticket) => redirect::with(&returned.redirect, "ticket", ticket.expose()),
+            Err(problem) => return Ok(over(problem, &returned, call)),
+        },
+    };
+    see(&url, returned.clear_cookie)
+}
+
+/// The problem, and the cookie goes: this login is over.
+fn over(problem: Problem, returned: &Returned, call: &Call) -> Response<Body> {
+    let mut response = call.refuse(problem);
+    response.headers_mut().insert(SET_COOKIE, returned.clear_cookie.clone());
+    response
+}
+
+/// The login itself: who it is, what they show of themselves, a session, a ticket for it.
+async fn enter(
+    auth: &Auth,
+    app: &config::App,
+    web: &config::WebLogin,
+    code: Secret<String>,
+) -> Result<Secret<String>, Problem> {
+    if let Some(limit) = &auth.login_limit {
+        limit.take(app.appid.as_str(), auth.clock.steady())?;
+    }
+    let who = auth.wechat.web_identity(&app.appid, &app.secret, code.expose()).await.map_err(of_a_page)?;
+    if who.is_snapshot {
+        let detail = "WeChat shows this page in snapshot mode, without a user: open it in full and log in there.";
+        return Err(Problem::new(Code::LoginRefused, detail));
+    }
+    let profile = match web.scope {
+        WebScope::Base => Profile::default(),
+        WebScope::UserInfo | WebScope::Login => {
+            let shown = auth.wechat.web_profile(&app.appid, &who).await.map_err(of_a_page)?;
+            Profile::new(&shown.nickname, &shown.headimgurl, shown.unionid)
+        }
+    };
+    let person = SignIn {
+        appid: app.appid.clone(),
+        openid: who.openid,
+        unionid: who.unionid.or_else(|| profile.unionid.clone()),
+        at: auth.clock.now(),
+    };
+    let (member, is_new) = auth.members.sign_in(person).await?;
+    if member.banned {
+        return Err(Problem::new(Code::MemberBanned, "This member may not log in."));
+    }
+    let member = profile.store(auth, &member.member_id).await?.unwrap_or(member);
+    let hash = web_code_hash(&app.appid, code.expose());
+    let LoggedIn { session, .. } = open(auth, member, is_new, hash, None).await?;
+    auth.web.tickets.give(Ticket { session_id: session.session_id, is_new }, auth.clock.now())
+}
+
+/// WeChat's refusals of a code ask for something else here than in a mini program.
+fn of_a_page(error: wechat::Error) -> Problem {
+    match error.meaning() {
+        Some(Meaning::BadCode) => Problem::new(Code::CodeInvalid, "Start the web login again.").caused_by(error),
+        Some(Meaning::UsedCode) => Problem::new(Code::CodeUsed, "Start the web login again.").caused_by(error),
+        _ => error.into(),
+    }
+}
