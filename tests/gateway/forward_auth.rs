@@ -73,6 +73,7 @@ impl Front {
             let credentials = STANDARD.encode(format!("front:{TOKEN}"));
             format!(
                 r#"daemon off;
+master_process off;
 pid {folder}/pid;
 error_log stderr;
 events {{}}
