@@ -31,10 +31,6 @@ const KEYS: &[Planned] = &[
     planned("login.hook"),
     planned_off("route.cookie", "false"),
     planned_off("route.assertion", "false"),
-    planned_off("route.compress", "false"),
-    planned("route.headers"),
-    planned("route.rewrite"),
-    planned("route.redirect"),
 ];
 
 /// Values, by how they start, of keys that otherwise exist; and what to write instead.

@@ -10,14 +10,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Method;
+use bytes::Bytes;
 use http::uri::Authority;
+use http::{HeaderValue, Method};
 use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::certificate::Certificate;
 pub use super::rule::{Cors, Health, Limit, LimitBy, Retry, RetryOn};
+pub use super::transform::{
+    Compress, ErrorPage, HeaderRules, Headers, Networks, PagePart, PathTemplate, Piece, Redirect, Rewrite,
+};
 use crate::ids::{AppId, Secret};
 
 /// Everything that `gateway.toml` says, checked.
@@ -49,6 +53,8 @@ pub struct Config {
     pub routes: Vec<Route>,
     /// `[[static]]`, each `path` once.
     pub statics: Vec<Static>,
+    /// `[[error_page]]`, each status once.
+    pub error_pages: Vec<ErrorPage>,
 }
 
 /// `[server]`.
@@ -406,8 +412,8 @@ pub struct Route {
     pub hosts: Vec<HostPattern>,
     /// Methods; empty means any.
     pub methods: Vec<Method>,
-    /// Index into [`Config::upstreams`].
-    pub upstream: usize,
+    /// Index into [`Config::upstreams`]; `None` where `redirect` answers.
+    pub upstream: Option<usize>,
     /// What it asks of the caller.
     pub auth: Auth,
     /// Any of these roles; empty means no condition.
@@ -434,6 +440,16 @@ pub struct Route {
     pub retry: Option<Arc<Retry>>,
     /// Which pages of other origins may use it.
     pub cors: Option<Cors>,
+    /// Which clients may use it at all.
+    pub networks: Networks,
+    /// Headers that it changes.
+    pub headers: Headers,
+    /// What is forwarded in place of what came.
+    pub rewrite: Rewrite,
+    /// Where the client is sent instead of to an upstream.
+    pub redirect: Option<Redirect>,
+    /// How answers are compressed.
+    pub compress: Option<Compress>,
 }
 
 impl Route {
@@ -466,6 +482,8 @@ impl fmt::Display for HostPattern {
 pub struct Static {
     /// Exact path.
     pub path: String,
-    /// The body, `text/plain; charset=utf-8`.
-    pub body: String,
+    /// The body.
+    pub body: Bytes,
+    /// Its media type.
+    pub content_type: HeaderValue,
 }

@@ -7,6 +7,7 @@
 mod birth;
 mod deliver;
 mod endpoints;
+pub mod explain;
 mod figures;
 mod forward_auth;
 mod kept;
@@ -33,10 +34,11 @@ use crate::pipeline::client_addr::ClientAddrLayer;
 use crate::pipeline::dispatch::Dispatch;
 use crate::pipeline::hygiene::HygieneLayer;
 use crate::pipeline::limit::{LimitLayer, Limits};
+use crate::pipeline::pages::PagesLayer;
 use crate::pipeline::principal::Principal;
 use crate::pipeline::route::{RouteLayer, Routes};
 use crate::pipeline::trace::{Observer, RequestIds, TraceLayer};
-use crate::pipeline::{Layers, Stack, stack};
+use crate::pipeline::{Stack, Steps, stack};
 use crate::proxy::{Forwarder, Upstream};
 use crate::telemetry::LogWriter;
 use crate::token::cache::VerifiedCache;
@@ -250,8 +252,9 @@ impl Gateway {
     }
 
     fn stack(&self, snapshot: &Arc<Snapshot>, observer: &Arc<Observer>, forwarder: &Forwarder) -> WorkerStack {
-        let layers = Layers {
-            trace: TraceLayer::new(Arc::clone(observer)),
+        let trace = TraceLayer::new(Arc::clone(observer));
+        let steps = Steps {
+            pages: PagesLayer::new(&snapshot.config.error_pages),
             client_addr: ClientAddrLayer::new(&snapshot.config.server.trusted_proxies),
             hygiene: HygieneLayer::new(snapshot.config.login.wafer2.as_deref()),
             // A table per worker: handing out a route costs no cache line that another core writes.
@@ -272,7 +275,7 @@ impl Gateway {
             Arc::clone(&self.kept.sockets),
             snapshot.config.server.max_sockets_per_member,
         );
-        stack(&layers, Dispatch::new(endpoints, proxy, Arc::clone(&self.kept.draining)))
+        stack(&trace, &steps, Dispatch::new(endpoints, proxy, Arc::clone(&self.kept.draining)))
     }
 
     fn authenticator(&self, snapshot: &Snapshot, shard: &Arc<Shard>) -> Authenticator {

@@ -51,7 +51,7 @@ impl Service<ToUpstream> for ToProxy {
 
     fn call(&mut self, to: ToUpstream) -> Awaited {
         let ToUpstream { request, route, exchange } = to;
-        let Some(upstream) = self.upstreams.get(route.policy.upstream) else {
+        let Some(upstream) = route.policy.upstream.and_then(|n| self.upstreams.get(n)) else {
             let problem = Problem::internal("the route names an upstream that is not there");
             return Box::pin(std::future::ready(Ok(exchange.refuse(problem))));
         };

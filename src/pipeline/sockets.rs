@@ -6,6 +6,7 @@
 //! anew with the next one.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -69,6 +70,7 @@ struct Open {
 #[derive(Debug)]
 struct Socket {
     caller: Option<Arc<Principal>>,
+    client: IpAddr,
     route: Arc<Route>,
     protocol: HeaderValue,
     /// Whether the upstream has agreed.
@@ -91,6 +93,9 @@ impl Socket {
         let Some(new) = routes.iter().find(same) else { return Some(ROUTE_GONE) };
         if chosen(&new.upgrade, &self.protocol).is_none() {
             return Some(ROUTE_GONE);
+        }
+        if !new.networks.admit(self.client) {
+            return Some(FORBIDDEN);
         }
         let caller = self.caller.as_deref().map(|caller| &caller.claims);
         authorize(new.auth, &new.roles, &new.apps, caller).is_err().then_some(FORBIDDEN)
@@ -128,7 +133,8 @@ impl Sockets {
         let caller = exchange.principal.get().map(Arc::clone);
         let (end, ended) = oneshot::channel();
         let (route, protocol) = (Arc::clone(route), protocol.clone());
-        let socket = Socket { caller, route, protocol, switched: false, end: Some(end) };
+        let client = exchange.client();
+        let socket = Socket { caller, client, route, protocol, switched: false, end: Some(end) };
         let mut open = self.open();
         if open.draining {
             return Err(Problem::new(Code::Draining, "This instance is shutting down; ask another."));

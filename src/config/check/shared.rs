@@ -1,5 +1,7 @@
 //! What the checks of all sections have in common: one scalar with its default, one list without repetitions.
 
+use std::fs::File;
+use std::io::Read as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -67,6 +69,21 @@ pub(super) fn list<T: PartialEq>(
         }
     }
     parsed
+}
+
+/// The content of a file of at most `most` bytes.
+pub(super) fn content(path: &Path, most: u64) -> Result<Vec<u8>, Wrong> {
+    let mut bytes = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(most + 1).read_to_end(&mut bytes));
+    match read {
+        Ok(_) if bytes.len() as u64 > most => {
+            Err(Wrong::new(format!("is larger than {most} bytes"), "let an upstream serve it"))
+        }
+        Ok(_) => Ok(bytes),
+        Err(why) => {
+            Err(Wrong::new(format!("cannot be read: {why}"), "write the path of a file, from this file's folder"))
+        }
+    }
 }
 
 /// The secret at `key`: as it is written, or from the file that it names.
