@@ -58,7 +58,7 @@ mod tests {
         let start = Instant::now();
         for n in 1..100 {
             let due = start + n * SECOND;
-            poll_fn(|cx| Poll::Ready(assert!(patience.poll_over(cx, due).is_pending()))).await;
+            assert!(poll_fn(|cx| Poll::Ready(patience.poll_over(cx, due).is_pending())).await);
         }
         assert_eq!(patience.0.unwrap().deadline(), start + SECOND);
     }

@@ -59,7 +59,7 @@ mod tests {
     async fn each_silence_is_measured_from_its_own_beginning() {
         let (mut silence, mut patience) = (Silence::new(SHORT, None), Patience::default());
         let start = Instant::now();
-        poll_fn(|cx| Poll::Ready(assert!(silence.poll_over(cx, &mut patience).is_pending()))).await;
+        assert!(poll_fn(|cx| Poll::Ready(silence.poll_over(cx, &mut patience).is_pending())).await);
         tokio::time::sleep(SHORT / 2).await;
         assert!(silence.flows().is_ok());
         let error = poll_fn(|cx| silence.poll_over(cx, &mut patience)).await;
