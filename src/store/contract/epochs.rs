@@ -46,7 +46,7 @@ pub(in crate::store) async fn the_oldest_session_ends_when_there_are_too_many(st
     let bob = opened(&store, "bob", 0, "wx1", at(0)).await;
     let third = NewSession { max_sessions: NonZeroU32::new(2), ..opening("alice", 2, "wx1", at(2)) };
     let id = third.session.session_id.clone();
-    assert_eq!(store.open(third).await.unwrap(), [first.session_id.clone()]);
+    assert_eq!(store.open(third).await.unwrap(), std::slice::from_ref(&first.session_id));
     let mine = live(&store, SessionsOf::Member(member("alice")), at(3)).await;
     assert_eq!(mine.into_iter().map(|s| s.session_id).collect::<Vec<_>>(), [id, second.session_id]);
     assert!(is_live(&store, &bob, at(3)).await);
