@@ -96,6 +96,8 @@ pub struct Steps {
     pub limit_after: limit::LimitLayer,
     /// Tokens.
     pub authenticate: authenticate::AuthenticateLayer,
+    /// Headers for the upstream.
+    pub identity: identity::IdentityLayer,
 }
 
 /// Puts the layers around `inner` in their order. `tower::ServiceBuilder` would say the same; nested calls keep the
@@ -129,7 +131,7 @@ where
                                 // Whoever is over his limit is not told what he may do.
                                 steps.limit_after.layer(authorize::AuthorizeLayer.layer(
                                     // Last before forwarding, so that nothing removes what it adds.
-                                    identity::IdentityLayer.layer(inner),
+                                    layers.identity.layer(inner),
                                 )),
                             ),
                         ),

@@ -73,7 +73,8 @@ async fn explain(folder: &TempDir, args: &[&str]) -> Vec<String> {
 #[tokio::test]
 async fn a_request_is_explained_from_route_to_server() {
     let folder = folder();
-    let question = ["GET", "https://api.example.com/api/7//items/./a?x=1", "--openid", "alice", "--roles", "staff,boss"];
+    let question =
+        ["GET", "https://api.example.com/api/7//items/./a?x=1", "--openid", "alice", "--roles", "staff,boss"];
     let lines = explain(&folder, &[&question[..], &["-H", "X-Debug: 1", "-H", "X-WX-OPENID: evil"]].concat()).await;
     for expected in [
         "request    GET https://api.example.com/api/7//items/./a?x=1 from 192.0.2.1",
@@ -113,7 +114,10 @@ async fn a_refusal_is_explained_with_its_reason() {
         (&["GET", "/nowhere"], "let in     no: 404 Not Found route_not_found: Nothing is here."),
         (&["GET", "/a%2Fb"], "let in     no: 400 Bad Request ambiguous_path:"),
         (&["GET", "/a%2Fb"], "path       has more than one reading"),
-        (&["GET", "/open"], "let in     no: 403 Forbidden forbidden: Not allowed. This route is not open to clients of this"),
+        (
+            &["GET", "/open"],
+            "let in     no: 403 Forbidden forbidden: Not allowed. This route is not open to clients of this",
+        ),
         (&["GET", "/open"], "route      /open"),
         (&["GET", "/open", "--from", "10.1.2.3"], "let in     yes: auth = \"none\""),
         (&["GET", "/open", "--from", "127.0.0.1", "-H", "X-Forwarded-For: 10.1.2.3"], "let in     yes"),
@@ -125,7 +129,12 @@ async fn a_refusal_is_explained_with_its_reason() {
         let lines = explain(&folder, question).await;
         assert!(lines.iter().any(|line| line.starts_with(expected)), "{question:?}: {expected} in {lines:#?}");
     }
-    for wrong in [&["GET", "example.com/x"][..], &["G T", "/x"], &["GET", "/x", "-H", "no header"], &["GET", "/x", "--appid", ""]] {
+    for wrong in [
+        &["GET", "example.com/x"][..],
+        &["G T", "/x"],
+        &["GET", "/x", "-H", "no header"],
+        &["GET", "/x", "--appid", ""],
+    ] {
         let (exit, _, errors) = wxgate(&folder, &[&["explain"], wrong].concat()).await;
         assert_eq!((exit, errors.is_empty()), (Exit::Code(1), false), "{wrong:?}");
     }

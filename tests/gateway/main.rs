@@ -11,6 +11,7 @@ mod crash;
 mod demo;
 mod drain;
 mod explain;
+mod follower;
 mod forward;
 mod forward_auth;
 mod framing;
