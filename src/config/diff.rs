@@ -249,6 +249,10 @@ impl Changes {
         // The place of an upstream in the list may change, and is nobody's business.
         let (mut a, mut b) = (a.clone(), b.clone());
         (a.upstream, b.upstream) = (None, None);
+        // What follows the server's limit has been told there.
+        if a.max_body == old.server.max_body && b.max_body == new.server.max_body {
+            a.max_body = b.max_body;
+        }
         self.fields(at, &a, &b, |key| judge::route(key, &a, &b));
         let same = |old: &HeaderRules, new: &HeaderRules| old == new || format!("{old:?}") != format!("{new:?}");
         if !same(&a.headers.request, &b.headers.request) || !same(&a.headers.response, &b.headers.response) {

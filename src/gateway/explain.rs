@@ -27,6 +27,7 @@ use crate::pipeline::client_addr::ClientAddrLayer;
 use crate::pipeline::connection::Connection;
 use crate::pipeline::dispatch::{Awaited, Dispatch, ToUpstream};
 use crate::pipeline::hygiene::HygieneLayer;
+use crate::pipeline::identity::IdentityLayer;
 use crate::pipeline::limit::{LimitLayer, Limits};
 use crate::pipeline::pages::PagesLayer;
 use crate::pipeline::route::{RouteLayer, Routes};
@@ -156,6 +157,8 @@ fn path(
         limit_before: LimitLayer::before(config, &limits, clock.clone()),
         limit_after: LimitLayer::after(clock.clone()),
         authenticate: AuthenticateLayer::new(authenticator),
+        // Who follows what is asked of WeChat, and nobody is asked here.
+        identity: IdentityLayer::default(),
     };
     decisions(&steps, Dispatch::new(witnessed.clone(), witnessed, Arc::default()))
 }

@@ -131,7 +131,7 @@ where
                                 // Whoever is over his limit is not told what he may do.
                                 steps.limit_after.layer(authorize::AuthorizeLayer.layer(
                                     // Last before forwarding, so that nothing removes what it adds.
-                                    layers.identity.layer(inner),
+                                    steps.identity.layer(inner),
                                 )),
                             ),
                         ),
