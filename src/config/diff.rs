@@ -270,10 +270,9 @@ fn split(debug: &str) -> BTreeMap<&str, &str> {
         let name = line.strip_prefix("    ").filter(|rest| !rest.starts_with([' ', '}', ']', ')']));
         if let Some((name, _)) = name.and_then(|rest| rest.split_once(':'))
             && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+            && let Some((name, start)) = open.replace((name, at))
         {
-            if let Some((name, start)) = open.replace((name, at)) {
-                fields.insert(name, &debug[start..at]);
-            }
+            fields.insert(name, &debug[start..at]);
         }
         at += line.len();
     }
