@@ -4,6 +4,7 @@
 //! knows the names.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http::header::{AUTHORIZATION, HeaderName};
@@ -11,10 +12,12 @@ use http::{HeaderMap, HeaderValue};
 use tower::{Layer, Service};
 
 use crate::ids::{AppId, OpenId};
+use crate::problem::Problem;
+use crate::token::assertion::Asserter;
 
 use super::principal::Principal;
 use super::route::Matched;
-use super::{Exchange, Request, Response};
+use super::{Decided, Exchange, Request, Response, refuse};
 
 const OPENID: HeaderName = HeaderName::from_static("x-wx-openid");
 const APPID: HeaderName = HeaderName::from_static("x-wx-appid");
@@ -23,6 +26,7 @@ const SOURCE: HeaderName = HeaderName::from_static("x-wx-source");
 const MEMBER: HeaderName = HeaderName::from_static("x-wxgate-member");
 const ROLES: HeaderName = HeaderName::from_static("x-wxgate-roles");
 const SESSION: HeaderName = HeaderName::from_static("x-wxgate-session");
+const ASSERTION: HeaderName = HeaderName::from_static("x-wxgate-assertion");
 
 /// What CloudRun sends for calls of a mini program; its presence is the documented proof that the gateway carried the call.
 const WX_CLIENT: HeaderValue = HeaderValue::from_static("wx_client");
@@ -30,7 +34,7 @@ const WX_CLIENT: HeaderValue = HeaderValue::from_static("wx_client");
 /// For a pushed message. Services that were written for CloudRun look at the presence alone.
 const WX_PUSH: HeaderValue = HeaderValue::from_static("wx_push");
 
-/// All names under which a caller's identity is told.
+/// All names under which a caller's identity is told on every route.
 pub const NAMES: [HeaderName; 7] = [OPENID, APPID, UNIONID, SOURCE, MEMBER, ROLES, SESSION];
 
 /// Sets the caller's headers.
@@ -57,14 +61,23 @@ pub fn inject_push(headers: &mut HeaderMap, appid: &AppId, openid: Option<&OpenI
 }
 
 /// Makes [`InjectIdentity`].
-#[derive(Debug, Clone, Copy)]
-pub struct IdentityLayer;
+#[derive(Debug, Clone)]
+pub struct IdentityLayer {
+    asserter: Arc<Asserter>,
+}
+
+impl IdentityLayer {
+    /// With what makes assertions.
+    pub fn new(asserter: Arc<Asserter>) -> Self {
+        Self { asserter }
+    }
+}
 
 impl<S> Layer<S> for IdentityLayer {
     type Service = InjectIdentity<S>;
 
     fn layer(&self, inner: S) -> InjectIdentity<S> {
-        InjectIdentity { inner }
+        InjectIdentity { inner, asserter: Arc::clone(&self.asserter) }
     }
 }
 
@@ -72,6 +85,27 @@ impl<S> Layer<S> for IdentityLayer {
 #[derive(Debug, Clone)]
 pub struct InjectIdentity<S> {
     inner: S,
+    asserter: Arc<Asserter>,
+}
+
+impl<S> InjectIdentity<S> {
+    /// What is known of the caller into the headers, if the request goes to an upstream.
+    fn write(&self, request: &mut Request) -> Result<(), Problem> {
+        let exchange = Arc::clone(Exchange::of(request)?);
+        let Some(Matched::Route(route)) = exchange.matched.get() else { return Ok(()) };
+        let headers = request.headers_mut();
+        if !route.policy.forward_token {
+            headers.remove(AUTHORIZATION);
+        }
+        if let Some(caller) = exchange.principal.get() {
+            inject(headers, caller);
+            if route.policy.assertion {
+                let (upstream, name) = (route.policy.upstream, &route.upstream_name);
+                headers.insert(ASSERTION, caller.assertions.get(&caller.claims, upstream, name, &self.asserter)?);
+            }
+        }
+        Ok(())
+    }
 }
 
 impl<S> Service<Request> for InjectIdentity<S>
@@ -80,26 +114,17 @@ where
 {
     type Response = Response;
     type Error = Infallible;
-    type Future = S::Future;
+    type Future = Decided<S::Future>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         self.inner.poll_ready(cx)
     }
 
     fn call(&mut self, mut request: Request) -> Self::Future {
-        if let Ok(exchange) = Exchange::of(&request)
-            && let Some(Matched::Route(route)) = exchange.matched.get()
-        {
-            let (exchange, route) = (exchange.clone(), route.clone());
-            let headers = request.headers_mut();
-            if !route.policy.forward_token {
-                headers.remove(AUTHORIZATION);
-            }
-            if let Some(caller) = exchange.principal.get() {
-                inject(headers, caller);
-            }
+        match self.write(&mut request) {
+            Ok(()) => Decided::Right(self.inner.call(request)),
+            Err(problem) => refuse(&request, problem),
         }
-        self.inner.call(request)
     }
 }
 

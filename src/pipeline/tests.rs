@@ -16,6 +16,8 @@ use crate::body::Body;
 use crate::clock::Clock;
 use crate::config::{self, Environment};
 use crate::limiter::Tables;
+use crate::token::assertion::Asserter;
+use crate::token::keys::KeyRing;
 
 const CONFIG: &str = r#"
 [token]
@@ -45,6 +47,12 @@ auth = "none"
 
 fn config() -> config::Config {
     config::parse(CONFIG, std::path::Path::new("/nowhere/gateway.toml"), &Environment::of([])).unwrap()
+}
+
+fn asserter() -> Arc<Asserter> {
+    let (dir, token, clock) = (tempfile::tempdir().unwrap(), config().token, Clock::system());
+    let ring = Arc::new(KeyRing::open(dir.path(), token.algorithm, &clock).unwrap());
+    Arc::new(Asserter::new(ring, &token, clock))
 }
 
 fn exchange() -> Arc<Exchange> {
@@ -106,6 +114,8 @@ async fn without_the_outer_steps_a_request_goes_nowhere() {
     let limit = || limit::LimitLayer::after(Clock::system()).layer(behind.clone());
     assert_eq!(status(limit(), request("/public/x", None)).await, 500, "no exchange");
     assert_eq!(status(limit(), request("/public/x", Some(&exchange()))).await, 500, "not routed");
+    let identity = || identity::IdentityLayer::new(asserter()).layer(behind.clone());
+    assert_eq!(status(identity(), request("/public/x", None)).await, 500, "no exchange");
     assert_eq!(behind.0.load(Ordering::Relaxed), 0);
     assert_eq!(status(routes(), request("/public/x", Some(&exchange()))).await, 200);
 }
@@ -116,7 +126,7 @@ async fn a_route_that_needs_somebody_is_closed_where_nobody_was_authenticated() 
         let behind = Behind::default();
         let exchange = exchange();
         exchange.matched.set(matched(path)).unwrap();
-        let stack = authorize::AuthorizeLayer.layer(identity::IdentityLayer.layer(behind.clone()));
+        let stack = authorize::AuthorizeLayer.layer(identity::IdentityLayer::new(asserter()).layer(behind.clone()));
         assert_eq!(status(stack, request(path, Some(&exchange))).await, expected, "{path}");
         assert_eq!(behind.0.load(Ordering::Relaxed), usize::from(expected == 200), "{path}");
     }
