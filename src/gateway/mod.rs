@@ -11,6 +11,7 @@ mod figures;
 mod forward_auth;
 mod kept;
 mod reload;
+mod subscriptions;
 mod tls;
 mod to_proxy;
 mod token_shelf;
@@ -271,7 +272,10 @@ impl Gateway {
             limit_before: LimitLayer::before(&snapshot.config, &snapshot.limits, self.kept.clock.clone()),
             limit_after: LimitLayer::after(self.kept.clock.clone()),
             authenticate: AuthenticateLayer::new(self.authenticator(snapshot, &observer.shard)),
-            identity: IdentityLayer::new(Arc::clone(&snapshot.asserter)),
+            identity: IdentityLayer {
+                asserter: Arc::clone(&snapshot.asserter),
+                subscriptions: self.subscriptions(snapshot),
+            },
         };
         let endpoints = Endpoints::new(
             snapshot.router.clone(),

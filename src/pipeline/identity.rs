@@ -4,6 +4,7 @@
 //! knows the names.
 
 use std::convert::Infallible;
+use std::fmt::Debug;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -27,6 +28,7 @@ const MEMBER: HeaderName = HeaderName::from_static("x-wxgate-member");
 const ROLES: HeaderName = HeaderName::from_static("x-wxgate-roles");
 const SESSION: HeaderName = HeaderName::from_static("x-wxgate-session");
 const ASSERTION: HeaderName = HeaderName::from_static("x-wxgate-assertion");
+const SUBSCRIBED: HeaderName = HeaderName::from_static("x-wxgate-subscribed");
 
 /// What CloudRun sends for calls of a mini program; its presence is the documented proof that the gateway carried the call.
 const WX_CLIENT: HeaderValue = HeaderValue::from_static("wx_client");
@@ -34,8 +36,8 @@ const WX_CLIENT: HeaderValue = HeaderValue::from_static("wx_client");
 /// For a pushed message. Services that were written for CloudRun look at the presence alone.
 const WX_PUSH: HeaderValue = HeaderValue::from_static("wx_push");
 
-/// All names under which a caller's identity is told on every route.
-pub const NAMES: [HeaderName; 7] = [OPENID, APPID, UNIONID, SOURCE, MEMBER, ROLES, SESSION];
+/// All names under which a caller's identity is told, but for the assertion: that has an upstream's name in it.
+pub const NAMES: [HeaderName; 8] = [OPENID, APPID, UNIONID, SOURCE, MEMBER, ROLES, SESSION, SUBSCRIBED];
 
 /// Sets the caller's headers.
 pub fn inject(headers: &mut HeaderMap, caller: &Principal) {
@@ -52,6 +54,18 @@ pub fn inject(headers: &mut HeaderMap, caller: &Principal) {
     }
 }
 
+/// Who follows which official account.
+pub trait Subscriptions: Debug + Send + Sync {
+    /// What is known, without waiting, of a caller's subscription to the official account that they logged in to. `None`
+    /// when nothing is, or the app is no official account.
+    fn subscribed(&self, appid: &AppId, openid: &OpenId) -> Option<bool>;
+}
+
+/// Tells whether the caller follows the official account: `true` or `false`.
+pub fn inject_subscribed(headers: &mut HeaderMap, subscribed: bool) {
+    headers.insert(SUBSCRIBED, HeaderValue::from_static(if subscribed { "true" } else { "false" }));
+}
+
 /// Sets the headers of a message that WeChat pushed: no client called, so no member and no session.
 pub fn inject_push(headers: &mut HeaderMap, appid: &AppId, openid: Option<&OpenId>) {
     let value = |text: &str| HeaderValue::from_str(text).ok();
@@ -63,21 +77,18 @@ pub fn inject_push(headers: &mut HeaderMap, appid: &AppId, openid: Option<&OpenI
 /// Makes [`InjectIdentity`].
 #[derive(Debug, Clone)]
 pub struct IdentityLayer {
-    asserter: Arc<Asserter>,
-}
-
-impl IdentityLayer {
-    /// With what makes assertions.
-    pub fn new(asserter: Arc<Asserter>) -> Self {
-        Self { asserter }
-    }
+    /// Makes assertions.
+    pub asserter: Arc<Asserter>,
+    /// Asked for each caller; none where no official account is configured.
+    pub subscriptions: Option<Arc<dyn Subscriptions>>,
 }
 
 impl<S> Layer<S> for IdentityLayer {
     type Service = InjectIdentity<S>;
 
     fn layer(&self, inner: S) -> InjectIdentity<S> {
-        InjectIdentity { inner, asserter: Arc::clone(&self.asserter) }
+        let (asserter, subscriptions) = (Arc::clone(&self.asserter), self.subscriptions.clone());
+        InjectIdentity { inner, asserter, subscriptions }
     }
 }
 
@@ -86,6 +97,7 @@ impl<S> Layer<S> for IdentityLayer {
 pub struct InjectIdentity<S> {
     inner: S,
     asserter: Arc<Asserter>,
+    subscriptions: Option<Arc<dyn Subscriptions>>,
 }
 
 impl<S> InjectIdentity<S> {
@@ -99,6 +111,10 @@ impl<S> InjectIdentity<S> {
         }
         if let Some(caller) = exchange.principal.get() {
             inject(headers, caller);
+            let (appid, openid) = (&caller.claims.appid, &caller.claims.openid);
+            if let Some(subscribed) = self.subscriptions.as_ref().and_then(|who| who.subscribed(appid, openid)) {
+                inject_subscribed(headers, subscribed);
+            }
             if route.policy.assertion {
                 let (upstream, name) = (route.policy.upstream, &route.upstream_name);
                 headers.insert(ASSERTION, caller.assertions.get(&caller.claims, upstream, name, &self.asserter)?);

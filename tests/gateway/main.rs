@@ -11,6 +11,7 @@ mod cors;
 mod crash;
 mod demo;
 mod drain;
+mod follower;
 mod forward;
 mod forward_auth;
 mod framing;
