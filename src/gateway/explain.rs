@@ -35,6 +35,7 @@ use crate::pipeline::trace::RequestIds;
 use crate::pipeline::{Decisions, Exchange, Request, Response, Steps, decisions};
 use crate::telemetry::Pseudonyms;
 use crate::token::Grant;
+use crate::token::assertion::Asserter;
 use crate::token::keys::KeyRing;
 use crate::token::mint::Minter;
 use crate::token::revocation::Revocations;
@@ -113,8 +114,9 @@ pub async fn explain(config: &Config, question: Question) -> anyhow::Result<Expl
     request.extensions_mut().insert(Arc::clone(&exchange));
 
     let seen = Seen::default();
-    let verifier = Arc::new(Verifier::new(ring, &token, clock.clone()));
-    let Ok(answer) = path(config, verifier, &clock, &seen).call(request).await;
+    let verifier = Arc::new(Verifier::new(Arc::clone(&ring), &token, clock.clone()));
+    let asserter = Arc::new(Asserter::new(ring, &token, clock.clone()));
+    let Ok(answer) = path(config, (verifier, asserter), &clock, &seen).call(request).await;
     let forwarded = seen.0.lock().unwrap_or_else(PoisonError::into_inner).take();
     Ok(Explained { before, exchange, forwarded, answer })
 }
@@ -134,7 +136,7 @@ fn request(config: &Config, question: &Question) -> anyhow::Result<Request> {
 /// The request path, but for what lies around it (log, metrics) and behind it.
 fn path(
     config: &Config,
-    verifier: Arc<Verifier>,
+    (verifier, asserter): (Arc<Verifier>, Arc<Asserter>),
     clock: &Clock,
     seen: &Seen,
 ) -> Decisions<Dispatch<Witnessed, Witnessed>> {
@@ -158,7 +160,7 @@ fn path(
         limit_after: LimitLayer::after(clock.clone()),
         authenticate: AuthenticateLayer::new(authenticator),
         // Who follows what is asked of WeChat, and nobody is asked here.
-        identity: IdentityLayer::default(),
+        identity: IdentityLayer { asserter, subscriptions: None },
     };
     decisions(&steps, Dispatch::new(witnessed.clone(), witnessed, Arc::default()))
 }

@@ -13,7 +13,7 @@
 //! | [`authenticate`] | credentials | `principal` | `token_*`, `ambiguous_token` |
 //! | [`limit`] again | principal | – | `rate_limited` |
 //! | [`authorize`] | policy, principal | – | `forbidden` |
-//! | [`identity`] | principal | `X-WX-*`, `X-Wxgate-*` | – |
+//! | [`identity`] | principal, its [`assertion`] | `X-WX-*`, `X-Wxgate-*` | `internal` |
 //! | [`dispatch`] | matched | forwarding headers ([`rules`], [`compress`]) | what the endpoint or the proxy answers, [`redirect`] |
 //!
 //! A layer answers or passes on; it never errors. Its decision is a pure function in the same file, tested with tables.
@@ -21,6 +21,7 @@
 
 pub mod access_log;
 pub mod address;
+pub mod assertion;
 pub mod authenticate;
 pub mod authorize;
 pub mod client_addr;
@@ -96,7 +97,7 @@ pub struct Steps {
     pub limit_after: limit::LimitLayer,
     /// Tokens.
     pub authenticate: authenticate::AuthenticateLayer,
-    /// Headers for the upstream.
+    /// Who the caller is, for upstreams.
     pub identity: identity::IdentityLayer,
 }
 
