@@ -80,7 +80,15 @@ pub(super) async fn once(
     let mut moved = fixed.is_some();
     let mut fresh = false;
     loop {
-        let mut hold = Hold::new(pool, &upstream.backends()[index]);
+        let mut hold = match upstream.admission() {
+            None => Hold::new(pool, &upstream.backends()[index]),
+            // Boxed, because few upstreams have limits.
+            Some(admission) => {
+                let (at, hold) = Box::pin(admission.hold(upstream, pool, index, total)).await?;
+                index = at;
+                hold
+            }
+        };
         if let Some(witness) = witness {
             witness.attempt();
         }
@@ -108,11 +116,7 @@ pub(super) async fn once(
         let wait = Wait { limits, total, upload: upload.as_deref() };
         match exchange(connection, request, wait).await {
             Ok(response) => {
-                if is_bad(response.status()) {
-                    hold.backend().failed()
-                } else {
-                    hold.backend().answered()
-                }
+                hold.judged(!is_bad(response.status()));
                 hold.upload = upload;
                 if let Some(protocol) = upgrade.as_ref()
                     && response.status() == StatusCode::SWITCHING_PROTOCOLS

@@ -7,8 +7,10 @@
 //! ```text
 //! retry                                how often
 //!    │
-//! forward ── upstream ── balance        which backend
+//! forward ── upstream ── balance        which backend (weight, slow_start: where shares differ)
 //!    │          └── health             and which not
+//!    ├────── admission ── circuit      whether at all
+//!    │          └── queue              or later
 //!    ├────── pool ────── connection     over which connection (stream: its bytes)
 //!    ├────── request_body               what is sent
 //!    └────── headers ─── response_body  what comes back
@@ -20,23 +22,28 @@
 //! A stalled reader is not noticed here, because a body that nobody polls cannot time out: the server limits how long its
 //! writes may stall.
 
+mod admission;
 mod backend;
 mod balance;
+mod circuit;
 mod connection;
 mod error;
 mod forward;
 mod headers;
 mod health;
 mod pool;
+mod queue;
 mod request_body;
 mod response_body;
 mod retry;
 mod silence;
+mod slow_start;
 mod stream;
 mod switch;
 #[cfg(test)]
 mod tests;
 mod upstream;
+mod weight;
 
 use std::fmt;
 use std::sync::Arc;
@@ -47,6 +54,7 @@ use tokio::time::Instant;
 
 pub use self::backend::{Backend, Backends, Counters};
 pub use self::error::{Error, Fault, Retry, Violation};
+pub use self::queue::QueueFigures;
 pub use self::upstream::Upstream;
 use crate::body::Body;
 use crate::config::section;
@@ -96,6 +104,8 @@ pub struct Limits {
     pub total: Option<Duration>,
     /// Largest request body, bytes.
     pub max_body: u64,
+    /// Bytes a second that a client must send of a body, over the time that it is waited for beyond one `idle`; 0: any.
+    pub min_body_rate: u64,
 }
 
 /// Sends requests to upstreams over the connections of one worker. Cloning it is cheap and shares them.
