@@ -24,6 +24,7 @@ mod login_wechat;
 mod logout;
 mod member;
 mod on_behalf;
+mod overload;
 mod path;
 mod phone;
 mod policy;
