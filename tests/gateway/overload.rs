@@ -200,7 +200,8 @@ async fn a_thousand_event_streams_and_the_right_half_of_them_ends() {
         while let Ok((mut tcp, _)) = listener.accept().await {
             streams.spawn(async move {
                 if read_head(&mut tcp).await {
-                    let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
+                    let head =
+                        "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
                     let _ = tcp.write_all(format!("{head}9\r\ndata: 1\n\n\r\n").as_bytes()).await;
                     let _ = tcp.read_u8().await;
                 }
@@ -217,7 +218,9 @@ async fn a_thousand_event_streams_and_the_right_half_of_them_ends() {
     for n in 0..STREAMS {
         let (reader, readers) = if n % 2 == 0 { (&alice, &mut ends) } else { (&bob, &mut stays) };
         let mut client = Client::connect(gateway.address()).await;
-        client.send(format!("GET /news/{n} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {}\r\n\r\n", reader.token())).await;
+        client
+            .send(format!("GET /news/{n} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {}\r\n\r\n", reader.token()))
+            .await;
         readers.push(client);
     }
     gateway.until_metric_is("wxgate_open_streams{route=\"/news/*\"}", STREAMS as f64).await;
