@@ -62,7 +62,9 @@ fn servers(file: &file::Upstream, at: &str, report: &mut Report<'_>) -> (Vec<Bac
 fn capacity(file: &file::Upstream, key: &impl Fn(&str) -> String, report: &mut Report<'_>) -> Capacity {
     let slow_start = time(report, &key("slow_start"), file.slow_start.as_ref(), "0s", duration_or_zero);
     let max_connections = most(file.max_connections);
-    if let (None, Some(_)) = (max_connections, &file.queue) {
+    if let (None, Some(_)) = (max_connections, &file.queue)
+        && !report.is_refused(&key("max_connections"))
+    {
         let wrong =
             Wrong::new("is never used without max_connections", "write max_connections beside it, or remove it");
         report.refuse(&key("queue"), &wrong);
