@@ -440,6 +440,8 @@ pub struct Route {
     pub max_in_flight_per_member: Option<NonZeroUsize>,
     /// Whether `Authorization` is passed on.
     pub forward_token: bool,
+    /// Whether the upstream gets a signed assertion about the caller.
+    pub assertion: bool,
     /// Protocols that a connection may be upgraded to, lower case; empty means none.
     pub upgrade: Vec<String>,
     /// How often it may be used.
