@@ -338,6 +338,6 @@ fn session(n: u64, now: Timestamp) -> NewSession {
         is_new: true,
         session_key: None,
         access_until: now.plus(Duration::from_secs(7200)),
-        max_sessions: 0,
+        max_sessions: None,
     }
 }
