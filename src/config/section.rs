@@ -3,7 +3,6 @@
 //! Each component takes its own section and never the whole [`Config`]. The keys' meaning for people is documented in
 //! the shipped `gateway.toml`; here stand the types.
 
-use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -18,7 +17,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::certificate::Certificate;
-pub use super::rule::{Cors, Health, Limit, LimitBy, Retry, RetryOn};
+pub use super::pattern::{HostPattern, PathPattern, Segment};
+pub use super::rule::{Breaker, Capacity, Cors, Health, Limit, LimitBy, Queue, Retry, RetryOn};
 pub use super::transform::{
     Compress, ErrorPage, HeaderRules, Headers, Networks, PagePart, PathTemplate, Piece, Redirect, Rewrite,
 };
@@ -86,6 +86,10 @@ pub struct Server {
     pub drain_timeout: Duration,
     /// Most open sockets (upgraded connections) of one member; `None` means no limit.
     pub max_sockets_per_member: Option<NonZeroUsize>,
+    /// Most open connections of clients; `None` means as many as there are descriptors for.
+    pub max_connections: Option<NonZeroUsize>,
+    /// How long requests may wait for a worker before new ones are refused; zero means that none is.
+    pub shed_above: Duration,
 }
 
 /// `[admin]`.
@@ -348,6 +352,8 @@ pub struct Upstream {
     pub connect_timeout: Duration,
     /// How its servers are asked whether they are well.
     pub health: Option<Health>,
+    /// How much they take.
+    pub capacity: Capacity,
 }
 
 /// One server of an upstream.
@@ -372,37 +378,6 @@ pub enum Auth {
     Optional,
     /// Credentials are not read, no identity is sent.
     None,
-}
-
-/// One segment of a [`PathPattern`].
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Segment {
-    /// This text, case-sensitive, percent-decoded form of unreserved characters.
-    Literal(String),
-    /// Any one non-empty segment (`{name}`).
-    Any,
-}
-
-/// A checked route path: segments, and whether a trailing `/*` takes the rest (which may be empty).
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct PathPattern {
-    /// As written.
-    pub text: String,
-    /// Its segments, without the trailing `*`.
-    pub segments: Vec<Segment>,
-    /// Ends in `/*`: matches everything below, and the path without it.
-    pub rest: bool,
-    /// Ends in `/` (and is not `/` itself or `/*`): matches only paths that end so.
-    pub slash: bool,
-}
-
-/// A checked host pattern of a route.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum HostPattern {
-    /// Exactly this host, lower case, without port.
-    Exact(String),
-    /// `*.example.com`: any one or more labels before this suffix (which starts with a dot).
-    Suffix(String),
 }
 
 /// `[[route]]`.
@@ -432,6 +407,12 @@ pub struct Route {
     pub total_timeout: Option<Duration>,
     /// Largest request body, bytes; the server's unless said.
     pub max_body: u64,
+    /// Bytes a second that a client must send of a body; 0 means no least rate.
+    pub min_body_rate: u64,
+    /// Most requests under way; `None` means no limit.
+    pub max_in_flight: Option<NonZeroUsize>,
+    /// Most requests of one member under way (without a caller, of one address); `None` means no limit.
+    pub max_in_flight_per_member: Option<NonZeroUsize>,
     /// Whether `Authorization` is passed on.
     pub forward_token: bool,
     /// Whether the upstream gets a signed assertion about the caller.
@@ -468,16 +449,6 @@ impl Route {
             }
         }
         label
-    }
-}
-
-/// As in `gateway.toml`.
-impl fmt::Display for HostPattern {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Exact(host) => f.write_str(host),
-            Self::Suffix(suffix) => write!(f, "*{suffix}"),
-        }
     }
 }
 

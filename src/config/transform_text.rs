@@ -98,3 +98,21 @@ pub struct ErrorPage {
     #[schemars(required, example = &"pages/404.html")]
     pub file: Option<String>,
 }
+
+/// A small fixed answer, such as WeChat's domain proof file.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Static {
+    /// Exact path. Required.
+    #[schemars(required, example = &"/MP_verify_abc.txt")]
+    pub path: Option<String>,
+    /// The body, text of at most 64KiB. This or `file` is required.
+    #[schemars(example = &"abc")]
+    pub body: Option<String>,
+    /// File of the body, at most 1MiB.
+    #[schemars(example = &"static/robots.txt")]
+    pub file: Option<String>,
+    /// Its media type. Default: "text/plain; charset=utf-8".
+    #[schemars(example = &"application/json")]
+    pub content_type: Option<String>,
+}

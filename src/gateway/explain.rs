@@ -28,6 +28,7 @@ use crate::pipeline::connection::Connection;
 use crate::pipeline::dispatch::{Awaited, Dispatch, ToUpstream};
 use crate::pipeline::hygiene::HygieneLayer;
 use crate::pipeline::identity::IdentityLayer;
+use crate::pipeline::in_flight;
 use crate::pipeline::limit::{LimitLayer, Limits};
 use crate::pipeline::pages::PagesLayer;
 use crate::pipeline::route::{RouteLayer, Routes};
@@ -140,14 +141,16 @@ fn path(
     clock: &Clock,
     seen: &Seen,
 ) -> Decisions<Dispatch<Witnessed, Witnessed>> {
-    let limits = Limits::new(config, &Tables::default());
+    let limits = Limits::new(config, &Tables::default(), &in_flight::Tables::default());
+    let shard = Metrics::default().shard();
     let authenticator = Authenticator {
         verifier,
         cache: Arc::default(),
         revocations: Arc::new(Revocations::new()),
         pseudonyms: Pseudonyms::new(&[0; 32]),
         clock: clock.clone(),
-        shard: Metrics::default().shard(),
+        shard: Arc::clone(&shard),
+        renewals: Arc::default(),
         accept_bare: config.token.accept_bare,
     };
     let witnessed = Witnessed(seen.clone());
@@ -156,7 +159,7 @@ fn path(
         client_addr: ClientAddrLayer::new(&config.server.trusted_proxies),
         hygiene: HygieneLayer::new(config.login.wafer2.as_deref()),
         route: RouteLayer::new(Arc::new(Routes::new(config, &limits))),
-        limit_before: LimitLayer::before(config, &limits, clock.clone()),
+        limit_before: LimitLayer::before(config, &limits, clock.clone(), &Arc::default(), &shard),
         limit_after: LimitLayer::after(clock.clone()),
         authenticate: AuthenticateLayer::new(authenticator),
         // Who follows what is asked of WeChat, and nobody is asked here.

@@ -14,9 +14,11 @@ use tower::{Layer, Service};
 
 use crate::config;
 use crate::limiter::Limit;
+use crate::metrics::{RouteFigures, Shard};
 use crate::problem::{Code, Problem};
 
 use super::cors::{self, Cors};
+use super::in_flight;
 use super::limit::Limits;
 use super::matcher::{Found, Matcher};
 use super::path::{self, canonical_target};
@@ -44,10 +46,14 @@ pub struct Route {
     pub upstream_name: Arc<str>,
     /// How often it may be used.
     pub limit: Option<Arc<Limit>>,
+    /// What is under way on it, where that is limited.
+    pub in_flight: Option<Arc<in_flight::Table>>,
     /// Which pages of other origins may use it.
     pub cors: Option<Cors>,
     /// Whether it redirects, compresses, or changes headers or host: known once, so that others pay nothing.
     pub transforms: bool,
+    /// What is counted of it.
+    pub figures: Arc<RouteFigures>,
 }
 
 /// The table.
@@ -62,6 +68,11 @@ pub struct Routes {
 impl Routes {
     /// From the checked configuration, and the limits made of it.
     pub fn new(config: &config::Config, limits: &Limits) -> Self {
+        Self::counted(config, limits, &Shard::default())
+    }
+
+    /// As [`Self::new`], where `shard` counts what the routes do.
+    pub fn counted(config: &config::Config, limits: &Limits, shard: &Shard) -> Self {
         let mut matcher = Matcher::default();
         for (n, route) in config.routes.iter().enumerate() {
             let upstream = route.upstream.and_then(|n| config.upstreams.get(n));
@@ -73,8 +84,11 @@ impl Routes {
                 || route.rewrite.host.is_some()
                 || !route.headers.request.is_empty()
                 || !route.headers.response.is_empty();
-            let policy = route.clone();
-            let matched = Matched::Route(Arc::new(Route { policy, upstream_name, limit, cors, transforms }));
+            let in_flight = limits.in_flight.get(n).cloned().flatten();
+            let figures = shard.route(&route.label());
+            let route_in_force =
+                Route { policy: route.clone(), upstream_name, limit, in_flight, cors, transforms, figures };
+            let matched = Matched::Route(Arc::new(route_in_force));
             matcher.insert(&route.hosts, &route.path, &route.methods, &matched);
         }
         for item in &config.statics {

@@ -1,7 +1,9 @@
-//! What the checks of all sections have in common: one scalar with its default, one list without repetitions.
+//! What the checks of all sections have in common: one scalar with its default, one list without
+//! repetitions.
 
 use std::fs::File;
 use std::io::Read as _;
+use std::num::NonZeroUsize;
 use std::path::Path;
 use std::time::Duration;
 
@@ -84,6 +86,11 @@ pub(super) fn content(path: &Path, most: u64) -> Result<Vec<u8>, Wrong> {
             Err(Wrong::new(format!("cannot be read: {why}"), "write the path of a file, from this file's folder"))
         }
     }
+}
+
+/// The number at `key` where 0 means that there is none. The schema has seen to its range.
+pub(super) fn most(number: Option<i64>) -> Option<NonZeroUsize> {
+    number.and_then(|n| usize::try_from(n).ok()).and_then(NonZeroUsize::new)
 }
 
 /// The secret at `key`: as it is written, or from the file that it names.

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::config::{Config, Environment, parse};
 use crate::limiter::Tables;
+use crate::pipeline::in_flight;
 use crate::pipeline::limit::Limits;
 use crate::pipeline::path::canonical_target;
 use crate::pipeline::route::{Matched, Routes};
@@ -64,7 +65,7 @@ fn sent(routes: &Routes, path: &str) -> Option<(String, String)> {
 
 static ROUTES: LazyLock<Routes> = LazyLock::new(|| {
     let config = config();
-    Routes::new(&config, &Limits::new(&config, &Tables::default()))
+    Routes::new(&config, &Limits::new(&config, &Tables::default(), &in_flight::Tables::default()))
 });
 
 #[test]
