@@ -89,11 +89,30 @@ need_program() {
     fi
 }
 
+<<<<<<< HEAD
 # Debian puts Postgres's programs beside the search path; the tests look there, too.
 need_postgres() {
     command -v initdb >/dev/null && return
     compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null && return
     need_program initdb postgresql
+=======
+# A real Chromium for the pages: $CHROMIUM, one that is installed, Debian's, or the one that playwright downloads.
+need_chromium() {
+    local name
+    for name in "${CHROMIUM:-}" chromium chromium-browser google-chrome; do
+        CHROMIUM=$(command -v "${name:-/nowhere}") && export CHROMIUM && return
+    done
+    if command -v apt-get >/dev/null && [ "$(id -u)" = 0 ] && apt-get update -qq &&
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; then
+        CHROMIUM=$(command -v chromium)
+    else
+        need_npm && npx --yes playwright-core@1 install --with-deps chromium-headless-shell || return
+        CHROMIUM=$(find "${PLAYWRIGHT_BROWSERS_PATH:-$HOME/.cache/ms-playwright}" -type f \( -name headless_shell -o -name chrome-headless-shell \) | head -n 1)
+    fi
+    [ -x "$CHROMIUM" ] && export CHROMIUM && return
+    say "Missing: Chromium. Install it (Debian: apt-get install chromium), or name it in CHROMIUM."
+    return 1
+>>>>>>> main
 }
 
 # --- phases -----------------------------------------------------------------------------------------------------
