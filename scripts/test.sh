@@ -89,13 +89,13 @@ need_program() {
     fi
 }
 
-<<<<<<< HEAD
 # Debian puts Postgres's programs beside the search path; the tests look there, too.
 need_postgres() {
     command -v initdb >/dev/null && return
     compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null && return
     need_program initdb postgresql
-=======
+}
+
 # A real Chromium for the pages: $CHROMIUM, one that is installed, Debian's, or the one that playwright downloads.
 need_chromium() {
     local name
@@ -112,7 +112,6 @@ need_chromium() {
     [ -x "$CHROMIUM" ] && export CHROMIUM && return
     say "Missing: Chromium. Install it (Debian: apt-get install chromium), or name it in CHROMIUM."
     return 1
->>>>>>> main
 }
 
 # --- phases -----------------------------------------------------------------------------------------------------

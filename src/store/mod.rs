@@ -13,6 +13,9 @@ pub mod vault;
 
 #[cfg(test)]
 mod contract;
+#[cfg(test)]
+#[path = "../../tests/gateway/support/held.rs"]
+mod held;
 
 use std::fmt::Debug;
 use std::time::Duration;

@@ -247,7 +247,7 @@ async fn attempt(address: &Address) -> RedisResult<Wire> {
 }
 
 fn sentinels(address: &Address, service: &str) -> RedisResult<SentinelClient> {
-    let mut builder = SentinelClientBuilder::new(addresses(address), service.to_owned(), SentinelServerType::Master)?
+    let mut builder = SentinelClientBuilder::new(addresses(address), service, SentinelServerType::Master)?
         .set_client_to_redis_db(address.database);
     if let Some(user) = &address.user {
         builder = builder.set_client_to_redis_username(user);

@@ -3,7 +3,7 @@
 #![allow(dead_code)] // each test binary uses a part
 
 use std::os::unix::fs::chown;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
@@ -101,10 +101,10 @@ impl PostgresServer {
 
 /// Where initdb and postgres are: in the search path, or where Debian puts them.
 fn programs() -> PathBuf {
-    let paths = std::env::var_os("PATH").unwrap_or_default();
-    let known = std::env::split_paths(&paths).chain(
-        std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten().map(|entry| entry.path().join("bin")),
-    );
+    let found = Command::new("sh").args(["-c", "command -v initdb"]).output().unwrap();
+    let found = PathBuf::from(String::from_utf8_lossy(&found.stdout).trim());
+    let debian = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let known = found.parent().map(Path::to_owned).into_iter().chain(debian.map(|entry| entry.path().join("bin")));
     let has_all = |folder: &PathBuf| ["initdb", "postgres", "psql"].iter().all(|name| folder.join(name).exists());
     let mut all: Vec<PathBuf> = known.filter(has_all).collect();
     all.pop().expect("Postgres is needed: install it (Debian: apt-get install postgresql)")

@@ -1,7 +1,5 @@
 //! That it does what every store of members does, and what is particular to Postgres.
 
-#[path = "../../../../tests/gateway/support/held.rs"]
-mod held;
 #[path = "../../../../tests/gateway/support/postgres.rs"]
 mod server;
 
@@ -10,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 
 use super::Postgres;
 use crate::config::{self, MembersStore, database};
-use crate::store::Members;
+use crate::store::{Members, held};
 use server::PostgresServer;
 
 /// Tables of its own, in the server that all tests of this process share.

@@ -1,7 +1,5 @@
 //! That it does what every store does: on one server and on a cluster of three.
 
-#[path = "../../../../tests/gateway/support/held.rs"]
-mod held;
 #[path = "../../../../tests/gateway/support/redis.rs"]
 mod server;
 
@@ -12,7 +10,7 @@ use std::sync::OnceLock;
 use super::Redis;
 use crate::config::SessionsStore;
 use crate::config::database;
-use crate::store::Sessions;
+use crate::store::{Sessions, held};
 use server::RedisServers;
 
 /// A store of its own in the servers that all tests of this process share.
