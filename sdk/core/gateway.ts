@@ -5,13 +5,14 @@ import { watch } from './runtime'
 import { Why, createSessions } from './session'
 import { connectSocket } from './socket'
 import { problemOf, settle } from './wire'
+import type { Credential } from './platform'
 import type { GatewayBase, GatewayOptions } from './types'
 
 /** `gateway` is what a package gives to its users, when it has added its own; the rest is what it adds that with. */
-export function createBase(options: GatewayOptions) {
+export function createBase(options: GatewayOptions, getCredential: Credential) {
   const { authBase = '/auth' } = options
   const base = options.baseURL.replace(/\/+$/, '')
-  const sessions = createSessions(base, authBase, options)
+  const sessions = createSessions(base, authBase, getCredential, options)
   const calling = caller(sessions, base)
   watch()
 

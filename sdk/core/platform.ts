@@ -21,8 +21,6 @@ export interface Platform {
   uploadFile(options: any): TransferTask
   downloadFile(options: any): TransferTask
   connectSocket(options: any): SocketTask
-  /** Gets what `POST /auth/login` takes: `{ code }` or `{ ticket }`. `asked`: a person is waiting for it. */
-  login(options: { asked: boolean; success(credential: any): void; fail(error: any): void }): void
   getStorageSync(key: string): any
   setStorageSync(key: string, value: any): void
   /** Of mini programs only: a refused download is a file. */
@@ -31,6 +29,9 @@ export interface Platform {
   onAppShow?(listener: () => void): void
   onAppHide?(listener: () => void): void
 }
+
+/** Gets what `POST /auth/login` takes: `{ code }` or `{ ticket }`. `asked`: the page wants it. */
+export type Credential = (how: { asked: boolean; success(found: any): void; fail(error: any): void }) => void
 
 export let platform: Platform
 

@@ -4,6 +4,7 @@ import { platform } from './platform'
 import { foreground, wait } from './runtime'
 import { send } from './transport'
 import { assign, fault, problemOf } from './wire'
+import type { Credential } from './platform'
 import type { GatewayError, GatewayOptions, Session } from './types'
 
 /** A token answer of the gateway, when it came (the device's clock, ms), and which login it descends from. */
@@ -46,6 +47,7 @@ export function sign(header: any, used: Tokens | undefined | false): any {
 export function createSessions(
   base: string,
   authBase: string,
+  getCredential: Credential,
   { appid, storage = platform, onAuthChange }: GatewayOptions,
 ) {
   const key = `wxgate:${base}:${appid || ''}`
@@ -143,7 +145,7 @@ export function createSessions(
   /** What the platform has to show for the person before it. */
   const credential = (asked: boolean) =>
     new Promise((resolve, reject) => {
-      platform.login({
+      getCredential({
         asked,
         success: ({ code, ticket }) => resolve({ code, ticket, appid }),
         fail: error => reject(fault('login', error.code || 'login_failed', error)),

@@ -7,7 +7,7 @@ export type * from './types'
 
 /** The gateway at `baseURL`. One per app is enough; several of the same address share what is stored. */
 export function createGateway(options: MiniProgramOptions): Gateway {
-  const { gateway, sessions, calling, ask } = createBase(options)
+  const { gateway, sessions, calling, ask } = createBase(options, how => wx.login(how))
   const { open, check } = openDataOf(sessions, ask)
   return assign(gateway, {
     callContainer: container(calling, options),

@@ -13,23 +13,46 @@ const LOCK: i64 = 0x7778_6761_7465;
 
 const STEPS: &[&str] = &[FIRST];
 
-// Times are milliseconds since 1970. Ids are compared byte by byte, whatever the language of the database.
+// Times are milliseconds since 1970. Ids are compared byte by byte, whatever the language of the database. A member id
+// begins with the time (UUIDv7), so that its order is that of registration.
 const FIRST: &str = r#"
+-- A row with `alias_of` is one more app and openid of that member, and holds nothing else of him.
 CREATE TABLE members (
-    member_id     TEXT COLLATE "C" PRIMARY KEY,
-    appid         TEXT COLLATE "C" NOT NULL,
-    openid        TEXT COLLATE "C" NOT NULL,
-    unionid       TEXT COLLATE "C",
-    nickname      TEXT NOT NULL DEFAULT '',
-    avatar_url    TEXT NOT NULL DEFAULT '',
-    phone         TEXT NOT NULL DEFAULT '',
-    roles         TEXT[] NOT NULL DEFAULT '{}',
-    banned        BOOLEAN NOT NULL DEFAULT FALSE,
-    created_at    BIGINT NOT NULL,
-    last_login_at BIGINT NOT NULL
+    member_id       TEXT COLLATE "C" PRIMARY KEY,
+    appid           TEXT COLLATE "C" NOT NULL,
+    openid          TEXT COLLATE "C" NOT NULL,
+    unionid         TEXT COLLATE "C",
+    alias_of        TEXT COLLATE "C",
+    nickname        TEXT NOT NULL DEFAULT '',
+    nickname_folded TEXT COLLATE "C" NOT NULL GENERATED ALWAYS AS (lower(nickname COLLATE "C")) STORED,
+    avatar_url      TEXT NOT NULL DEFAULT '',
+    phone           TEXT COLLATE "C" NOT NULL DEFAULT '',
+    roles           TEXT[] NOT NULL DEFAULT '{}',  -- the operators'
+    hook_roles      TEXT[] NOT NULL DEFAULT '{}',
+    user_id         TEXT,
+    claims          TEXT NOT NULL DEFAULT '',      -- JSON object
+    banned          BOOLEAN NOT NULL DEFAULT FALSE,
+    ban_reason      TEXT NOT NULL DEFAULT '',
+    created_at      BIGINT NOT NULL,
+    last_login_at   BIGINT NOT NULL
 );
-CREATE UNIQUE INDEX members_by_openid ON members (appid, openid);
-CREATE INDEX members_by_unionid ON members (unionid) WHERE unionid IS NOT NULL;
+CREATE UNIQUE INDEX members_by_person ON members (appid, openid);
+CREATE INDEX members_by_app ON members (appid, member_id);
+CREATE INDEX members_by_openid ON members (openid, member_id);
+CREATE INDEX members_by_unionid ON members (unionid, member_id) WHERE unionid IS NOT NULL;
+CREATE INDEX members_by_alias ON members (alias_of, member_id) WHERE alias_of IS NOT NULL;
+CREATE INDEX members_by_phone ON members (phone, member_id) WHERE phone <> '';
+CREATE INDEX members_by_nickname ON members (nickname_folded, member_id) WHERE nickname <> '';
+CREATE INDEX members_on_their_own ON members (member_id) WHERE alias_of IS NULL;
+CREATE INDEX members_banned ON members (member_id) WHERE banned;
+
+-- Every role of every member, whoever gave it.
+CREATE TABLE member_roles (
+    role      TEXT COLLATE "C" NOT NULL,
+    member_id TEXT COLLATE "C" NOT NULL,
+    PRIMARY KEY (role, member_id)
+);
+CREATE INDEX member_roles_by_member ON member_roles (member_id);
 "#;
 
 /// Newest version that this build knows.

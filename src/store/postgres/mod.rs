@@ -1,12 +1,15 @@
 //! Members in Postgres, for several instances side by side.
 //!
-//! Each call is one statement, so it needs no transaction of ours: the server commits it, and answers when it is on disk
+//! The server answers a commit when it is on disk
 //! (`synchronous_commit`, `fsync`; what is weaker is said in the log at start). The schema is made and moved forward by
 //! whichever instance comes first ([`migration`]).
 
 mod fault;
+mod list;
 mod members;
 mod migration;
+mod row;
+mod sign_in;
 mod tls;
 
 #[cfg(test)]

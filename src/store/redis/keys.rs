@@ -4,8 +4,9 @@
 //! instances tell each other shares a hash tag (`{news}`), hence a slot.
 
 use crate::clock::Timestamp;
-use crate::ids::{AppId, MemberId, OpenId, SessionId};
-use crate::store::{CodeHash, RefreshHash};
+use crate::ids::{AppId, OpenId, SessionId};
+use crate::store::shared::Purpose;
+use crate::store::{CodeHash, RefreshHash, SessionsOf};
 
 /// Names with the prefix of the address.
 #[derive(Debug, Clone)]
@@ -28,9 +29,17 @@ impl Keys {
         format!("{}:refresh:{}", self.prefix, hex(&hash.0))
     }
 
-    /// A sorted set: the sessions of a member in an app, by their ends.
-    pub(super) fn member(&self, member: &MemberId, appid: &AppId) -> String {
-        format!("{}:member:{}:{}", self.prefix, appid.as_str(), member.as_str())
+    /// A sorted set: the sessions of a member or of an app, by their beginnings.
+    pub(super) fn list(&self, of: &SessionsOf) -> String {
+        match of {
+            SessionsOf::Member(id) => format!("{}:member:{}", self.prefix, id.as_str()),
+            SessionsOf::App(id) => format!("{}:app:{}", self.prefix, id.as_str()),
+        }
+    }
+
+    /// A set: the apps that have a list.
+    pub(super) fn apps(&self) -> String {
+        format!("{}:apps", self.prefix)
     }
 
     /// A string: what a login code led to.
@@ -51,6 +60,16 @@ impl Keys {
     /// A sorted set: revoked sessions, by when they may be forgotten.
     pub(super) fn revocations(&self) -> String {
         format!("{}:{{news}}:revoked", self.prefix)
+    }
+
+    /// A hash: epochs and changed roles.
+    pub(super) fn notices(&self) -> String {
+        format!("{}:{{news}}:notices", self.prefix)
+    }
+
+    /// A string: what instances share for a moment.
+    pub(super) fn shared(&self, purpose: Purpose, name: &[u8]) -> String {
+        format!("{}:shared:{}:{}", self.prefix, purpose.name(), hex(name))
     }
 
     /// A stream: what instances tell each other.

@@ -92,6 +92,20 @@ impl Link {
         Ok(done)
     }
 
+    /// Runs a script that changes nothing; once more when the connection turned out to be broken.
+    pub(super) async fn run_reading<T: FromRedisValue>(&self, script: &ScriptInvocation<'_>) -> Result<T, Error> {
+        let mut again = true;
+        loop {
+            let wire = self.wire().await?;
+            let mut own = Wire::clone(&wire);
+            let done = timeout(ANSWER, script.invoke_async(&mut own)).await;
+            match self.judged(&wire, done) {
+                Err((_, true)) if again => again = false,
+                other => return other.map_err(|(error, _)| error),
+            }
+        }
+    }
+
     /// Asks every server that takes writes.
     pub(super) async fn everywhere(&self, cmd: &Cmd) -> Result<Vec<Value>, Error> {
         let wire = self.wire().await?;

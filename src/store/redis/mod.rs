@@ -17,10 +17,13 @@ mod durability;
 mod fault;
 mod keys;
 mod link;
+mod lists;
+mod news;
 mod persons;
 mod revocations;
 mod session;
 mod sessions;
+mod shared;
 
 #[cfg(test)]
 mod tests;
@@ -33,6 +36,7 @@ use redis::Script;
 
 use super::Error;
 use crate::config::Redis as Address;
+use crate::ids::AppId;
 use keys::Keys;
 use link::Link;
 
@@ -74,6 +78,8 @@ pub struct Redis {
     keys: Keys,
     scripts: Scripts,
     birth_mark: String,
+    /// Apps that are known to have a list.
+    apps: papaya::HashSet<AppId>,
 }
 
 struct Scripts {
@@ -83,6 +89,10 @@ struct Scripts {
     revoke: Script,
     list: Script,
     keep_key: Script,
+    notify: Script,
+    sweep: Script,
+    release: Script,
+    news: Script,
 }
 
 impl Scripts {
@@ -94,6 +104,10 @@ impl Scripts {
             revoke: Script::new(include_str!("scripts/revoke.lua")),
             list: Script::new(include_str!("scripts/list.lua")),
             keep_key: Script::new(include_str!("scripts/keep_key.lua")),
+            notify: Script::new(include_str!("scripts/notify.lua")),
+            sweep: Script::new(include_str!("scripts/sweep.lua")),
+            release: Script::new(include_str!("scripts/release.lua")),
+            news: Script::new(include_str!("scripts/news.lua")),
         }
     }
 }
@@ -111,7 +125,7 @@ impl Redis {
         durability::check(&link, &place).await?;
         let keys = Keys::new(&address.prefix);
         let birth_mark = birth_mark(&link, &keys).await.map_err(|e| unreachable(Box::new(e)))?;
-        Ok(Arc::new(Self { link, keys, scripts: Scripts::new(), birth_mark }))
+        Ok(Arc::new(Self { link, keys, scripts: Scripts::new(), birth_mark, apps: papaya::HashSet::default() }))
     }
 
     /// Drawn at random when the first instance came to this Redis: another mark is another Redis, or one that has lost

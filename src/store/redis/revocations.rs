@@ -1,25 +1,26 @@
-//! Revocations: one sorted set, and one line of news for each.
+//! The end of sessions: revocation first, then the session. One, all of a member, all of an app.
 
-use futures_util::{StreamExt as _, stream};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::Redis;
 use super::keys::session_id;
+use super::news::LENGTH;
 use crate::clock::Timestamp;
-use crate::ids::{AppId, MemberId, SessionId};
-use crate::store::{Error, Revoked};
+use crate::ids::{AppId, SessionId};
+use crate::store::{Error, Revoked, SessionsOf};
 
-/// News that are kept. Whoever was away for longer reads everything.
-const NEWS: u32 = 10_000;
+/// Sessions that are looked at, or ended, at the same time.
+pub(super) const AT_ONCE: usize = 32;
 
-/// Sessions of one member that are ended at the same time.
-const AT_ONCE: usize = 16;
+/// Sessions of an app that one step of its end takes.
+const PAGE: usize = 500;
 
 impl Redis {
     /// Writes a revocation, in force until `until` at least, and tells it.
     pub(super) async fn revoke(&self, id: &SessionId, until: Timestamp) -> Result<(), Error> {
         let (key, news) = (self.keys.revocations(), self.keys.news());
         let mut script = self.scripts.revoke.key(&key);
-        script.key(&news).arg(id.as_str()).arg(until.millis()).arg(NEWS);
+        script.key(&news).arg(id.as_str()).arg(until.millis()).arg(LENGTH);
         let _: u32 = self.link.run(&key, &script).await?;
         Ok(())
     }
@@ -31,38 +32,48 @@ impl Redis {
         if let Some(longer) = ended.access_until.filter(|longer| *longer > until) {
             self.revoke(id, longer).await?;
         }
-        if let Some((member, appid)) = ended.member.filter(|_| ended.was_live) {
-            // What stays in the list does no harm and goes with its end.
-            let key = self.keys.member(&member, &appid);
-            let _: Result<u32, Error> = self.link.write(&key, redis::cmd("ZREM").arg(&key).arg(id.as_str())).await;
-        }
         Ok(ended.was_live)
     }
 
-    /// Ends what is live of a member's sessions in an app.
-    pub(super) async fn end_listed(
+    /// Ends those of `ids` that are live and that `wanted` is true of; returns them.
+    pub(super) async fn end_these(
         &self,
-        (member, appid): (&MemberId, &AppId),
-        spared: Option<&SessionId>,
+        ids: Vec<SessionId>,
+        wanted: impl Fn(&crate::store::Session) -> bool + Send + Sync,
         now: Timestamp,
         until: Timestamp,
     ) -> Result<Vec<SessionId>, Error> {
-        let key = self.keys.member(member, appid);
-        let after = format!("({}", now.millis());
-        let ids: Vec<String> = self.link.read(redis::cmd("ZRANGEBYSCORE").arg(&key).arg(after).arg("+inf")).await?;
-        let ids: Vec<SessionId> = ids.iter().filter_map(|id| session_id(id)).filter(|id| Some(id) != spared).collect();
-        let mut endings = stream::iter(ids)
-            .map(|id| async move {
-                let live = self.standing(&id).await?.is_some_and(|s| s.session.is_some() && s.ends > now);
-                let was_live = live && self.end_one(&id, now, until).await?;
-                Ok::<_, Error>(was_live.then_some(id))
-            })
-            .buffer_unordered(AT_ONCE);
-        let mut ended = Vec::new();
-        while let Some(done) = endings.next().await {
-            ended.extend(done?);
+        let wanted = &wanted;
+        let endings = ids.into_iter().map(|id| async move {
+            let standing = self.standing(&id).await?.filter(|standing| standing.ends > now);
+            let live = standing.and_then(|standing| standing.session).is_some_and(|session| wanted(&session));
+            let was_live = live && self.end_one(&id, now, until).await?;
+            Ok::<_, Error>(was_live.then_some(id))
+        });
+        let ended: Vec<Option<SessionId>> = stream::iter(endings).buffer_unordered(AT_ONCE).try_collect().await?;
+        Ok(ended.into_iter().flatten().collect())
+    }
+
+    /// Ends the sessions of an app that were opened before `at`, oldest first, a page at a time. The epoch of the app
+    /// stands for their revocations.
+    pub(super) async fn end_rest_of_app(&self, appid: &AppId, at: Timestamp) -> Result<u64, Error> {
+        let of = SessionsOf::App(appid.clone());
+        let mut ended = 0;
+        loop {
+            let ids = self.oldest(&of, at, PAGE).await?;
+            let last = ids.len() < PAGE;
+            let marks = ids.into_iter().map(|id| async move {
+                let marked = self.mark_ended(&id, Timestamp::from_millis(0)).await?;
+                // Of whom nothing is known any more, the list at least.
+                self.unlist(&id, None, Some(appid)).await?;
+                Ok::<_, Error>(marked.was_live)
+            });
+            let marks: Vec<bool> = stream::iter(marks).buffer_unordered(AT_ONCE).try_collect().await?;
+            ended += marks.into_iter().filter(|was_live| *was_live).count() as u64;
+            if last {
+                return Ok(ended);
+            }
         }
-        Ok(ended)
     }
 
     /// Every revocation in force at `now`.
@@ -78,13 +89,5 @@ impl Redis {
             Ok(Revoked { session_id, until })
         });
         revoked.collect()
-    }
-
-    /// Forgets what is no longer in force at `now`.
-    pub(super) async fn forget_revocations(&self, now: Timestamp) -> Result<u64, Error> {
-        let key = self.keys.revocations();
-        let mut cmd = redis::cmd("ZREMRANGEBYSCORE");
-        cmd.arg(&key).arg("-inf").arg(now.millis());
-        self.link.write(&key, &cmd).await
     }
 }

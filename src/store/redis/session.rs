@@ -16,8 +16,6 @@ pub(super) struct Ended {
     pub(super) was_live: bool,
     /// Until when its access tokens may live, if it is known.
     pub(super) access_until: Option<Timestamp>,
-    /// Whose it was, if it is known.
-    pub(super) member: Option<(MemberId, AppId)>,
 }
 
 /// A session as it stands, and one of its tokens.
@@ -143,11 +141,13 @@ impl Redis {
         let mut script = self.scripts.end.key(&key);
         script.arg(digits(now));
         let (live, access, member, app): (String, String, String, String) = self.link.run(&key, &script).await?;
-        Ok(Ended {
-            was_live: live == "1",
-            access_until: time(&access).filter(|until| until.millis() > 0),
-            member: MemberId::parse(&member).ok().zip(AppId::parse(&app).ok()),
-        })
+        let was_live = live == "1";
+        if was_live {
+            // What stays in a list does no harm: whether a session lives is asked of the session.
+            let (member, app) = (MemberId::parse(&member).ok(), AppId::parse(&app).ok());
+            let _: Result<(), Error> = self.unlist(id, member.as_ref(), app.as_ref()).await;
+        }
+        Ok(Ended { was_live, access_until: time(&access).filter(|until| until.millis() > 0) })
     }
 
     /// The session that this token names, whether or not it stands.

@@ -1,23 +1,23 @@
 //! [`Sessions`] in Redis. The order of the writes is the point here: see the [module](super).
 
 use async_trait::async_trait;
-use futures_util::future::try_join;
+use futures_util::future::try_join3;
 
 use super::Redis;
 use super::keys::{digits, life, session_id, time};
 use crate::clock::Timestamp;
 use crate::ids::{AppId, MemberId, OpenId, SessionId};
 use crate::store::{
-    CodeHash, Error, NewSession, RefreshHash, RefreshUse, Revoked, Rotation, SealedKey, SealedToken, Session, Sessions,
-    UsedCode,
+    CodeHash, Error, NewRoles, NewSession, Notice, RefreshHash, RefreshUse, Revoked, Rotation, SealedKey, SealedToken,
+    Session, Sessions, SessionsOf, UsedCode,
 };
 
 const NOT_NEW: Error = Error::Damaged("an id or a hash that must be new is there already");
 
 #[async_trait]
 impl Sessions for Redis {
-    async fn open(&self, new: NewSession) -> Result<(), Error> {
-        try_join(self.name_first_token(&new), self.list(&new)).await?;
+    async fn open(&self, new: NewSession) -> Result<Vec<SessionId>, Error> {
+        self.name_first_token(&new).await?;
         if !self.make(&new).await? {
             // The name led nowhere before, and must not lead to somebody else's session now.
             let key = self.keys.refresh(new.refresh);
@@ -30,8 +30,10 @@ impl Sessions for Redis {
                 None => Ok(()),
             }
         };
-        try_join(keep, self.use_code(&new)).await?;
-        Ok(())
+        // The list comes after the session, so that whoever takes it out of the list can end it.
+        let (surplus, (), ()) = try_join3(self.enlist(&new), keep, self.use_code(&new)).await?;
+        let now = new.session.created_at;
+        self.end_these(surplus, |_| true, now, new.access_until).await
     }
 
     async fn find(&self, id: &SessionId, now: Timestamp) -> Result<Option<Session>, Error> {
@@ -93,7 +95,48 @@ impl Sessions for Redis {
         now: Timestamp,
         revoked_until: Timestamp,
     ) -> Result<Vec<SessionId>, Error> {
-        self.end_listed((member, appid), spared, now, revoked_until).await
+        let ids = self.listed(&SessionsOf::Member(member.clone())).await?;
+        let ids = ids.into_iter().filter(|id| Some(id) != spared).collect();
+        self.end_these(ids, |session| session.appid == *appid, now, revoked_until).await
+    }
+
+    async fn end_member(
+        &self,
+        member: &MemberId,
+        at: Timestamp,
+        revoked_until: Timestamp,
+    ) -> Result<Vec<SessionId>, Error> {
+        self.notify(&Notice::Member { member_id: member.clone(), at, until: revoked_until }).await?;
+        let ids = self.listed(&SessionsOf::Member(member.clone())).await?;
+        self.end_these(ids, |session| session.created_at <= at, at, revoked_until).await
+    }
+
+    async fn end_app(&self, appid: &AppId, at: Timestamp, until: Timestamp) -> Result<u64, Error> {
+        self.notify(&Notice::App { appid: appid.clone(), at, until }).await?;
+        self.end_rest_of_app(appid, at).await
+    }
+
+    async fn announce_roles(&self, roles: NewRoles) -> Result<(), Error> {
+        self.notify(&Notice::Roles(roles)).await
+    }
+
+    async fn notices(&self, now: Timestamp) -> Result<Vec<Notice>, Error> {
+        self.live_notices(now).await
+    }
+
+    async fn list(
+        &self,
+        of: &SessionsOf,
+        after: Option<&SessionId>,
+        limit: u32,
+        now: Timestamp,
+    ) -> Result<Vec<Session>, Error> {
+        self.newest(of, after, limit as usize, now).await
+    }
+
+    async fn count(&self, of: &SessionsOf, at_most: u32, now: Timestamp) -> Result<u32, Error> {
+        let live = self.newest(of, None, at_most as usize, now).await?;
+        Ok(u32::try_from(live.len()).unwrap_or(u32::MAX))
     }
 
     async fn revoked(&self, now: Timestamp) -> Result<Vec<Revoked>, Error> {
@@ -121,8 +164,14 @@ impl Sessions for Redis {
     }
 
     async fn sweep(&self, now: Timestamp) -> Result<u64, Error> {
+        // What the end of an app left when it broke off.
+        for notice in self.live_notices(now).await? {
+            if let Notice::App { appid, at, .. } = notice {
+                self.end_rest_of_app(&appid, at).await?;
+            }
+        }
         // All else goes by itself.
-        self.forget_revocations(now).await
+        Ok(self.forget_notices(now).await? + self.sweep_lists().await?)
     }
 
     async fn ping(&self) -> Result<(), Error> {
@@ -149,20 +198,6 @@ impl Redis {
         let mut cmd = redis::cmd("SET");
         cmd.arg(&key).arg(id.as_str()).arg("PX").arg(life);
         self.link.write(&key, &cmd).await
-    }
-
-    /// The session is among its member's.
-    async fn list(&self, new: &NewSession) -> Result<(), Error> {
-        let session = &new.session;
-        let key = self.keys.member(&session.member_id, &session.appid);
-        let mut script = self.scripts.list.key(&key);
-        script
-            .arg(session.session_id.as_str())
-            .arg(session.expires_at.millis())
-            .arg(session.created_at.millis())
-            .arg(life(session.created_at, session.expires_at));
-        let _: u32 = self.link.run(&key, &script).await?;
-        Ok(())
     }
 
     async fn use_code(&self, new: &NewSession) -> Result<(), Error> {

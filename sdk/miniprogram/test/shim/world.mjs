@@ -11,14 +11,14 @@ import { WebSocketServer } from 'ws'
 import { fetchText } from './wx.mjs'
 
 const WXGATE = process.env.WXGATE ?? fileURLToPath(new URL('../../../../target/debug/wxgate', import.meta.url))
-const ANY = '127.0.0.1:0'
+export const ANY = '127.0.0.1:0'
 const SHORT = `[[route]]
 path = "/short/*"
 upstream = "service"
 `
 
 /** Starts wxgate and waits until each pattern has been printed; gives their first groups and how to stop. */
-async function start(args, patterns) {
+export async function start(args, patterns) {
   const child = spawn(WXGATE, args, { stdio: ['ignore', 'pipe', 'pipe'] })
   const found = {}
   let said = ''
@@ -128,21 +128,24 @@ ${routes}`,
   }
 }
 
-function control(simulator) {
+export function control(simulator) {
   const ask = async (method, path, body) => {
     const answer = await fetchText(null, simulator + path, { method, body: body && JSON.stringify(body) })
+    if (answer.status > 299) throw new Error(answer.body)
     return answer.body && JSON.parse(answer.body)
   }
   return {
     /** Plans a fault of WeChat. */
     fault: fault => ask('POST', '/_sim/faults', fault),
+    /** Who sits before the browser, and whether he refuses. */
+    sits: (user, refuses = false) => ask('POST', '/_sim/browser', { user, refuses }),
     /** How often WeChat was asked for a login. */
     exchanges: async () => (await ask('GET', '/_sim/calls')).counts['/sns/jscode2session'] ?? 0,
   }
 }
 
-/** Echoes, on sockets too; counts; streams; can be stopped and started on the same port. */
-async function startService() {
+/** Echoes, on sockets too; counts; streams; can be stopped and started on the same port. `pages` by path. */
+export async function startService(pages = {}) {
   const seen = []
   const handshakes = []
   const talks = new WebSocketServer({ noServer: true })
@@ -153,6 +156,8 @@ async function startService() {
       for await (const chunk of request) chunks.push(chunk)
       const body = Buffer.concat(chunks)
       seen.push({ method: request.method, path: request.url, openid: request.headers['x-wx-openid'], bytes: body.length })
+      const page = pages[request.url.replace(/\?.*/, '')]
+      if (page) return response.writeHead(200, { 'content-type': page.type }).end(page.body)
       if (request.url.includes('/file')) return response.end(Buffer.alloc(300000, 'x'))
       if (request.url.includes('/hang')) return held.push(response)
       if (request.url.includes('/stream')) {

@@ -5,5 +5,5 @@ if known and tonumber(known) >= tonumber(ARGV[2]) then
     return 0
 end
 redis.call('ZADD', KEYS[1], ARGV[2], ARGV[1])
-redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[3], '*', 'kind', 'session', 'id', ARGV[1], 'until', ARGV[2])
+redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[3], '*', 'session:' .. ARGV[1], ARGV[2])
 return 1
