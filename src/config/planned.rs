@@ -40,6 +40,7 @@ const KEYS: &[Planned] = &[
 const VALUES: &[(&str, &str, &str)] = &[
     ("token.keys", "store", "write a folder, such as \"data/keys\" (a folder of that name is \"./store\")"),
     ("upstream.servers", "https:", "write http://HOST:PORT"),
+    ("upstream.servers.url", "https:", "write http://HOST:PORT"),
 ];
 
 /// What is wrong with `key` (without indices) holding `value`; `None` when it says "off".
