@@ -17,12 +17,13 @@ export interface Returned {
 const problem = (code: string) => ({ code, status: 403, errMsg: `login:fail ${code}` }) as GatewayError
 
 /** `at` is the gateway's base for its own endpoints. */
-export function webLogin(at: string, appid: string, automatic: boolean | undefined) {
+export function webLogin(at: string, appid: string, automatic?: boolean, cookie?: boolean) {
   const key = `wxgate:left:${at}:${appid}`
   let returned: Returned = {}
   /** The ticket has been used, and nobody has said yet that it helped. */
   let spent = false
   let redirect: string | undefined
+  let isBack = false
 
   const left = (): { at: number; asked: boolean } | null => {
     try {
@@ -45,14 +46,17 @@ export function webLogin(at: string, appid: string, automatic: boolean | undefin
     const error = url.searchParams.get('error')
     const before = left()
     // A ticket that this tab has not asked for is somebody else's session.
-    if (!before || !before.at || !(ticket || error)) return
+    if (!before || !before.at || !(ticket || error || cookie)) return
     remember({ last: before.at })
-    url.searchParams.delete('ticket')
-    url.searchParams.delete('error')
+    if (ticket || error) {
+      url.searchParams.delete('ticket')
+      url.searchParams.delete('error')
+    }
     // WeChat's own fragment outlives the redirects, where the page has none.
     if (url.hash === '#wechat_redirect') url.hash = ''
     history.replaceState(history.state, '', url.href)
-    returned = { ticket, error }
+    returned = { ticket: cookie ? null : ticket, error }
+    isBack = !error
   }
 
   const leave = (asked: boolean, fail: (error: GatewayError) => void) => {
@@ -68,10 +72,8 @@ export function webLogin(at: string, appid: string, automatic: boolean | undefin
 
   arrive()
   return {
-    /** Whether the browser has just come back with a ticket. */
-    get hasTicket() {
-      return !!returned.ticket
-    },
+    /** Whether the browser has just come back, and nobody has refused. */
+    isBack,
     /** Where the next login returns to. */
     returnTo(url: string | undefined) {
       redirect = url

@@ -191,6 +191,17 @@ test('logout ends the session there, here and in the other tab', async t => {
   assert.ok((await logIn(tab)).openid)
 })
 
+test('a page of another origin, which the gateway lists, logs in, asks and refreshes as others do', async t => {
+  const { open, count } = await visitor(t, world)
+  const tab = await open('/page/other', {}, world.elsewhere)
+  const { openid } = await logIn(tab)
+  assert.equal(tab.url(), `${world.elsewhere}/page/other`)
+  assert.equal((await ask(tab, { ...hello, method: 'POST', data: { a: 1 } })).data.openid, openid)
+  await ahead(tab, 3 * HOUR)
+  assert.equal((await ask(tab, hello)).data.openid, openid)
+  assert.deepEqual([count('/auth/login'), (await tab.evaluate(() => window.wx.me())).member.openid], [1, openid])
+})
+
 test('me, profile and erase', async t => {
   const { open } = await visitor(t, world)
   const tab = await open()
