@@ -27,8 +27,12 @@ export function createGateway(options: WebOptions): Gateway {
   if (cookie) {
     sendCookies(at)
     const now = Date.now()
-    // The cookies are there, and a refresh tells whose they are: as if a token of this moment had run out.
-    if (web.isBack) storage.setStorageSync(storageKey(at, appid), { answer: { expires_in: 0 }, at: now, login: now })
+    try {
+      // The cookies are there, and a refresh tells whose they are: as if a token of this moment had run out.
+      if (web.isBack) storage.setStorageSync(storageKey(at, appid), { answer: { expires_in: 0 }, at: now, login: now })
+    } catch (_) {
+      // Nothing can be kept: the page asks for a login.
+    }
   }
   const { gateway, base, sessions, calling, ask } = createBase(options, web.login)
   const { login } = gateway

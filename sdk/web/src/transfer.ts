@@ -18,7 +18,12 @@ const hasCookies = (url: string) => withCookies.some(base => url.startsWith(`${b
 type Listeners = Record<string, Array<(event: any) => void>>
 
 /** A task with its listeners; `end` ends what is under way, for the given reason. */
-function task(kind: string, options: any, events: string[], run: (signal: AbortSignal, tell: (name: string, event: any) => void) => Promise<any>): TransferTask {
+function task(
+  kind: string,
+  options: any,
+  events: string[],
+  run: (signal: AbortSignal, tell: (name: string, event: any) => void) => Promise<any>,
+): TransferTask {
   const listeners: Listeners = {}
   const control = new AbortController()
   let why = ''
@@ -117,8 +122,8 @@ export function request(options: any): TransferTask {
       for await (const piece of pieces(response)) tell('ChunkReceived', { data: piece.buffer })
       return { ...answer, data: '' }
     }
-    const data = options.responseType === 'arraybuffer' ? await response.arrayBuffer() : decode(await response.text(), options.dataType)
-    return { ...answer, data }
+    if (options.responseType === 'arraybuffer') return { ...answer, data: await response.arrayBuffer() }
+    return { ...answer, data: decode(await response.text(), options.dataType) }
   })
 }
 
@@ -161,7 +166,11 @@ export function uploadFile(options: any): TransferTask {
     headers(options.header).forEach((value, header) => xhr.setRequestHeader(header, value))
     signal.addEventListener('abort', () => xhr.abort())
     xhr.upload.onprogress = ({ loaded, total }) =>
-      tell('ProgressUpdate', { progress: Math.round((100 * loaded) / total), totalBytesSent: loaded, totalBytesExpectedToSend: total })
+      tell('ProgressUpdate', {
+        progress: Math.round((100 * loaded) / total),
+        totalBytesSent: loaded,
+        totalBytesExpectedToSend: total,
+      })
     return new Promise((resolve, reject) => {
       xhr.onload = () => {
         const header: Record<string, string> = {}
