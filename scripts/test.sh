@@ -2,7 +2,7 @@
 # Every check that a change must pass. Run it from anywhere: scripts/test.sh
 #
 # Needs Rust (the version in Cargo.toml), a C compiler, curl (the tests run the lines that `wxgate demo` prints), nginx and
-# caddy (the tests put them in front), Node 20 with npm and Chromium (the SDKs), and the network once for crates and packages.
+# caddy (the tests put them in front), Python 3 and Node 20 with npm and Chromium (the SDKs), and the network once for crates and packages.
 # Where apt-get can be used, what is missing of the compiler, curl, nginx, caddy and Chromium is installed. cargo-deny is run when it is
 # there.
 #
@@ -170,6 +170,16 @@ example_node() {
     node_tests examples/service-node
 }
 
+# Tokens in the hands of libraries that services use.
+verifiers() {
+    need_npm || return
+    python3 -m venv "$work/python" || { say "Missing: Python 3 with venv (Debian: apt-get install python3-venv)."; return 1; }
+    "$work/python/bin/pip" install --quiet --disable-pip-version-check 'pyjwt[crypto]==2.*' || return
+    mkdir -p "$work/jose" && npm --prefix "$work/jose" install --ignore-scripts --no-audit --no-fund --loglevel=error jose@6 || return
+    WXGATE_PYTHON=$work/python/bin/python WXGATE_JOSE=$work/jose \
+        cargo test --locked --test gateway -- --ignored verifiers::
+}
+
 need_rust
 need_cc
 need_program curl curl
@@ -182,6 +192,7 @@ phase "format" cargo fmt --check
 phase "lints" cargo clippy --all-targets --locked -- -D warnings
 phase "documentation" docs
 counted_phase "tests" cargo test --locked --no-fail-fast
+counted_phase "tokens, with PyJWT and jose" verifiers
 phase "mini-program SDK: types and build" sdk_build sdk/miniprogram
 counted_phase "mini-program SDK: tests" sdk_tests sdk/miniprogram
 phase "web SDK: types and build" sdk_build sdk/web

@@ -20,6 +20,7 @@ pub mod section;
 mod structure;
 pub mod url;
 pub mod value;
+mod web;
 
 pub use certificate::Certificate;
 pub use fault::{Fault, Faults};

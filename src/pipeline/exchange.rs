@@ -6,7 +6,7 @@
 //! because a step is missing.
 
 use std::net::IpAddr;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -37,6 +37,8 @@ pub struct Exchange {
     pub matched: OnceLock<Matched>,
     /// Who asks. Set by `authenticate`, when somebody showed a valid token.
     pub principal: OnceLock<Arc<Principal>>,
+    /// Whether the caller's token came in a cookie. Set by `authenticate`.
+    pub by_cookie: AtomicBool,
     /// Which server answered. Set by the proxy's caller.
     pub upstream: OnceLock<Arc<str>>,
     /// How often it was sent to an upstream, or tried to be. Counted by the proxy's caller.
@@ -54,6 +56,7 @@ impl Exchange {
             upgrade: OnceLock::new(),
             matched: OnceLock::new(),
             principal: OnceLock::new(),
+            by_cookie: AtomicBool::new(false),
             upstream: OnceLock::new(),
             attempts: AtomicU32::new(0),
         }

@@ -12,6 +12,7 @@
 //! | [`authenticate`] | credentials | `principal` | `token_*`, `ambiguous_token` |
 //! | [`limit`] again | principal | – | `rate_limited` |
 //! | [`authorize`] | policy, principal | – | `forbidden` |
+//! | [`renew`] | principal | – (`X-Wxgate-Token` of the answer) | – |
 //! | [`identity`] | principal, its [`assertion`] | `X-WX-*`, `X-Wxgate-*` | `internal` |
 //! | [`dispatch`] | matched | forwarding headers | what the endpoint or the proxy answers |
 //!
@@ -34,6 +35,7 @@ pub mod matcher;
 pub mod path;
 pub mod principal;
 pub mod refused;
+pub mod renew;
 pub mod route;
 pub mod sockets;
 pub mod trace;
@@ -83,6 +85,8 @@ pub struct Layers {
     pub hygiene: hygiene::HygieneLayer,
     /// The route table.
     pub route: route::RouteLayer,
+    /// What pages of other origins may do.
+    pub cors: cors::CorsLayer,
     /// Limits that ask nobody's name.
     pub limit_before: limit::LimitLayer,
     /// Limits that do.
@@ -91,6 +95,8 @@ pub struct Layers {
     pub authenticate: authenticate::AuthenticateLayer,
     /// Who the caller is, for upstreams.
     pub identity: identity::IdentityLayer,
+    /// Fresh tokens for those whose own are about to expire.
+    pub renew: renew::RenewLayer,
 }
 
 /// Puts the layers around `inner` in their order. `tower::ServiceBuilder` would say the same; nested calls keep the
@@ -107,15 +113,18 @@ where
                 // Before anything looks at the request: no step below sees a header that a client may not send.
                 layers.hygiene.layer(layers.route.layer(
                     // Around all that may refuse: a page must be able to read a refusal, too.
-                    cors::CorsLayer.layer(
+                    layers.cors.layer(
                         // Before authentication, so that a flood costs no signature.
                         layers.limit_before.layer(
                             // Needs the route's policy.
                             layers.authenticate.layer(
                                 // Whoever is over his limit is not told what he may do.
                                 layers.limit_after.layer(authorize::AuthorizeLayer.layer(
-                                    // Last before forwarding, so that nothing removes what it adds.
-                                    layers.identity.layer(inner),
+                                    // For those who were let in.
+                                    layers.renew.layer(
+                                        // Last before forwarding, so that nothing removes what it adds.
+                                        layers.identity.layer(inner),
+                                    ),
                                 )),
                             ),
                         ),
@@ -133,7 +142,7 @@ pub type Stack<S> = trace::Trace<refused::Refused<client_addr::ReadClientAddr<hy
 type Routed<S> = route::MatchRoute<cors::Crossing<limit::LimitRate<authenticate::Authenticate<LetIn<S>>>>>;
 
 /// What a request whose caller is known passes.
-type LetIn<S> = limit::LimitRate<authorize::Authorize<identity::InjectIdentity<S>>>;
+type LetIn<S> = limit::LimitRate<authorize::Authorize<renew::Renew<identity::InjectIdentity<S>>>>;
 
 #[cfg(test)]
 mod tests;

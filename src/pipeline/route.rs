@@ -13,6 +13,7 @@ use http::{HeaderValue, Method, Uri};
 use tower::{Layer, Service};
 
 use crate::config;
+use crate::credential::cookie::Origins;
 use crate::limiter::Limit;
 use crate::problem::{Code, Problem};
 
@@ -45,7 +46,9 @@ pub struct Route {
     /// How often it may be used.
     pub limit: Option<Arc<Limit>>,
     /// Which pages of other origins may use it.
-    pub cors: Option<Cors>,
+    pub cors: Option<Arc<Cors>>,
+    /// Which pages may use it with a cookie; `None`: cookies are not read.
+    pub cookie: Option<Origins>,
 }
 
 /// The table.
@@ -61,11 +64,14 @@ impl Routes {
     /// From the checked configuration, and the limits made of it.
     pub fn new(config: &config::Config, limits: &Limits) -> Self {
         let mut matcher = Matcher::default();
+        let own = config.token.origin();
         for (n, route) in config.routes.iter().enumerate() {
             let upstream_name = config.upstreams.get(route.upstream).map_or("", |u| u.name.as_str()).into();
             let limit = limits.routes.get(n).cloned().flatten();
-            let cors = route.cors.as_ref().map(|cors| Cors::new(cors, &route.methods));
-            let matched = Matched::Route(Arc::new(Route { policy: route.clone(), upstream_name, limit, cors }));
+            let cors = route.cors.as_ref().map(|cors| Arc::new(Cors::new(cors, &route.methods)));
+            let pages = route.cors.iter().flat_map(|cors| &cors.origins).map(String::as_str);
+            let cookie = route.cookie.then(|| Origins::new(pages.chain([own.as_str()])));
+            let matched = Matched::Route(Arc::new(Route { policy: route.clone(), upstream_name, limit, cors, cookie }));
             matcher.insert(&route.hosts, &route.path, &route.methods, &matched);
         }
         for item in &config.statics {

@@ -22,6 +22,7 @@ mod payload;
 mod pkcs8;
 pub mod refresh;
 pub mod revocation;
+pub mod rotation;
 pub mod sign;
 pub mod verify;
 

@@ -72,6 +72,11 @@ fn route(file: &file::Route, at: &str, around: &Around<'_>, report: &mut Report<
             }
         }
     }
+    let cookie = file.cookie.unwrap_or(false);
+    if cookie && auth == Auth::None {
+        let what = "is not read where auth = \"none\"; write auth = \"required\", or remove it";
+        report.fault(&key("cookie"), what.to_owned());
+    }
     let assertion = assertion(file, &key("assertion"), auth, around, report);
     let strip_prefix = file.strip_prefix.as_deref().and_then(|text| {
         let parse = |text: &str| prefix(text, pattern.as_ref());
@@ -111,6 +116,7 @@ fn route(file: &file::Route, at: &str, around: &Around<'_>, report: &mut Report<
         total_timeout,
         max_body,
         forward_token: file.forward_token.unwrap_or(false),
+        cookie,
         assertion,
         upgrade,
         limit,
