@@ -44,6 +44,7 @@ const VALUES: &[(&str, &str, &str)] = &[
     ("store.sessions", "redis+sentinel:", SQLITE),
     ("store.sessions", "redis+cluster:", SQLITE),
     ("upstream.servers", "https:", "write http://HOST:PORT"),
+    ("upstream.servers.url", "https:", "write http://HOST:PORT"),
 ];
 
 const SQLITE: &str = "write \"sqlite:data/wxgate.db\"";

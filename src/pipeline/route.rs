@@ -15,9 +15,11 @@ use tower::{Layer, Service};
 use crate::config;
 use crate::credential::cookie::Origins;
 use crate::limiter::Limit;
+use crate::metrics::{RouteFigures, Shard};
 use crate::problem::{Code, Problem};
 
 use super::cors::{self, Cors};
+use super::in_flight;
 use super::limit::Limits;
 use super::matcher::{Found, Matcher};
 use super::path::{self, canonical_target};
@@ -45,10 +47,14 @@ pub struct Route {
     pub upstream_name: Arc<str>,
     /// How often it may be used.
     pub limit: Option<Arc<Limit>>,
+    /// What is under way on it, where that is limited.
+    pub in_flight: Option<Arc<in_flight::Table>>,
     /// Which pages of other origins may use it.
     pub cors: Option<Arc<Cors>>,
     /// Which pages may use it with a cookie; `None`: cookies are not read.
     pub cookie: Option<Origins>,
+    /// What is counted of it.
+    pub figures: Arc<RouteFigures>,
 }
 
 /// The table.
@@ -63,6 +69,11 @@ pub struct Routes {
 impl Routes {
     /// From the checked configuration, and the limits made of it.
     pub fn new(config: &config::Config, limits: &Limits) -> Self {
+        Self::counted(config, limits, &Shard::default())
+    }
+
+    /// As [`Self::new`], where `shard` counts what the routes do.
+    pub fn counted(config: &config::Config, limits: &Limits, shard: &Shard) -> Self {
         let mut matcher = Matcher::default();
         let own = config.token.origin();
         for (n, route) in config.routes.iter().enumerate() {
@@ -71,7 +82,11 @@ impl Routes {
             let cors = route.cors.as_ref().map(|cors| Arc::new(Cors::new(cors, &route.methods)));
             let pages = route.cors.iter().flat_map(|cors| &cors.origins).map(String::as_str);
             let cookie = route.cookie.then(|| Origins::new(pages.chain([own.as_str()])));
-            let matched = Matched::Route(Arc::new(Route { policy: route.clone(), upstream_name, limit, cors, cookie }));
+            let in_flight = limits.in_flight.get(n).cloned().flatten();
+            let figures = shard.route(&route.label());
+            let route_in_force =
+                Route { policy: route.clone(), upstream_name, limit, in_flight, cors, cookie, figures };
+            let matched = Matched::Route(Arc::new(route_in_force));
             matcher.insert(&route.hosts, &route.path, &route.methods, &matched);
         }
         for item in &config.statics {

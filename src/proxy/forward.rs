@@ -78,7 +78,15 @@ pub(super) async fn once(
     let mut moved = fixed.is_some();
     let mut fresh = false;
     loop {
-        let mut hold = Hold::new(pool, &upstream.backends()[index]);
+        let mut hold = match upstream.admission() {
+            None => Hold::new(pool, &upstream.backends()[index]),
+            // Boxed, because few upstreams have limits.
+            Some(admission) => {
+                let (at, hold) = Box::pin(admission.hold(upstream, pool, index, total)).await?;
+                index = at;
+                hold
+            }
+        };
         if let Some(witness) = witness {
             witness.attempt();
         }
@@ -103,11 +111,7 @@ pub(super) async fn once(
         let connection = hold.connection.insert(connection);
         match exchange(pool, connection, &head, &mut sending, limits, total).await {
             Ok(response) => {
-                if is_bad(response.0.status) {
-                    hold.backend().failed()
-                } else {
-                    hold.backend().answered()
-                }
+                hold.judged(!is_bad(response.0.status));
                 if !sending.is_done() {
                     hold.sending = Some(Box::new(sending));
                 }
