@@ -109,10 +109,10 @@ impl Origins {
 mod tests {
     use super::*;
 
-    fn headers(name: HeaderName, values: &[&'static str]) -> HeaderMap {
+    fn headers(name: &HeaderName, values: &[&'static str]) -> HeaderMap {
         let mut headers = HeaderMap::new();
         for value in values {
-            headers.append(&name, HeaderValue::from_static(value));
+            headers.append(name, HeaderValue::from_static(value));
         }
         headers
     }
@@ -132,10 +132,10 @@ mod tests {
             (&["__Host-wxgate-token"], None),
             (&[], None),
         ] {
-            let headers = headers(COOKIE, lines);
+            let headers = headers(&COOKIE, lines);
             assert_eq!(read(&headers, name).unwrap(), found.map(str::as_bytes), "{lines:?}");
         }
-        let two = headers(COOKIE, &["__Host-wxgate-token=a; __Host-wxgate-token=b"]);
+        let two = headers(&COOKIE, &["__Host-wxgate-token=a; __Host-wxgate-token=b"]);
         assert_eq!(read(&two, name), Err(Ambiguous));
     }
 
@@ -149,7 +149,7 @@ mod tests {
             (&["wxgate-token", " wxgate-token =t"], &[]),
             (&["theme=wxgate-dark"], &["theme=wxgate-dark"]),
         ] {
-            let mut headers = headers(COOKIE, lines);
+            let mut headers = headers(&COOKIE, lines);
             remove(&mut headers);
             assert_eq!(headers.get_all(COOKIE).iter().collect::<Vec<_>>(), kept, "{lines:?}");
         }
@@ -170,14 +170,14 @@ mod tests {
             (&["https://m.example.com", "https://m.example.com"], false),
             (&[], false),
         ] {
-            let headers = headers(ORIGIN, origins);
+            let headers = headers(&ORIGIN, origins);
             assert_eq!(ours.admit(&headers, true), admitted, "{origins:?}");
             assert!(ours.admit(&headers, false), "reading is not acting");
         }
         for (site, admitted) in [("same-origin", true), ("same-site", false), ("cross-site", false), ("none", false)] {
-            assert_eq!(ours.admit(&headers(SEC_FETCH_SITE, &[site]), true), admitted, "{site}");
+            assert_eq!(ours.admit(&headers(&SEC_FETCH_SITE, &[site]), true), admitted, "{site}");
         }
-        let mut lying = headers(SEC_FETCH_SITE, &["same-origin"]);
+        let mut lying = headers(&SEC_FETCH_SITE, &["same-origin"]);
         lying.insert(ORIGIN, HeaderValue::from_static("https://evil.example.com"));
         assert!(!ours.admit(&lying, true));
     }
