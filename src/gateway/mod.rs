@@ -14,6 +14,7 @@ mod kept;
 mod key_care;
 mod reload;
 mod renewal;
+mod stores;
 mod subscriptions;
 mod tls;
 mod to_proxy;
@@ -89,6 +90,12 @@ pub enum Error {
     /// The database.
     #[error("store: {0}")]
     Store(#[from] crate::store::sqlite::OpenError),
+    /// Redis.
+    #[error("store: {0}")]
+    Redis(#[from] crate::store::redis::OpenError),
+    /// Postgres.
+    #[error("store: {0}")]
+    Postgres(#[from] crate::store::postgres::OpenError),
     /// What was revoked before the start cannot be read; without it, ended sessions would come back.
     #[error("store: live revocations cannot be read: {0}")]
     Revocations(#[source] crate::store::Error),
