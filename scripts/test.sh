@@ -3,7 +3,7 @@
 #
 # Needs Rust (the version in Cargo.toml), a C compiler, curl (the tests run the lines that `wxgate demo` prints), nginx and
 # caddy (the tests put them in front), Redis 7 and PostgreSQL 13 or newer (the tests start their own on free ports), Node 20
-# with npm and Chromium (the SDKs), Python 3.10 with venv (an example), and the network once for crates and packages. Where
+# with npm and Chromium (the SDKs), Python 3.10 with venv (an example, tokens), and the network once for crates and packages. Where
 # apt-get can be used, what is missing of the compiler, curl, nginx, caddy, Redis, PostgreSQL, Chromium and venv is
 # installed. cargo-deny is run when it is there.
 #
@@ -194,6 +194,16 @@ examples() {
         examples/services.test.mjs examples/miniprogram/test/pages.test.mjs examples/web/page.test.mjs
 }
 
+# Tokens in the hands of libraries that services use.
+verifiers() {
+    need_npm && need_venv || return
+    python3 -m venv "$work/python" || return
+    "$work/python/bin/pip" install --quiet --disable-pip-version-check 'pyjwt[crypto]==2.*' || return
+    mkdir -p "$work/jose" && npm --prefix "$work/jose" install --ignore-scripts --no-audit --no-fund --loglevel=error jose@6 || return
+    WXGATE_PYTHON=$work/python/bin/python WXGATE_JOSE=$work/jose \
+        cargo test --locked --test gateway -- --ignored verifiers::
+}
+
 need_rust
 need_cc
 need_program curl curl
@@ -209,6 +219,7 @@ phase "format" cargo fmt --all --check
 phase "lints" cargo clippy --workspace --all-targets --locked -- -D warnings
 phase "documentation" docs
 counted_phase "tests" cargo test --locked --no-fail-fast
+counted_phase "tokens, with PyJWT and jose" verifiers
 phase "mini-program SDK: types and build" sdk_build sdk/miniprogram
 counted_phase "mini-program SDK: tests" sdk_tests sdk/miniprogram
 phase "web SDK: types and build" sdk_build sdk/web

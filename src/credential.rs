@@ -1,6 +1,8 @@
-//! Where an access token stands in a request: `Authorization`, and never the URL.
+//! Where an access token stands in a request: `Authorization`, or on routes that say so a [`cookie`], and never the URL.
 //!
 //! Reads only; whether the token is good is `token::verify`'s business.
+
+pub mod cookie;
 
 use http::HeaderMap;
 use http::header::AUTHORIZATION;

@@ -232,7 +232,7 @@ impl Problem {
 
 impl From<credential::Ambiguous> for Problem {
     fn from(_: credential::Ambiguous) -> Self {
-        Self::new(Code::AmbiguousToken, "Send one Authorization header with one token.")
+        Self::new(Code::AmbiguousToken, "Send one token, once: in one Authorization header, or in the cookie.")
     }
 }
 

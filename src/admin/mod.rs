@@ -5,6 +5,7 @@
 //! written down in [`audit`] first, and runs to its end when whoever asked goes away.
 
 pub mod audit;
+mod keys;
 mod token;
 
 use std::net::IpAddr;
@@ -49,6 +50,9 @@ pub fn router(gateway: &Arc<Gateway>, token: AdminToken, audit: AuditLog) -> Rou
     let api = Router::new()
         .route("/api/reload", post(reload))
         .route("/api/sessions/reset-key", post(reset_key))
+        .route("/api/keys", get(keys::list))
+        .route("/api/keys/rotate", post(keys::rotate))
+        .route("/api/token/inspect", post(keys::inspect))
         .fallback(nothing_here)
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(from_fn_with_state(Arc::clone(&admin), authenticate))

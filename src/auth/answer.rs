@@ -60,10 +60,13 @@ fn masked(phone: &str) -> String {
 /// The token answer of login and refresh.
 #[derive(Serialize)]
 struct TokenAnswer<'a> {
-    access_token: &'a str,
+    /// Absent where both tokens stand in cookies.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    access_token: Option<&'a str>,
     token_type: &'static str,
     expires_in: u64,
-    refresh_token: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refresh_token: Option<&'a str>,
     refresh_expires_in: u64,
     appid: &'a str,
     openid: &'a str,
@@ -72,6 +75,15 @@ struct TokenAnswer<'a> {
     member_id: &'a str,
     is_new: bool,
     member: MemberView<'a>,
+}
+
+/// How a client gets its tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// As members of the answer.
+    Body,
+    /// As cookies, which its scripts cannot read.
+    Cookies,
 }
 
 /// A fresh access token for this session and member.
@@ -105,14 +117,16 @@ pub fn tokens(
     refresh: &RefreshToken,
     refresh_expires_at: crate::clock::Timestamp,
     is_new: bool,
+    way: Way,
 ) -> Result<Response<Body>, Problem> {
     let minted = access_token(auth, session, member)?;
     let refresh_text = refresh.expose();
-    json(&TokenAnswer {
-        access_token: minted.token.expose(),
+    let in_body = way == Way::Body;
+    let mut response = json(&TokenAnswer {
+        access_token: in_body.then(|| minted.token.expose().as_str()),
         token_type: "Bearer",
         expires_in: minted.expires_in.as_secs(),
-        refresh_token: refresh_text.expose(),
+        refresh_token: in_body.then(|| refresh_text.expose().as_str()),
         refresh_expires_in: refresh_expires_at.since(auth.clock.now()).as_secs(),
         appid: session.appid.as_str(),
         openid: session.openid.as_str(),
@@ -120,7 +134,11 @@ pub fn tokens(
         member_id: session.member_id.as_str(),
         is_new,
         member: member.into(),
-    })
+    })?;
+    if way == Way::Cookies {
+        auth.cookies.set(response.headers_mut(), &minted.token, refresh)?;
+    }
+    Ok(response)
 }
 
 /// 200 with a JSON document that nobody may store.

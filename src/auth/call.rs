@@ -14,6 +14,7 @@ use crate::problem::{Code, Problem};
 use crate::token::{Claims, access};
 
 use super::Auth;
+use super::cookie::one;
 
 /// What the pipeline knows of a call. Request extension, set by the gateway before the router.
 #[derive(Debug, Clone)]
@@ -99,7 +100,8 @@ impl Call {
     /// # Errors
     /// `token_*`, `ambiguous_token`.
     pub fn caller(&self, auth: &Auth) -> Result<Claims, Problem> {
-        let token = credential::bearer(&self.headers, auth.section.accept_bare)?.ok_or_else(Problem::token_missing)?;
+        let shown = credential::bearer(&self.headers, auth.section.accept_bare)?;
+        let token = one(shown, auth.cookies.shown(self)?.access)?.ok_or_else(Problem::token_missing)?;
         Ok(access::check(&auth.verifier, &auth.revocations, token)?)
     }
 

@@ -22,7 +22,7 @@ use crate::wechat::Code2Session;
 use crate::wechat::open_data::Owner;
 
 use super::Auth;
-use super::answer;
+use super::answer::{self, Way};
 use super::call::Call;
 use super::profile::Profile;
 use super::session_keys;
@@ -46,7 +46,7 @@ pub type Logins = SingleFlight<[u8; 32], Result<LoggedIn, Problem>>;
 pub struct LoggedIn {
     pub(super) session: Session,
     pub(super) member: Member,
-    is_new: bool,
+    pub(super) is_new: bool,
     refresh_expires_at: Timestamp,
 }
 
@@ -118,7 +118,8 @@ pub(super) async fn log_in(
 
 fn answered(auth: &Auth, outcome: &LoggedIn) -> Result<Response<Body>, Problem> {
     let refresh = auth.refresh.first(&outcome.session.session_id);
-    answer::tokens(auth, &outcome.session, &outcome.member, &refresh, outcome.refresh_expires_at, outcome.is_new)
+    let (session, member) = (&outcome.session, &outcome.member);
+    answer::tokens(auth, session, member, &refresh, outcome.refresh_expires_at, outcome.is_new, Way::Body)
 }
 
 /// The session of a web login; its ticket is used up.

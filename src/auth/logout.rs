@@ -19,6 +19,7 @@ use crate::token::refresh::RefreshToken;
 use super::Auth;
 use super::answer;
 use super::call::Call;
+use super::cookie::one;
 use super::refresh::Request;
 
 /// Whose session is to end.
@@ -37,9 +38,13 @@ pub async fn logout(State(auth): State<Arc<Auth>>, call: Call) -> Response<axum:
 }
 
 async fn handle_logout(auth: &Auth, call: &Call) -> Result<Response<Body>, Problem> {
+    let cookies = auth.cookies.shown(call)?;
     let request: Request = call.json_or_empty()?;
-    let refresh = request.token()?;
-    let target = match (credential::bearer(call.headers(), auth.section.accept_bare)?, refresh) {
+    // A cookie that is no refresh token is none.
+    let of_cookie = || RefreshToken::parse(std::str::from_utf8(cookies.refresh?).ok()?).ok();
+    let refresh = request.token()?.or_else(of_cookie);
+    let bearer = credential::bearer(call.headers(), auth.section.accept_bare)?;
+    let target = match (one(bearer, cookies.access)?, refresh) {
         (None, None) => {
             return Err(Problem::new(
                 Code::TokenMissing,
@@ -57,7 +62,11 @@ async fn handle_logout(auth: &Auth, call: &Call) -> Result<Response<Body>, Probl
     if let Some(target) = target {
         end(auth, &target, request.all).await?;
     }
-    Ok(answer::empty(StatusCode::NO_CONTENT))
+    let mut response = answer::empty(StatusCode::NO_CONTENT);
+    if cookies.access.is_some() || cookies.refresh.is_some() {
+        auth.cookies.clear(&mut response);
+    }
+    Ok(response)
 }
 
 /// The session of an access token. An expired one will do: its session lives on with its refresh token, and who asks late

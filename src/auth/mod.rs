@@ -7,6 +7,7 @@
 pub mod answer;
 pub mod call;
 pub mod check;
+pub mod cookie;
 pub mod ending;
 pub mod follower;
 pub mod keys;
@@ -19,6 +20,7 @@ pub mod phone;
 pub mod profile;
 pub mod push;
 pub mod refresh;
+pub mod renewal;
 mod seen;
 pub mod session_keys;
 pub mod single_flight;
@@ -98,6 +100,8 @@ pub struct Auth {
     pub web: Arc<web::WebLogins>,
     /// Who follows which official account. Outlives a reload.
     pub followers: Arc<follower::Followers>,
+    /// Tokens of pages.
+    pub cookies: cookie::Cookies,
     /// How often each member may decrypt.
     pub decryptions: Arc<Limit>,
 }

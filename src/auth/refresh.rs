@@ -17,8 +17,9 @@ use crate::store::{RefreshHash, RefreshUse, Rotation};
 use crate::token::refresh::RefreshToken;
 
 use super::Auth;
-use super::answer;
+use super::answer::{self, Way};
 use super::call::Call;
+use super::cookie::one;
 
 #[derive(Deserialize, Default)]
 pub(super) struct Request {
@@ -46,16 +47,39 @@ impl Drop for Request {
 
 /// The handler.
 pub async fn refresh(State(auth): State<Arc<Auth>>, call: Call) -> Response<axum::body::Body> {
-    let made = handle(&auth, &call).await;
+    let made = match shown(&auth, &call) {
+        Ok((token, way)) => match handle(&auth, &token, way).await {
+            // The page is logged out: it need not show its cookies again.
+            Err(problem) if way == Way::Cookies && problem.code().status() == 401 => {
+                let mut response = call.refuse(problem);
+                auth.cookies.clear(&mut response);
+                Ok(response)
+            }
+            made => made,
+        },
+        Err(problem) => Err(problem),
+    };
     call.answer(made)
 }
 
-async fn handle(auth: &Auth, call: &Call) -> Result<Response<Body>, Problem> {
-    let request: Request = call.json()?;
-    let shown = request.token()?.ok_or_else(|| {
-        Problem::new(Code::InvalidRequest, "`refresh_token` must be the one of the last token answer.")
-    })?;
-    let successor = auth.refresh.successor(&shown);
+/// The refresh token of the body, or the one of the cookie; the successor goes the way that it came.
+fn shown(auth: &Auth, call: &Call) -> Result<(RefreshToken, Way), Problem> {
+    let cookie = auth.cookies.shown(call)?.refresh;
+    let request: Request = if cookie.is_some() { call.json_or_empty()? } else { call.json()? };
+    let cookie = cookie.map(|cookie| String::from_utf8_lossy(cookie));
+    let body = Some(request.refresh_token.as_str()).filter(|token| !token.is_empty());
+    let way = if body.is_some() { Way::Body } else { Way::Cookies };
+    match one(body.map(str::as_bytes), cookie.as_deref().map(str::as_bytes))? {
+        Some(_) => {
+            let text = body.or(cookie.as_deref()).unwrap_or_default();
+            Ok((RefreshToken::parse(text)?, way))
+        }
+        None => Err(Problem::new(Code::InvalidRequest, "`refresh_token` must be the one of the last token answer.")),
+    }
+}
+
+async fn handle(auth: &Auth, shown: &RefreshToken, way: Way) -> Result<Response<Body>, Problem> {
+    let successor = auth.refresh.successor(shown);
     let now = auth.clock.now();
     let hash = RefreshHash(shown.hash());
     let rotated = auth
@@ -102,5 +126,5 @@ async fn handle(auth: &Auth, call: &Call) -> Result<Response<Body>, Problem> {
         return Err(Problem::new(Code::MemberBanned, "This member may not log in."));
     }
     auth.metrics.refreshes.inc();
-    answer::tokens(auth, &session, &member, &successor, refresh_expires_at, false)
+    answer::tokens(auth, &session, &member, &successor, refresh_expires_at, false, way)
 }

@@ -4,11 +4,14 @@ use std::io::Write;
 use std::path::Path;
 
 use anyhow::Context as _;
+use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use crate::clock::Clock;
-use crate::config;
+use crate::config::{self, Config};
 use crate::token::keys::{self, Imported};
+
+use super::operator::Operator;
 
 /// Longest key file that is read, bytes. An RSA key of 8192 bits takes about 6,400 as PEM.
 const MAX_FILE: u64 = 64 * 1024;
@@ -47,6 +50,34 @@ pub fn import(
     Ok(())
 }
 
+/// `wxgate keys list`: the ring of the running gateway.
+///
+/// # Errors
+/// When no gateway answers.
+pub async fn list(config: &Config, out: &mut (dyn Write + Send)) -> anyhow::Result<()> {
+    let ring = Operator::of(config)?.get("/api/keys").await?;
+    print(&ring, out)
+}
+
+/// `wxgate keys rotate [--now]`: has a new key take over.
+///
+/// # Errors
+/// When no gateway answers, or it cannot write the key directory.
+pub async fn rotate(config: &Config, now: bool, out: &mut (dyn Write + Send)) -> anyhow::Result<()> {
+    let ring = Operator::of(config)?.post("/api/keys/rotate", &json!({ "now": now })).await?;
+    print(&ring, out)
+}
+
+fn print(ring: &Value, out: &mut dyn Write) -> anyhow::Result<()> {
+    for key in ring["keys"].as_array().into_iter().flatten() {
+        let text = |name: &str| key[name].as_str().unwrap_or_default();
+        let (state, kid, algorithm) = (text("state"), text("kid"), text("algorithm"));
+        let (word, at) = if state == "next" { ("signs from", text("signs_at")) } else { ("since", text("since")) };
+        writeln!(out, "{algorithm:<6} {kid} {state:<8} {word} {at}")?;
+    }
+    Ok(())
+}
+
 fn read(file: &Path) -> std::io::Result<Zeroizing<Vec<u8>>> {
     use std::io::Read as _;
 
@@ -72,10 +103,12 @@ mod tests {
             audience: vec!["wxgate".into()],
             algorithm,
             keys: dir.join("keys"),
+            rotate_every: None,
             access_ttl: Duration::from_secs(7200),
             refresh_ttl: Duration::from_secs(86_400),
             refresh_grace: Duration::from_secs(30),
             session_ttl: Duration::from_secs(86_400),
+            renew_within: None,
             accept_bare: false,
         }
     }

@@ -5,13 +5,15 @@ pub mod demo;
 pub mod diff;
 pub mod explain;
 pub mod keys;
+pub mod operator;
 pub mod reload;
 pub mod sample;
 pub mod schema;
 pub mod serve;
 pub mod simulate;
+pub mod token;
 
-use std::io::{Write, stderr, stdout};
+use std::io::{Write, stderr, stdin, stdout};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -103,13 +105,41 @@ enum Command {
     },
     /// Print the JSON Schema of gateway.toml, for editors
     Schema,
-    /// Work on the key directory
+    /// Signing keys: list, rotate, import
     #[command(subcommand)]
     Keys(Keys),
+    /// Tokens
+    #[command(subcommand)]
+    Token(Token),
+}
+
+#[derive(Debug, Subcommand)]
+enum Token {
+    /// Say what a token is and whether the running gateway takes it; exit 0 if it does, else 1
+    Inspect {
+        /// The token, or - to read it from standard input
+        #[arg(allow_hyphen_values = true)]
+        token: String,
+        #[command(flatten)]
+        config: ConfigFile,
+    },
 }
 
 #[derive(Debug, Subcommand)]
 enum Keys {
+    /// List the keys of the running gateway
+    List(ConfigFile),
+    /// Have a new signing key take over
+    ///
+    /// It is published for ten minutes before it signs, so that services that verify tokens know it by then. Nobody is
+    /// logged out.
+    Rotate {
+        /// At once, because the old key was stolen; services that cached the public keys refuse new tokens for some minutes
+        #[arg(long)]
+        now: bool,
+        #[command(flatten)]
+        config: ConfigFile,
+    },
     /// Bring in an existing key; it becomes the active one of its algorithm
     ///
     /// Needs no running gateway; a running one takes the key up at its next reload.
@@ -177,6 +207,21 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
         Command::Schema => {
             schema::run(&mut stdout())?;
             Ok(0)
+        }
+        Command::Keys(Keys::List(ConfigFile { config })) => {
+            with_config(&config, &Environment::incomplete(), |config| {
+                on_control(keys::list(&config, &mut stdout())).map(|()| 0)
+            })
+        }
+        Command::Keys(Keys::Rotate { now, config }) => {
+            with_config(&config.config, &Environment::incomplete(), |config| {
+                on_control(keys::rotate(&config, now, &mut stdout())).map(|()| 0)
+            })
+        }
+        Command::Token(Token::Inspect { token, config }) => {
+            with_config(&config.config, &Environment::incomplete(), |config| {
+                on_control(token::inspect(&config, &token, &mut stdin(), &mut stdout()))
+            })
         }
         Command::Keys(Keys::Import { file, hs256, config }) => {
             with_config(&config.config, &Environment::incomplete(), |config| {

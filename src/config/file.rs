@@ -15,7 +15,7 @@ pub use super::rule_text::{
     Breaker, Cors, DecryptLimit, DecryptLimitBy, Health, LoginLimit, LoginLimitBy, Queue, Retry, RouteLimit,
     Server as UpstreamServer,
 };
-use super::section::{AccessTokenLine, Algorithm, AppKind, Auth, Balance, WebScope};
+use super::section::{AccessTokenLine, Algorithm, AppKind, Auth, Balance, WebResult, WebScope};
 pub use super::transform_text::{
     Coding, Compress, Compression, ErrorPage, HeaderRules, Headers, Redirect, Rewrite, Static,
 };
@@ -265,6 +265,8 @@ pub struct Token {
     /// Folder of the signing keys, made on first start. Default: "data/keys".
     #[schemars(example = &"data/keys")]
     pub keys: Option<String>,
+    /// Age at which a signing key is replaced, at least "1h"; "0s" is never. Default: "90d".
+    pub rotate_every: Option<Duration>,
     /// Life of an access token, in whole seconds. Default: "2h".
     pub access_ttl: Option<Duration>,
     /// Life of a refresh token, anew at each use. Default: "30d".
@@ -273,6 +275,8 @@ pub struct Token {
     pub refresh_grace: Option<Duration>,
     /// Longest life of a session from its login. Default: "180d".
     pub session_ttl: Option<Duration>,
+    /// A request whose token has no more time left than that gets a fresh one back; "0s" is never. Default: "0s".
+    pub renew_within: Option<Duration>,
     /// Whether `Authorization: TOKEN` without "Bearer" is read. Default: false.
     pub accept_bare: Option<bool>,
 }
@@ -338,6 +342,8 @@ pub struct App {
     pub origins: Option<Vec<String>>,
     /// What the web login of an official account asks for. Default: "snsapi_base".
     pub scope: Option<WebScope>,
+    /// What its web login yields: a ticket in the URL, or cookies. Default: "ticket".
+    pub web_result: Option<WebResult>,
 }
 
 /// WeChat's message push: how it is verified, and where it goes.
@@ -445,6 +451,8 @@ pub struct Route {
     pub max_in_flight_per_member: Option<i64>,
     /// Whether the caller's Authorization header is passed on. Default: false.
     pub forward_token: Option<bool>,
+    /// Whether the token may stand in the cookie of a web page. Default: false.
+    pub cookie: Option<bool>,
     /// Whether the upstream gets X-Wxgate-Assertion: a JWT of 60 seconds for it alone. Default: false.
     pub assertion: Option<bool>,
     /// Protocols that a connection may be upgraded to; [] is none. Default: ["websocket"].

@@ -26,6 +26,7 @@ pub mod transform;
 pub mod transform_text;
 pub mod url;
 pub mod value;
+mod web;
 
 pub use certificate::Certificate;
 pub use fault::{Fault, Faults};

@@ -25,11 +25,9 @@ const KEYS: &[Planned] = &[
     planned_off("token.format", "\"jwt\""),
     planned("token.master_key"),
     planned("token.max_staleness"),
-    planned_off("token.renew_within", "\"0s\""),
     planned_off("login.merge_by_unionid", "false"),
     planned_off("login.max_sessions", "0"),
     planned("login.hook"),
-    planned_off("route.cookie", "false"),
 ];
 
 /// Values, by how they start, of keys that otherwise exist; and what to write instead.

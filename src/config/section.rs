@@ -23,6 +23,7 @@ pub use super::rule::{Breaker, Capacity, Cors, Health, Limit, LimitBy, Queue, Re
 pub use super::transform::{
     Compress, ErrorPage, HeaderRules, Headers, Networks, PagePart, PathTemplate, Piece, Redirect, Rewrite,
 };
+pub use super::web::{WebLogin, WebResult, WebScope};
 use crate::ids::{AppId, Secret};
 
 /// Everything that `gateway.toml` says, checked.
@@ -172,6 +173,8 @@ pub struct Token {
     pub algorithm: Algorithm,
     /// The key directory.
     pub keys: PathBuf,
+    /// Age at which a signing key is replaced; `None`: by command alone.
+    pub rotate_every: Option<Duration>,
     /// Life of an access token.
     pub access_ttl: Duration,
     /// Life of a refresh token, anew at each rotation.
@@ -180,8 +183,28 @@ pub struct Token {
     pub refresh_grace: Duration,
     /// Absolute life of a session from its login.
     pub session_ttl: Duration,
+    /// A token with no more time left than that is renewed; `None`: none is.
+    pub renew_within: Option<Duration>,
     /// Whether `Authorization: <token>` without a scheme is read.
     pub accept_bare: bool,
+}
+
+impl Token {
+    /// Whether browsers reach the gateway by `https`, so that its cookies can be what they should be.
+    pub fn is_secure(&self) -> bool {
+        self.issuer.starts_with("https://")
+    }
+
+    /// The origin of the issuer, as browsers write it.
+    pub fn origin(&self) -> String {
+        let uri: http::Uri = self.issuer.parse().unwrap_or_default();
+        let (scheme, host) = (uri.scheme_str().unwrap_or("https"), uri.host().unwrap_or_default().to_ascii_lowercase());
+        let default = if scheme == "http" { 80 } else { 443 };
+        match uri.port_u16().filter(|port| *port != default) {
+            Some(port) => format!("{scheme}://{host}:{port}"),
+            None => format!("{scheme}://{host}"),
+        }
+    }
 }
 
 /// `[store]`.
@@ -226,41 +249,6 @@ pub enum AppKind {
     OfficialAccount,
     /// A website app of the Open Platform: QR login.
     Website,
-}
-
-/// What a web login asks the person for (WeChat: `scope`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
-pub enum WebScope {
-    /// The openid alone, silently.
-    #[default]
-    #[serde(rename = "snsapi_base")]
-    Base,
-    /// Nickname, avatar and unionid too; the person is asked.
-    #[serde(rename = "snsapi_userinfo")]
-    UserInfo,
-    /// The QR login of websites, which knows no other.
-    #[serde(skip)]
-    Login,
-}
-
-impl WebScope {
-    /// The name that WeChat knows it by.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Base => "snsapi_base",
-            Self::UserInfo => "snsapi_userinfo",
-            Self::Login => "snsapi_login",
-        }
-    }
-}
-
-/// The web login of an official account or website.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WebLogin {
-    /// Where it may return to, at least one: `scheme://host[:port]` in lower case, as a browser writes it.
-    pub origins: Vec<String>,
-    /// What the person is asked for.
-    pub scope: WebScope,
 }
 
 /// Which of WeChat's two lines of access tokens an app uses. They do not touch each other.
@@ -409,6 +397,8 @@ pub struct Route {
     pub max_in_flight_per_member: Option<NonZeroUsize>,
     /// Whether `Authorization` is passed on.
     pub forward_token: bool,
+    /// Whether the token may stand in the cookie of a web page.
+    pub cookie: bool,
     /// Whether the upstream gets a signed assertion about the caller.
     pub assertion: bool,
     /// Protocols that a connection may be upgraded to, lower case; empty means none.

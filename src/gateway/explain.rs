@@ -19,6 +19,7 @@ use tower::Service;
 use crate::body::Body;
 use crate::clock::Clock;
 use crate::config::{Algorithm, Config};
+use crate::credential::cookie;
 use crate::ids::{AppId, MemberId, OpenId, SessionId};
 use crate::limiter::Tables;
 use crate::metrics::Metrics;
@@ -31,6 +32,7 @@ use crate::pipeline::identity::IdentityLayer;
 use crate::pipeline::in_flight;
 use crate::pipeline::limit::{LimitLayer, Limits};
 use crate::pipeline::pages::PagesLayer;
+use crate::pipeline::renew::RenewLayer;
 use crate::pipeline::route::{RouteLayer, Routes};
 use crate::pipeline::trace::RequestIds;
 use crate::pipeline::{Decisions, Exchange, Request, Response, Steps, decisions};
@@ -41,6 +43,8 @@ use crate::token::keys::KeyRing;
 use crate::token::mint::Minter;
 use crate::token::revocation::Revocations;
 use crate::token::verify::Verifier;
+
+use super::Gateway;
 
 /// A request that is asked about.
 #[derive(Debug)]
@@ -152,6 +156,7 @@ fn path(
         shard: Arc::clone(&shard),
         renewals: Arc::default(),
         accept_bare: config.token.accept_bare,
+        cookies: cookie::names(config.token.is_secure()),
     };
     let witnessed = Witnessed(seen.clone());
     let steps = Steps {
@@ -159,9 +164,11 @@ fn path(
         client_addr: ClientAddrLayer::new(&config.server.trusted_proxies),
         hygiene: HygieneLayer::new(config.login.wafer2.as_deref()),
         route: RouteLayer::new(Arc::new(Routes::new(config, &limits))),
+        cors: Gateway::endpoint_cors(config),
         limit_before: LimitLayer::before(config, &limits, clock.clone(), &Arc::default(), &shard),
         limit_after: LimitLayer::after(clock.clone()),
         authenticate: AuthenticateLayer::new(authenticator),
+        renew: RenewLayer::default(),
         // Who follows what is asked of WeChat, and nobody is asked here.
         identity: IdentityLayer { asserter, subscriptions: None },
     };

@@ -10,8 +10,11 @@ mod endpoints;
 pub mod explain;
 mod figures;
 mod forward_auth;
+mod inspect;
 mod kept;
+mod key_care;
 mod reload;
+mod renewal;
 mod stores;
 mod subscriptions;
 mod tls;
@@ -27,20 +30,24 @@ use arc_swap::ArcSwap;
 use axum::Router;
 use tower::Service as _;
 
+use crate::auth::cookie::Cookies;
 use crate::auth::{self, Auth};
 use crate::clock::Clock;
-use crate::config::{Config, LimitBy};
+use crate::config::{Config, LimitBy, WebResult};
+use crate::credential::cookie::names;
 use crate::metrics::Shard;
 use crate::pipeline::access_log::AccessLog;
 use crate::pipeline::assertion;
 use crate::pipeline::authenticate::{AuthenticateLayer, Authenticator};
 use crate::pipeline::client_addr::ClientAddrLayer;
+use crate::pipeline::cors::CorsLayer;
 use crate::pipeline::dispatch::Dispatch;
 use crate::pipeline::hygiene::HygieneLayer;
 use crate::pipeline::identity::IdentityLayer;
 use crate::pipeline::limit::{LimitLayer, Limits};
 use crate::pipeline::pages::PagesLayer;
 use crate::pipeline::principal::Principal;
+use crate::pipeline::renew::{RenewLayer, Renewing};
 use crate::pipeline::route::{RouteLayer, Routes};
 use crate::pipeline::shed::Load;
 use crate::pipeline::tenure;
@@ -59,10 +66,12 @@ pub use crate::pipeline::connection::Connection;
 pub use crate::pipeline::trace::{Inbound, Traced};
 pub use endpoints::Room;
 pub use forward_auth::Demand;
+pub use inspect::Inspection;
 pub use kept::Kept;
 pub use reload::{ReloadError, Reloaded};
 
 use endpoints::Endpoints;
+use renewal::Renewer;
 use to_proxy::ToProxy;
 
 /// Why a gateway cannot be made.
@@ -154,6 +163,7 @@ impl Snapshot {
             web: Arc::clone(&kept.web),
             followers: Arc::clone(&kept.followers),
             decryptions: Arc::clone(&limits.decrypt),
+            cookies: Cookies::new(&config.token, &config.apps),
         };
         let auth = Arc::new(auth);
         Ok(Self {
@@ -224,6 +234,7 @@ impl Gateway {
     /// Any [`Error`]; nothing is left running then.
     pub async fn open(config: Config, clock: Clock, log: LogWriter) -> Result<Arc<Self>, Error> {
         let kept = Kept::open(&config, clock, log).await?;
+        key_care::prepare(&config.token, &kept.clock)?;
         let snapshot = Snapshot::new(config, &kept, 1)?;
         let gateway = Arc::new(Self {
             snapshot: ArcSwap::from_pointee(snapshot),
@@ -236,6 +247,7 @@ impl Gateway {
         gateway.kept.start_sweeping();
         let kept = &gateway.kept;
         tenure::watch(&kept.sockets, &kept.streams, &kept.revocations, &kept.renewals, &kept.clock);
+        gateway.start_key_care();
         Ok(gateway)
     }
 
@@ -302,6 +314,8 @@ impl Gateway {
             ),
             limit_after: LimitLayer::after(self.kept.clock.clone()),
             authenticate: AuthenticateLayer::new(self.authenticator(snapshot, &observer.shard)),
+            cors: Self::endpoint_cors(&snapshot.config),
+            renew: RenewLayer(self.renewing(snapshot)),
             identity: IdentityLayer {
                 asserter: Arc::clone(&snapshot.asserter),
                 subscriptions: self.subscriptions(snapshot),
@@ -323,6 +337,21 @@ impl Gateway {
         stack(&trace, &steps, Dispatch::new(endpoints, proxy, Arc::clone(&self.kept.draining)))
     }
 
+    /// Pages of the web logins' origins speak to the endpoints.
+    pub(super) fn endpoint_cors(config: &Config) -> CorsLayer {
+        let web = || config.apps.iter().filter_map(|app| app.web.as_ref());
+        let mut origins: Vec<String> = web().flat_map(|web| web.origins.iter().cloned()).collect();
+        origins.sort_unstable();
+        origins.dedup();
+        CorsLayer::new(origins, web().any(|web| web.result == WebResult::Cookie))
+    }
+
+    fn renewing(&self, snapshot: &Snapshot) -> Option<Renewing> {
+        let by = Arc::new(Renewer { auth: Arc::clone(&snapshot.auth), control: self.control.clone() });
+        let within = snapshot.config.token.renew_within?;
+        Some(Renewing { within, by, clock: self.kept.clock.clone() })
+    }
+
     fn authenticator(&self, snapshot: &Snapshot, shard: &Arc<Shard>) -> Authenticator {
         Authenticator {
             verifier: Arc::clone(&snapshot.verifier),
@@ -333,6 +362,7 @@ impl Gateway {
             clock: self.kept.clock.clone(),
             shard: Arc::clone(shard),
             accept_bare: snapshot.config.token.accept_bare,
+            cookies: names(snapshot.config.token.is_secure()),
         }
     }
 }

@@ -6,6 +6,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
 use http::HeaderMap;
@@ -14,6 +15,7 @@ use tower::{Layer, Service};
 use crate::clock::{Clock, Timestamp};
 use crate::config::Auth;
 use crate::credential;
+use crate::credential::cookie::{self, Origins};
 use crate::metrics::Shard;
 use crate::problem::{Code, Problem};
 use crate::telemetry::Pseudonyms;
@@ -52,6 +54,8 @@ pub struct Authenticator {
     pub shard: Arc<Shard>,
     /// Whether a token may stand in `Authorization` without a scheme.
     pub accept_bare: bool,
+    /// The cookies of web pages.
+    pub cookies: cookie::Names,
 }
 
 impl Authenticator {
@@ -63,6 +67,31 @@ impl Authenticator {
         match credential::bearer(headers, self.accept_bare)? {
             Some(token) => self.check(token).map(Some),
             None => Ok(None),
+        }
+    }
+
+    /// As [`Authenticator::authenticate`], where the token may also stand in the cookie of a page of `origins`; and whether
+    /// it did. `acts`: the request may change something.
+    ///
+    /// # Errors
+    /// Also `origin_forbidden`.
+    pub fn authenticate_page(
+        &self,
+        headers: &HeaderMap,
+        acts: bool,
+        origins: &Origins,
+    ) -> Result<Option<(Arc<Principal>, bool)>, Problem> {
+        let shown = credential::bearer(headers, self.accept_bare)?;
+        match (shown, cookie::read(headers, self.cookies.access)?) {
+            (None, None) => Ok(None),
+            (Some(token), Some(cookie)) if token != cookie => Err(credential::Ambiguous.into()),
+            (Some(token), _) => self.check(token).map(|caller| Some((caller, false))),
+            (None, Some(_)) if !origins.admit(headers, acts) => {
+                let detail =
+                    "With a cookie, only pages of the gateway's own origin and of the route's `cors` may do this.";
+                Err(Problem::new(Code::OriginForbidden, detail))
+            }
+            (None, Some(token)) => self.check(token).map(|caller| Some((caller, true))),
         }
     }
 
@@ -115,14 +144,26 @@ impl<S> Authenticate<S> {
     /// The caller into the exchange, if the route asks and there is one. The endpoints read their credentials themselves.
     fn decide(&self, request: &Request) -> Result<(), Problem> {
         let exchange = Exchange::of(request)?;
-        let auth = match exchange.matched()? {
-            Matched::Route(route) => route.policy.auth,
+        let (auth, pages) = match exchange.matched()? {
+            Matched::Route(route) => (route.policy.auth, route.cookie.as_ref()),
             Matched::Endpoint | Matched::Health | Matched::Static(_) => return Ok(()),
         };
         if auth == Auth::None {
             return Ok(());
         }
-        match self.authenticator.authenticate(request.headers())? {
+        let found = match pages {
+            None => self.authenticator.authenticate(request.headers())?,
+            Some(origins) => {
+                // A WebSocket is opened by a GET, and no CORS protects it.
+                let acts = !request.method().is_safe() || exchange.upgrade.get().is_some();
+                let found = self.authenticator.authenticate_page(request.headers(), acts, origins)?;
+                found.map(|(principal, by_cookie)| {
+                    exchange.by_cookie.store(by_cookie, Ordering::Relaxed);
+                    principal
+                })
+            }
+        };
+        match found {
             Some(principal) => {
                 let _ = exchange.principal.set(principal);
                 Ok(())

@@ -10,12 +10,13 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use futures_util::future::Either;
 use http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
     ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD,
-    HeaderName, ORIGIN, VARY,
+    AUTHORIZATION, CONTENT_TYPE, HeaderName, ORIGIN, RETRY_AFTER, VARY,
 };
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use pin_project_lite::pin_project;
@@ -25,10 +26,14 @@ use crate::body::Body;
 use crate::config;
 use crate::problem::{Code, Problem};
 
-use super::route::{Matched, Route};
+use super::renew;
+use super::route::Matched;
 use super::{Decided, Exchange, Request, Response, answer};
 
 const TRUE: HeaderValue = HeaderValue::from_static("true");
+
+/// How long a browser may remember what pages may do at the endpoints.
+const ENDPOINTS_MAX_AGE: Duration = Duration::from_secs(600);
 
 /// Methods of a route that takes any.
 const ANY: &str = "GET, HEAD, POST, PUT, PATCH, DELETE";
@@ -106,6 +111,9 @@ impl Cors {
             if let Some(names) = &self.expose {
                 headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, names.clone());
             }
+            if headers.contains_key(renew::TOKEN) {
+                headers.append(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from(renew::TOKEN));
+            }
         }
     }
 }
@@ -134,14 +142,31 @@ pub fn preflight(request: &Request) -> Option<Method> {
 }
 
 /// Makes [`Crossing`].
-#[derive(Debug, Clone, Copy)]
-pub struct CorsLayer;
+#[derive(Debug, Clone, Default)]
+pub struct CorsLayer {
+    endpoints: Option<Arc<Cors>>,
+}
+
+impl CorsLayer {
+    /// Pages of these origins may use the gateway's own endpoints; `credentials` says whether with their cookies.
+    pub fn new(origins: Vec<String>, credentials: bool) -> Self {
+        let section = config::Cors {
+            origins,
+            methods: vec![Method::GET, Method::POST, Method::PUT, Method::DELETE],
+            headers: vec![AUTHORIZATION, CONTENT_TYPE],
+            expose: vec![RETRY_AFTER],
+            credentials,
+            max_age: ENDPOINTS_MAX_AGE,
+        };
+        Self { endpoints: (!section.origins.is_empty()).then(|| Arc::new(Cors::new(&section, &[]))) }
+    }
+}
 
 impl<S> Layer<S> for CorsLayer {
     type Service = Crossing<S>;
 
     fn layer(&self, inner: S) -> Crossing<S> {
-        Crossing { inner }
+        Crossing { inner, endpoints: self.endpoints.clone() }
     }
 }
 
@@ -149,14 +174,18 @@ impl<S> Layer<S> for CorsLayer {
 #[derive(Debug, Clone)]
 pub struct Crossing<S> {
     inner: S,
+    endpoints: Option<Arc<Cors>>,
 }
 
-/// The route of a request, if it has something to say about origins.
-fn crossed(request: &Request) -> Option<(&Arc<Exchange>, &Arc<Route>, &Cors)> {
-    let exchange = Exchange::of(request).ok()?;
-    match exchange.matched.get()? {
-        Matched::Route(route) => Some((exchange, route, route.cors.as_ref()?)),
-        Matched::Endpoint | Matched::Health | Matched::Static(_) => None,
+impl<S> Crossing<S> {
+    /// What there is to say about origins where a request goes.
+    fn crossed<'a>(&'a self, request: &'a Request) -> Option<(&'a Arc<Exchange>, &'a Arc<Cors>)> {
+        let exchange = Exchange::of(request).ok()?;
+        match exchange.matched.get()? {
+            Matched::Route(route) => Some((exchange, route.cors.as_ref()?)),
+            Matched::Endpoint => Some((exchange, self.endpoints.as_ref()?)),
+            Matched::Health | Matched::Static(_) => None,
+        }
     }
 }
 
@@ -173,7 +202,7 @@ where
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
-        let Some((exchange, route, cors)) = crossed(&request) else {
+        let Some((exchange, cors)) = self.crossed(&request) else {
             return Either::Right(CrossingFuture { inner: self.inner.call(request), grant: None });
         };
         if preflight(&request).is_some() {
@@ -183,7 +212,7 @@ where
             response.headers_mut().insert(VARY, HeaderValue::from_static(varies));
             return answer(response);
         }
-        let grant = (Arc::clone(route), cors.allowed(request.headers()));
+        let grant = (Arc::clone(cors), cors.allowed(request.headers()));
         Either::Right(CrossingFuture { inner: self.inner.call(request), grant: Some(grant) })
     }
 }
@@ -194,7 +223,7 @@ pin_project! {
     pub struct CrossingFuture<F> {
         #[pin]
         inner: F,
-        grant: Option<(Arc<Route>, Option<HeaderValue>)>,
+        grant: Option<(Arc<Cors>, Option<HeaderValue>)>,
     }
 }
 
@@ -207,9 +236,7 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let Ok(mut response) = ready!(this.inner.poll(cx));
-        if let Some((route, origin)) = this.grant.take()
-            && let Some(cors) = &route.cors
-        {
+        if let Some((cors, origin)) = this.grant.take() {
             cors.decorate(response.headers_mut(), origin);
         }
         Poll::Ready(Ok(response))
@@ -224,10 +251,10 @@ mod tests {
         let section = config::Cors {
             origins: vec!["https://a.example.com".to_owned(), "http://localhost:8080".to_owned()],
             methods: Vec::new(),
-            headers: vec![http::header::AUTHORIZATION],
+            headers: vec![AUTHORIZATION],
             expose: Vec::new(),
             credentials: true,
-            max_age: std::time::Duration::from_secs(600),
+            max_age: Duration::from_secs(600),
         };
         Cors::new(&section, &[])
     }

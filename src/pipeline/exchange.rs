@@ -6,7 +6,7 @@
 //! because a step is missing.
 
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -38,6 +38,8 @@ pub struct Exchange {
     pub matched: OnceLock<Matched>,
     /// Who asks. Set by `authenticate`, when somebody showed a valid token.
     pub principal: OnceLock<Arc<Principal>>,
+    /// Whether the caller's token came in a cookie. Set by `authenticate`.
+    pub by_cookie: AtomicBool,
     /// Its place among the requests under way, where its route counts them. Set by `limit`.
     pub held: OnceLock<Held>,
     /// Which server answered. Set by the proxy's caller.
@@ -59,6 +61,7 @@ impl Exchange {
             upgrade: OnceLock::new(),
             matched: OnceLock::new(),
             principal: OnceLock::new(),
+            by_cookie: AtomicBool::new(false),
             held: OnceLock::new(),
             upstream: OnceLock::new(),
             attempts: AtomicU32::new(0),

@@ -12,6 +12,7 @@ use http::header::{AUTHORIZATION, HeaderName};
 use http::{HeaderMap, HeaderValue};
 use tower::{Layer, Service};
 
+use crate::credential::cookie;
 use crate::ids::{AppId, OpenId};
 use crate::problem::Problem;
 use crate::token::assertion::Asserter;
@@ -109,6 +110,7 @@ impl<S> InjectIdentity<S> {
         if !route.policy.forward_token {
             headers.remove(AUTHORIZATION);
         }
+        cookie::remove(headers);
         if let Some(caller) = exchange.principal.get() {
             inject(headers, caller);
             let (appid, openid) = (&caller.claims.appid, &caller.claims.openid);

@@ -13,6 +13,7 @@
 //! | [`authenticate`] | credentials | `principal` | `token_*`, `ambiguous_token` |
 //! | [`limit`] again | principal; what is under way ([`in_flight`]) | `held` | `rate_limited`, `overloaded` |
 //! | [`authorize`] | policy, principal | – | `forbidden` |
+//! | [`renew`] | principal | – (`X-Wxgate-Token` of the answer) | – |
 //! | [`identity`] | principal, its [`assertion`] | `X-WX-*`, `X-Wxgate-*` | `internal` |
 //! | [`dispatch`] | matched | forwarding headers ([`rules`], [`compress`]) | what the endpoint or the proxy answers, [`redirect`] |
 //!
@@ -40,6 +41,7 @@ pub mod path;
 pub mod principal;
 pub mod redirect;
 pub mod refused;
+pub mod renew;
 pub mod rewrite;
 pub mod route;
 pub mod rules;
@@ -95,6 +97,8 @@ pub struct Steps {
     pub hygiene: hygiene::HygieneLayer,
     /// The route table.
     pub route: route::RouteLayer,
+    /// What pages of other origins may do.
+    pub cors: cors::CorsLayer,
     /// Limits that ask nobody's name.
     pub limit_before: limit::LimitLayer,
     /// Limits that do.
@@ -103,6 +107,8 @@ pub struct Steps {
     pub authenticate: authenticate::AuthenticateLayer,
     /// Who the caller is, for upstreams.
     pub identity: identity::IdentityLayer,
+    /// Fresh tokens for those whose own are about to expire.
+    pub renew: renew::RenewLayer,
 }
 
 /// Puts the layers around `inner` in their order. `tower::ServiceBuilder` would say the same; nested calls keep the
@@ -128,15 +134,18 @@ where
                 // Before anything looks at the request: no step below sees a header that a client may not send.
                 steps.hygiene.layer(steps.route.layer(
                     // Around all that may refuse: a page must be able to read a refusal, too.
-                    cors::CorsLayer.layer(
+                    steps.cors.layer(
                         // Before authentication, so that a flood costs no signature.
                         steps.limit_before.layer(
                             // Needs the route's policy.
                             steps.authenticate.layer(
                                 // Whoever is over his limit is not told what he may do.
                                 steps.limit_after.layer(authorize::AuthorizeLayer.layer(
-                                    // Last before forwarding, so that nothing removes what it adds.
-                                    steps.identity.layer(inner),
+                                    // For those who were let in.
+                                    steps.renew.layer(
+                                        // Last before forwarding, so that nothing removes what it adds.
+                                        steps.identity.layer(inner),
+                                    ),
                                 )),
                             ),
                         ),
@@ -157,7 +166,7 @@ pub type Decisions<S> = pages::Pages<refused::Refused<client_addr::ReadClientAdd
 type Routed<S> = route::MatchRoute<cors::Crossing<limit::LimitRate<authenticate::Authenticate<LetIn<S>>>>>;
 
 /// What a request whose caller is known passes.
-type LetIn<S> = limit::LimitRate<authorize::Authorize<identity::InjectIdentity<S>>>;
+type LetIn<S> = limit::LimitRate<authorize::Authorize<renew::Renew<identity::InjectIdentity<S>>>>;
 
 #[cfg(test)]
 mod tests;

@@ -11,6 +11,7 @@ use crate::telemetry::{Pseudonym, Pseudonyms};
 use crate::token::Claims;
 
 use super::assertion::Assertions;
+use super::renew::Renewal;
 
 /// A verified caller.
 #[derive(Debug)]
@@ -33,6 +34,8 @@ pub struct Principal {
     pub roles: Option<HeaderValue>,
     /// `X-Wxgate-Assertion`, where routes asked for it.
     pub assertions: Assertions,
+    /// The token that is to follow this one, once it is about to expire.
+    pub renewal: Renewal,
 }
 
 /// A claim cannot stand in a header. The verifier refuses such tokens; this is the second lock.
@@ -72,6 +75,7 @@ impl Principal {
             session,
             roles: (!claims.roles.is_empty()).then_some(role_list),
             assertions: Assertions::default(),
+            renewal: Renewal::default(),
             claims,
         })
     }

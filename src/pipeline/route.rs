@@ -13,6 +13,7 @@ use http::{HeaderValue, Method, Uri};
 use tower::{Layer, Service};
 
 use crate::config;
+use crate::credential::cookie::Origins;
 use crate::limiter::Limit;
 use crate::metrics::{RouteFigures, Shard};
 use crate::problem::{Code, Problem};
@@ -49,9 +50,11 @@ pub struct Route {
     /// What is under way on it, where that is limited.
     pub in_flight: Option<Arc<in_flight::Table>>,
     /// Which pages of other origins may use it.
-    pub cors: Option<Cors>,
+    pub cors: Option<Arc<Cors>>,
     /// Whether it redirects, compresses, or changes headers or host: known once, so that others pay nothing.
     pub transforms: bool,
+    /// Which pages may use it with a cookie; `None`: cookies are not read.
+    pub cookie: Option<Origins>,
     /// What is counted of it.
     pub figures: Arc<RouteFigures>,
 }
@@ -74,11 +77,14 @@ impl Routes {
     /// As [`Self::new`], where `shard` counts what the routes do.
     pub fn counted(config: &config::Config, limits: &Limits, shard: &Shard) -> Self {
         let mut matcher = Matcher::default();
+        let own = config.token.origin();
         for (n, route) in config.routes.iter().enumerate() {
             let upstream = route.upstream.and_then(|n| config.upstreams.get(n));
             let upstream_name = upstream.map_or("", |u| u.name.as_str()).into();
             let limit = limits.routes.get(n).cloned().flatten();
-            let cors = route.cors.as_ref().map(|cors| Cors::new(cors, &route.methods));
+            let cors = route.cors.as_ref().map(|cors| Arc::new(Cors::new(cors, &route.methods)));
+            let pages = route.cors.iter().flat_map(|cors| &cors.origins).map(String::as_str);
+            let cookie = route.cookie.then(|| Origins::new(pages.chain([own.as_str()])));
             let transforms = route.redirect.is_some()
                 || route.compress.is_some()
                 || route.rewrite.host.is_some()
@@ -87,7 +93,7 @@ impl Routes {
             let in_flight = limits.in_flight.get(n).cloned().flatten();
             let figures = shard.route(&route.label());
             let route_in_force =
-                Route { policy: route.clone(), upstream_name, limit, in_flight, cors, transforms, figures };
+                Route { policy: route.clone(), upstream_name, limit, in_flight, cors, transforms, cookie, figures };
             let matched = Matched::Route(Arc::new(route_in_force));
             matcher.insert(&route.hosts, &route.path, &route.methods, &matched);
         }

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::key::{Fault, KID_LEN, Key};
 use super::keys::{Error, State};
+use crate::clock::Timestamp;
 use crate::config::Algorithm;
 use crate::keyfile;
 
@@ -23,7 +24,7 @@ const LOCK: &str = ".lock";
 const VERSION: u32 = 1;
 
 /// What `ring.json` says of one key. Times are seconds since the epoch.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Record {
     pub(super) kid: String,
@@ -32,6 +33,20 @@ pub(super) struct Record {
     /// When it entered this state.
     pub(super) since: i64,
     pub(super) created_at: i64,
+    /// When a next key begins to sign.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) signs_at: Option<i64>,
+    /// The longest that a token of it may live, seconds; unknown in rings of old.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) life: Option<i64>,
+    /// Whether it was brought in. What others sign with it is not ours to know.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub(super) imported: bool,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // the signature that serde asks for
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 #[derive(Serialize, Deserialize)]
@@ -42,8 +57,25 @@ struct Ring {
 }
 
 impl Record {
+    pub(super) fn new(key: &Key, state: State, now: Timestamp) -> Self {
+        Self {
+            kid: key.kid().to_owned(),
+            alg: key.algorithm().name().to_owned(),
+            state,
+            since: now.secs(),
+            created_at: now.secs(),
+            signs_at: None,
+            life: None,
+            imported: false,
+        }
+    }
+
     pub(super) fn algorithm(&self) -> Option<Algorithm> {
         Algorithm::ALL.into_iter().find(|a| a.name() == self.alg)
+    }
+
+    pub(super) fn will_sign(&self, algorithm: Algorithm) -> bool {
+        self.state == State::Next && self.alg == algorithm.name()
     }
 
     pub(super) fn signs(&self, algorithm: Algorithm) -> bool {
@@ -99,6 +131,15 @@ impl<'a> Directory<'a> {
     pub(super) fn write(&self, key: &Key, content: &[u8]) -> Result<(), Error> {
         let path = self.file(key.algorithm(), key.kid());
         keyfile::write(&path, content).map_err(|e| failed(&path, e))
+    }
+
+    /// Removes a key file that the ring no longer names.
+    pub(super) fn remove(&self, algorithm: Algorithm, kid: &str) -> Result<(), Error> {
+        let path = self.file(algorithm, kid);
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(failed(&path, e)),
+            _ => Ok(()),
+        }
     }
 
     /// Reads the key file of `algorithm` and `kid`; what is in it must bear that name.
@@ -159,11 +200,11 @@ fn is_kid(kid: &str) -> bool {
     kid.len() == KID_LEN && kid.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
 }
 
-/// Known algorithms, each key once, at most one active key per algorithm.
+/// Known algorithms, each key once, at most one active and one next key per algorithm.
 fn consistent(keys: &[Record]) -> bool {
     keys.iter().enumerate().all(|(n, key)| {
         let twin =
-            |k: &Record| k.kid == key.kid || (k.state == State::Active && k.state == key.state && k.alg == key.alg);
+            |k: &Record| k.kid == key.kid || (k.state != State::Retiring && k.state == key.state && k.alg == key.alg);
         key.algorithm().is_some() && is_kid(&key.kid) && !keys.iter().skip(n + 1).any(twin)
     })
 }

@@ -48,10 +48,12 @@ pub(super) fn section(algorithm: Algorithm) -> Token {
         audience: vec!["wxgate".into()],
         algorithm,
         keys: "unused".into(),
+        rotate_every: None,
         access_ttl: Duration::from_secs(7200),
         refresh_ttl: Duration::from_secs(30 * 86_400),
         refresh_grace: Duration::from_secs(30),
         session_ttl: Duration::from_secs(180 * 86_400),
+        renew_within: None,
         accept_bare: false,
     }
 }

@@ -1,9 +1,10 @@
 //! The key ring: which keys there are, which of them signs, which only verify.
 //!
 //! A ring is read whole from the key directory and never changes; a reload reads another. Per algorithm one key is
-//! *active* and signs; the ones before it are *retiring*: they verify what they signed and stay in the JWKS. Every key
-//! verifies its own algorithm, whatever the configuration signs with. One key is [`super::key`], the files are
-//! [`super::directory`].
+//! *active* and signs; the *next* one is published and verifies already; the ones before are *retiring*: they verify what
+//! they signed and stay in the JWKS until the last of that has expired. Every key verifies its own algorithm, whatever the
+//! configuration signs with. One key is [`super::key`], the files are [`super::directory`], who takes whose place and when
+//! is [`super::rotation`].
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::assertion;
 use super::directory::{Directory, Record};
 use super::key::{Fault, Key};
+use super::rotation;
 use crate::clock::{Clock, Timestamp};
 use crate::config::Algorithm;
 
@@ -81,6 +83,8 @@ pub enum Error {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
+    /// Published, and verifies; signs nothing yet.
+    Next,
     /// Signs, when its algorithm is the configured one, and verifies.
     Active,
     /// Verifies what it signed before.
@@ -98,17 +102,22 @@ pub struct Entry {
     pub since: Timestamp,
     /// When it was made or imported.
     pub created_at: Timestamp,
+    /// When a next key begins to sign.
+    pub signs_at: Option<Timestamp>,
 }
 
 /// All keys, ready for use; immutable.
 #[derive(Debug)]
 pub struct KeyRing {
     entries: Vec<Entry>,
+    /// What it was read from.
+    records: Vec<Record>,
 }
 
 impl KeyRing {
-    /// Reads the ring in `dir`, and makes what is missing: the directory (`0700`), the active key of `algorithm`, and
-    /// where that is HS256 one of ES256, for assertions. Of several processes that start at once, one makes it and all get it.
+    /// Reads the ring in `dir`, and makes what is missing: the directory (`0700`), a key of `algorithm`, and where that is
+    /// HS256 one of ES256, for assertions. Of several processes that start at once, one makes it and all get it. The keys of
+    /// the first start sign at once; one that is added later is published before it signs, and others stand in for it.
     ///
     /// # Errors
     /// Any [`Error`]; nothing is repaired silently.
@@ -117,16 +126,23 @@ impl KeyRing {
         let mut records = directory.records()?.unwrap_or_default();
         // Assertions have a key that can be published.
         let needed = [algorithm, assertion::algorithm(algorithm)];
-        if !needed.iter().all(|&needed| records.iter().any(|r| r.signs(needed))) {
+        let ready = |records: &[Record], needed| records.iter().any(|r| r.signs(needed) || r.will_sign(needed));
+        if !needed.iter().all(|&needed| ready(&records, needed)) {
             let _lock = directory.lock()?;
             // Again: another process may have been here before the lock was ours.
             records = recorded(&directory, clock)?;
+            // A secret is not published, so it stands in for no published key.
+            let stands_in = |r: &Record, needed| {
+                r.state == State::Active && (needed == Algorithm::Hs256 || !r.signs(Algorithm::Hs256))
+            };
+            let before = records.clone();
             for needed in needed {
-                if !records.iter().any(|r| r.signs(needed)) {
-                    let content = Key::generate(needed).map_err(Error::Generation)?;
-                    let key = Key::from_file(needed, &content).map_err(Error::Generation)?;
-                    directory.write(&key, &content)?;
-                    activate(&mut records, &key, clock.now());
+                if !ready(&records, needed) {
+                    let key = generate(&directory, needed)?;
+                    match before.iter().any(|r| stands_in(r, needed)) {
+                        true => records.push(rotation::next(&key, clock.now())),
+                        false => drop(activate(&mut records, &key, clock.now())),
+                    }
                     directory.save(records.clone())?;
                 }
             }
@@ -149,12 +165,31 @@ impl KeyRing {
                 state: record.state,
                 since: Timestamp::from_secs(record.since),
                 created_at: Timestamp::from_secs(record.created_at),
+                signs_at: record.signs_at.map(Timestamp::from_secs),
             });
         }
-        Ok(Self { entries })
+        Ok(Self { entries, records: records.to_vec() })
     }
 
-    /// The key that signs new tokens of `algorithm`.
+    /// Whether the ring in `dir` is still this one.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn is_current(&self, dir: &Path) -> Result<bool, Error> {
+        Ok(Directory::open(dir)?.records()?.is_some_and(|records| records == self.records))
+    }
+
+    /// The key that signs what `algorithm` is to sign: its active one, or, until that has been published for long enough,
+    /// the newest active one of another algorithm. `published`: one that is in the JWKS.
+    pub fn signer(&self, algorithm: Algorithm, published: bool) -> Option<&Key> {
+        let stands_in = || {
+            let fit = |e: &&Entry| e.state == State::Active && (!published || e.key.jwk().is_some());
+            self.entries.iter().filter(fit).max_by_key(|e| e.since).map(|e| &e.key)
+        };
+        self.signing_key(algorithm).or_else(stands_in)
+    }
+
+    /// The active key of `algorithm`.
     pub fn signing_key(&self, algorithm: Algorithm) -> Option<&Key> {
         self.entries.iter().find(|e| e.state == State::Active && e.key.algorithm() == algorithm).map(|e| &e.key)
     }
@@ -208,6 +243,9 @@ fn import(dir: &Path, key: &Key, content: &[u8], clock: &Clock) -> Result<Import
     }
     directory.write(key, content)?;
     let replaced = activate(&mut records, key, clock.now());
+    if let Some(record) = records.iter_mut().find(|r| r.kid == kid) {
+        (record.imported, record.life) = (true, record.life.max(Some(rotation::UNKNOWN_LIFE)));
+    }
     directory.save(records)?;
     Ok(Imported { algorithm, kid, replaced })
 }
@@ -215,7 +253,7 @@ fn import(dir: &Path, key: &Key, content: &[u8], clock: &Clock) -> Result<Import
 /// The records, or, where `ring.json` is missing beside key files (a first start that was cut short, a restore that
 /// forgot it), records made from the files: all verify, the newest of each algorithm signs. Locking out every caller
 /// over a lost list would be the worse answer.
-fn recorded(directory: &Directory<'_>, clock: &Clock) -> Result<Vec<Record>, Error> {
+pub(super) fn recorded(directory: &Directory<'_>, clock: &Clock) -> Result<Vec<Record>, Error> {
     if let Some(records) = directory.records()? {
         return Ok(records);
     }
@@ -231,8 +269,8 @@ fn recorded(directory: &Directory<'_>, clock: &Clock) -> Result<Vec<Record>, Err
 }
 
 /// Makes `key` the active one of its algorithm; returns the name of the one that was.
-fn activate(records: &mut Vec<Record>, key: &Key, now: Timestamp) -> Option<String> {
-    let (alg, since) = (key.algorithm().name(), now.secs());
+pub(super) fn activate(records: &mut Vec<Record>, key: &Key, now: Timestamp) -> Option<String> {
+    let since = now.secs();
     let mut replaced = None;
     if let Some(former) = records.iter_mut().find(|r| r.signs(key.algorithm()) && r.kid != key.kid()) {
         former.state = State::Retiring;
@@ -240,16 +278,18 @@ fn activate(records: &mut Vec<Record>, key: &Key, now: Timestamp) -> Option<Stri
         replaced = Some(former.kid.clone());
     }
     match records.iter_mut().find(|r| r.kid == key.kid()) {
-        Some(known) => (known.state, known.since) = (State::Active, since),
-        None => records.push(Record {
-            kid: key.kid().to_owned(),
-            alg: alg.to_owned(),
-            state: State::Active,
-            since,
-            created_at: since,
-        }),
+        Some(known) => (known.state, known.since, known.signs_at) = (State::Active, since, None),
+        None => records.push(Record::new(key, State::Active, now)),
     }
     replaced
+}
+
+/// A new key of `algorithm`, in its file.
+pub(super) fn generate(directory: &Directory<'_>, algorithm: Algorithm) -> Result<Key, Error> {
+    let content = Key::generate(algorithm).map_err(Error::Generation)?;
+    let key = Key::from_file(algorithm, &content).map_err(Error::Generation)?;
+    directory.write(&key, &content)?;
+    Ok(key)
 }
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ mod pkcs8;
 pub mod refresh;
 pub mod renewal;
 pub mod revocation;
+pub mod rotation;
 pub mod sign;
 pub mod verify;
 

@@ -3,6 +3,7 @@
 use jsonwebtoken::Header;
 use serde::Serialize;
 
+use super::ACCESS_TYP;
 use super::keys::KeyRing;
 use crate::config::Algorithm;
 use crate::ids::Secret;
@@ -18,15 +19,16 @@ pub enum Error {
     Signing,
 }
 
-/// A JWT of this type with these claims, signed by the active key of `algorithm`.
+/// A JWT of this type with these claims, signed for `algorithm` ([`KeyRing::signer`]). Only an access token may be signed
+/// by a key that is not published.
 pub(super) fn sign(
     ring: &KeyRing,
     algorithm: Algorithm,
     typ: &str,
     claims: &impl Serialize,
 ) -> Result<Secret<String>, Error> {
-    let key = ring.signing_key(algorithm).ok_or(Error::NoKey)?;
-    let mut header = Header::new(match algorithm {
+    let key = ring.signer(algorithm, typ != ACCESS_TYP).ok_or(Error::NoKey)?;
+    let mut header = Header::new(match key.algorithm() {
         Algorithm::Es256 => jsonwebtoken::Algorithm::ES256,
         Algorithm::EdDsa => jsonwebtoken::Algorithm::EdDSA,
         Algorithm::Rs256 => jsonwebtoken::Algorithm::RS256,

@@ -20,7 +20,7 @@ use super::header::Header;
 use super::keys::KeyRing;
 use super::object::Text;
 use super::payload::{NumericDate, Payload};
-use super::{ACCESS_TYP, Claims, LEEWAY_SECS, MAX_TOKEN, is_name};
+use super::{ACCESS_TYP, ASSERTION_TYP, Claims, LEEWAY_SECS, MAX_TOKEN, is_name};
 use crate::clock::{Clock, Timestamp};
 use crate::config;
 use crate::ids::{AppId, MemberId, OpenId, SessionId, UnionId};
@@ -84,6 +84,28 @@ impl Verifier {
     /// # Errors
     /// The first reason to refuse it, which is never [`Error::Expired`].
     pub fn verify_even_if_expired(&self, token: &[u8]) -> Result<Claims, Error> {
+        let payload = self.signed(token, ACCESS_TYP)?;
+        let payload = Payload::parse(&payload).map_err(|at| at.map_or(Error::Malformed, Error::Claim))?;
+        self.accept(&payload)
+    }
+
+    /// Whether this is an assertion of ours, for whichever upstream, that is good now. For operators; the gateway itself
+    /// takes none.
+    ///
+    /// # Errors
+    /// The first reason to refuse it.
+    pub fn check_assertion(&self, token: &[u8]) -> Result<(), Error> {
+        let payload = self.signed(token, ASSERTION_TYP)?;
+        let payload = Payload::parse(&payload).map_err(|at| at.map_or(Error::Malformed, Error::Claim))?;
+        if payload.iss.as_ref().is_none_or(|iss| iss.0 != *self.issuer) {
+            return Err(Error::Claim("iss"));
+        }
+        let exp = payload.exp.ok_or(Error::Claim("exp"))?;
+        if self.clock.now().secs() >= exp.0 { Err(Error::Expired) } else { Ok(()) }
+    }
+
+    /// The payload of a token of this type that a key of the ring signed.
+    fn signed(&self, token: &[u8], typ: &str) -> Result<Vec<u8>, Error> {
         if token.len() > MAX_TOKEN {
             return Err(Error::Malformed);
         }
@@ -97,7 +119,7 @@ impl Verifier {
 
         let header = decode(&token[..first])?;
         let header = Header::parse(&header).ok_or(Error::Malformed)?;
-        if header.typ.is_none_or(|typ| typ.0 != ACCESS_TYP) {
+        if header.typ.is_none_or(|found| found.0 != typ) {
             return Err(Error::Type);
         }
         let key = header.kid.and_then(|kid| self.ring.verifying_key(&kid.0)).ok_or(Error::UnknownKey)?;
@@ -111,9 +133,7 @@ impl Verifier {
             return Err(Error::Signature);
         }
 
-        let payload = decode(&token[first + 1..last])?;
-        let payload = Payload::parse(&payload).map_err(|at| at.map_or(Error::Malformed, Error::Claim))?;
-        self.accept(&payload)
+        decode(&token[first + 1..last])
     }
 
     /// The claims, if each is acceptable. The signature was right before this is asked.

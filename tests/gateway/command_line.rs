@@ -46,7 +46,7 @@ async fn version_and_help_are_no_fault() {
     let (exit, output) = run(&["--help"]).await;
     assert_eq!(exit, Exit::Code(0));
     let help = output.stdout.join("\n");
-    for command in ["serve", "demo", "check", "reload", "simulate", "schema", "keys"] {
+    for command in ["serve", "demo", "check", "reload", "simulate", "schema", "keys", "token"] {
         assert!(help.contains(&format!("  {command} ")), "{command} is not in {help}");
         let (exit, output) = run(&[command, "--help"]).await;
         assert_eq!((exit, output.stderr.is_empty()), (Exit::Code(0), true), "{command}");

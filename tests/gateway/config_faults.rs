@@ -150,6 +150,7 @@ fn every_key_says_what_it_says() {
     assert_eq!(token.audience, ["wxgate", "https://api.example.com"]);
     assert_eq!((token.algorithm, token.accept_bare), (Algorithm::EdDsa, true));
     assert_eq!(token.keys, Path::new("/var/lib/wxgate/keys"));
+    assert_eq!(token.rotate_every, None);
     assert_eq!((seconds(token.access_ttl), seconds(token.refresh_ttl)), (3600., 7. * 86400.));
     assert_eq!((seconds(token.refresh_grace), seconds(token.session_ttl)), (0., 90. * 86400.));
     assert_eq!(config.store.members, MembersStore::Sqlite(repository("tests/data/config/members.db")));
@@ -222,6 +223,7 @@ fn what_is_left_out_has_a_safe_default() {
     assert!(config.server.trusted_proxies.is_empty());
     assert!(config.login.limit.is_none() && config.routes[0].limit.is_none());
     assert_eq!((config.token.algorithm, config.token.accept_bare), (Algorithm::Es256, false));
+    assert_eq!(config.token.rotate_every, Some(Duration::from_secs(90 * 86_400)));
     assert_eq!(
         (config.routes[0].auth, config.routes[0].forward_token, config.routes[0].assertion),
         (Auth::Required, false, false)

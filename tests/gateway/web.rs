@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use http::Method;
 use serde_json::{Value, json};
 use wxgate::wechat::simulator::Fault;
 
@@ -28,15 +29,30 @@ pub(crate) async fn gateway(scope: &str) -> Gateway {
 
 /// A browser: it keeps cookies, also those that are for https alone, and follows no redirect by itself.
 #[derive(Debug, Default, Clone)]
-struct Browser {
-    cookies: BTreeMap<String, String>,
+pub(crate) struct Browser {
+    pub(crate) cookies: BTreeMap<String, String>,
 }
 
 impl Browser {
     /// GETs a path of the gateway.
-    async fn get(&mut self, gateway: &Gateway, path: &str, query: &[(&str, &str)]) -> Answer {
+    pub(crate) async fn get(&mut self, gateway: &Gateway, path: &str, query: &[(&str, &str)]) -> Answer {
+        self.ask(gateway.client().get(gateway.url(path)).query(query)).await
+    }
+
+    /// Sends a request with these headers.
+    pub(crate) async fn send(
+        &mut self,
+        gateway: &Gateway,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> Answer {
+        let request = gateway.client().request(method, gateway.url(path));
+        self.ask(headers.iter().fold(request, |request, (name, value)| request.header(*name, *value))).await
+    }
+
+    async fn ask(&mut self, mut request: reqwest::RequestBuilder) -> Answer {
         let cookies: Vec<String> = self.cookies.iter().map(|(name, value)| format!("{name}={value}")).collect();
-        let mut request = gateway.client().get(gateway.url(path)).query(query);
         if !cookies.is_empty() {
             request = request.header("cookie", cookies.join("; "));
         }
@@ -52,12 +68,12 @@ impl Browser {
         answer
     }
 
-    async fn start(&mut self, gateway: &Gateway, appid: &str, redirect: &str) -> Answer {
+    pub(crate) async fn start(&mut self, gateway: &Gateway, appid: &str, redirect: &str) -> Answer {
         self.get(gateway, &format!("/auth/web/{appid}/start"), &[("redirect", redirect)]).await
     }
 
     /// From the start to where WeChat sends the browser: path and query at the gateway.
-    async fn consent(&mut self, gateway: &Gateway, appid: &str, redirect: &str) -> String {
+    pub(crate) async fn consent(&mut self, gateway: &Gateway, appid: &str, redirect: &str) -> String {
         let started = self.start(gateway, appid, redirect).await;
         assert_eq!(started.status, 302, "{}", started.body);
         let page = location(&started).replace("#wechat_redirect", "");
@@ -66,7 +82,7 @@ impl Browser {
     }
 
     /// The whole way: what stands in the ticket parameter.
-    async fn ticket(&mut self, gateway: &Gateway, appid: &str) -> String {
+    pub(crate) async fn ticket(&mut self, gateway: &Gateway, appid: &str) -> String {
         let callback = self.consent(gateway, appid, "https://m.example.com/").await;
         let answer = self.get(gateway, &callback, &[]).await;
         assert_eq!(answer.status, 302, "{}", answer.body);
@@ -74,7 +90,7 @@ impl Browser {
     }
 }
 
-fn location(answer: &Answer) -> &str {
+pub(crate) fn location(answer: &Answer) -> &str {
     answer.headers.get("location").unwrap_or_else(|| panic!("{} {}", answer.status, answer.body)).to_str().unwrap()
 }
 

@@ -10,11 +10,12 @@ use http::Response;
 use http::header::SET_COOKIE;
 
 use crate::auth::Auth;
+use crate::auth::answer::access_token;
 use crate::auth::call::Call;
 use crate::auth::login::{LoggedIn, checked_code, open, web_code_hash};
 use crate::auth::profile::Profile;
 use crate::body::Body;
-use crate::config::{self, WebScope};
+use crate::config::{self, WebResult, WebScope};
 use crate::ids::Secret;
 use crate::problem::{Code, Problem};
 use crate::store::{SignIn, SignedIn};
@@ -50,11 +51,34 @@ async fn handle(auth: &Auth, appid: &str, query: Shown, call: &Call) -> Result<R
     let url = match code.filter(|code| !code.is_empty()) {
         None => redirect::with(&returned.redirect, "error", "access_denied"),
         Some(code) => match enter(auth, app, web, checked_code(code.to_owned())?).await {
-            Ok(ticket) => redirect::with(&returned.redirect, "ticket", ticket.expose()),
+            Ok(logged_in) => return entered(auth, web, &logged_in, &returned),
             Err(problem) => return Ok(over(problem, &returned, call)),
         },
     };
     see(&url, returned.clear_cookie)
+}
+
+/// Back to the page, with what the app is configured to yield.
+fn entered(
+    auth: &Auth,
+    web: &config::WebLogin,
+    logged_in: &LoggedIn,
+    returned: &Returned,
+) -> Result<Response<Body>, Problem> {
+    let LoggedIn { session, member, is_new, .. } = logged_in;
+    match web.result {
+        WebResult::Ticket => {
+            let ticket = Ticket { session_id: session.session_id.clone(), is_new: *is_new };
+            let ticket = auth.web.tickets.give(ticket, auth.clock.now())?;
+            see(&redirect::with(&returned.redirect, "ticket", ticket.expose()), returned.clear_cookie.clone())
+        }
+        WebResult::Cookie => {
+            let mut response = see(&returned.redirect, returned.clear_cookie.clone())?;
+            let minted = access_token(auth, session, member)?;
+            auth.cookies.set(response.headers_mut(), &minted.token, &auth.refresh.first(&session.session_id))?;
+            Ok(response)
+        }
+    }
 }
 
 /// The problem, and the cookie goes: this login is over.
@@ -64,13 +88,13 @@ fn over(problem: Problem, returned: &Returned, call: &Call) -> Response<Body> {
     response
 }
 
-/// The login itself: who it is, what they show of themselves, a session, a ticket for it.
+/// The login itself: who it is, what they show of themselves, a session.
 async fn enter(
     auth: &Auth,
     app: &config::App,
     web: &config::WebLogin,
     code: Secret<String>,
-) -> Result<Secret<String>, Problem> {
+) -> Result<LoggedIn, Problem> {
     if let Some(limit) = &auth.login_limit {
         limit.take(app.appid.as_str(), auth.clock.steady())?;
     }
@@ -99,8 +123,7 @@ async fn enter(
     }
     let member = profile.store(auth, &member.member_id).await?.unwrap_or(member);
     let hash = web_code_hash(&app.appid, code.expose());
-    let LoggedIn { session, .. } = open(auth, member, is_new, hash, None).await?;
-    auth.web.tickets.give(Ticket { session_id: session.session_id, is_new }, auth.clock.now())
+    open(auth, member, is_new, hash, None).await
 }
 
 /// WeChat's refusals of a code ask for something else here than in a mini program.

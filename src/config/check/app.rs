@@ -93,7 +93,11 @@ fn web(file: &file::App, at: &str, issuer: &str, report: &mut Report<'_>) -> Opt
         AppKind::OfficialAccount => file.scope.unwrap_or_default(),
         AppKind::Website => WebScope::Login,
     };
+    let result_key = format!("{at}.web_result");
     if origins.is_empty() {
+        if file.web_result.is_some() {
+            report.fault(&result_key, "is of no use without a web login; write origins, too, or remove it");
+        }
         return None;
     }
     if issuer.starts_with("http:") && !is_loopback_http(issuer) {
@@ -101,7 +105,7 @@ fn web(file: &file::App, at: &str, issuer: &str, report: &mut Report<'_>) -> Opt
         let what = format!("a web login needs a Secure cookie, and {issuer} is plain http; write an https issuer");
         report.fault(&origins_key, what);
     }
-    Some(WebLogin { origins, scope })
+    Some(WebLogin { origins, scope, result: file.web_result.unwrap_or_default() })
 }
 
 /// `push` of an app.

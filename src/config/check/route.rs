@@ -78,6 +78,11 @@ fn route(file: &file::Route, at: &str, around: &Around<'_>, report: &mut Report<
             }
         }
     }
+    let cookie = file.cookie.unwrap_or(false);
+    if cookie && auth == Auth::None {
+        let what = "is not read where auth = \"none\"; write auth = \"required\", or remove it";
+        report.fault(&key("cookie"), what.to_owned());
+    }
     let assertion = assertion(file, &key("assertion"), auth, around, report);
     let strip_prefix = file.strip_prefix.as_deref().and_then(|text| {
         let parse = |text: &str| prefix(text, pattern.as_ref());
@@ -130,6 +135,7 @@ fn route(file: &file::Route, at: &str, around: &Around<'_>, report: &mut Report<
         max_in_flight: most(file.max_in_flight),
         max_in_flight_per_member: most(file.max_in_flight_per_member),
         forward_token,
+        cookie,
         assertion,
         upgrade,
         limit,

@@ -23,14 +23,27 @@ pub(super) fn token(file: file::Token, folder: &Path, report: &mut Report<'_>) -
         audience,
         algorithm: file.algorithm.unwrap_or(Algorithm::Es256),
         keys: scalar(report, "token.keys", file.keys.as_deref(), "data/keys", keys).unwrap_or_default(),
+        rotate_every: Some(time(report, "token.rotate_every", file.rotate_every.as_ref(), "90d", key_age))
+            .filter(|age| !age.is_zero()),
         access_ttl: time(report, "token.access_ttl", file.access_ttl.as_ref(), "2h", lifetime),
         refresh_ttl: time(report, "token.refresh_ttl", file.refresh_ttl.as_ref(), "30d", lifetime),
         refresh_grace: time(report, "token.refresh_grace", file.refresh_grace.as_ref(), "30s", duration_or_zero),
         session_ttl: time(report, "token.session_ttl", file.session_ttl.as_ref(), "180d", lifetime),
+        renew_within: Some(time(report, "token.renew_within", file.renew_within.as_ref(), "0s", duration_or_zero))
+            .filter(|left| !left.is_zero()),
         accept_bare: file.accept_bare.unwrap_or(false),
     };
     lifetimes(&token, report);
     token
+}
+
+/// The age of a key: no age at all, or long enough for the next one to be published before.
+fn key_age(text: &str) -> Result<Duration, Wrong> {
+    let age = duration_or_zero(text)?;
+    if !age.is_zero() && age < Duration::from_secs(3600) {
+        return Err(Wrong::new("is less than an hour", "write for example \"90d\", or \"0s\" for never"));
+    }
+    Ok(age)
 }
 
 fn one_audience(text: &str) -> Result<String, Wrong> {
@@ -63,6 +76,13 @@ fn lifetimes(token: &Token, report: &mut Report<'_>) {
             ("token.refresh_ttl", token.refresh_ttl),
             "is not shorter than",
             "the reuse of a stolen token would never be noticed; write a shorter one, such as \"30s\"",
+        ),
+        (
+            ("token.renew_within", token.renew_within.unwrap_or_default()),
+            token.renew_within.unwrap_or_default() >= token.access_ttl,
+            ("token.access_ttl", token.access_ttl),
+            "is not shorter than",
+            "every request would get a new token; write a shorter one, such as \"10m\"",
         ),
     ];
     let show = |duration: Duration| humantime::format_duration(duration).to_string();

@@ -62,7 +62,9 @@ fn another_algorithm_gets_its_own_key_and_the_old_one_verifies_on() {
     let ring = KeyRing::open(home.path(), Algorithm::Hs256, &clock()).unwrap();
     assert_eq!(ring.entries().len(), 2);
     assert_eq!(ring.verifying_key(&es).unwrap().algorithm(), Algorithm::Es256);
-    assert_eq!(ring.signing_key(Algorithm::Hs256).unwrap().algorithm(), Algorithm::Hs256);
+    let hs = ring.entries().iter().find(|e| e.key.algorithm() == Algorithm::Hs256).unwrap();
+    assert_eq!(hs.state, State::Next);
+    assert_eq!(ring.signer(Algorithm::Hs256, false).unwrap().kid(), es);
     assert!(ring.signing_key(Algorithm::Rs256).is_none());
     assert!(ring.verifying_key("../../etc/passwd").is_none());
 }
