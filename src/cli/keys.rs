@@ -76,6 +76,7 @@ mod tests {
             refresh_ttl: Duration::from_secs(86_400),
             refresh_grace: Duration::from_secs(30),
             session_ttl: Duration::from_secs(86_400),
+            max_staleness: Duration::from_secs(7200),
             accept_bare: false,
         }
     }

@@ -260,6 +260,8 @@ pub struct Token {
     pub refresh_grace: Option<Duration>,
     /// Longest life of a session from its login. Default: "180d".
     pub session_ttl: Option<Duration>,
+    /// How long an instance may go without hearing what others have revoked, before it refuses tokens. Default: access_ttl.
+    pub max_staleness: Option<Duration>,
     /// Whether `Authorization: TOKEN` without "Bearer" is read. Default: false.
     pub accept_bare: Option<bool>,
 }

@@ -170,6 +170,8 @@ pub struct Token {
     pub refresh_grace: Duration,
     /// Absolute life of a session from its login.
     pub session_ttl: Duration,
+    /// How long an instance may go without hearing what others have revoked.
+    pub max_staleness: Duration,
     /// Whether `Authorization: <token>` without a scheme is read.
     pub accept_bare: bool,
 }

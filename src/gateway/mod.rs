@@ -9,6 +9,7 @@ mod deliver;
 mod endpoints;
 mod figures;
 mod forward_auth;
+mod instances;
 mod kept;
 mod reload;
 mod stores;
@@ -115,6 +116,7 @@ impl Snapshot {
     fn new(config: Config, kept: &Kept, generation: u64) -> Result<Self, Error> {
         let ring = Arc::new(KeyRing::open(&config.token.keys, config.token.algorithm, &kept.clock)?);
         let verifier = Arc::new(Verifier::new(Arc::clone(&ring), &config.token, kept.clock.clone()));
+        kept.revocations.freshness().set_limit(config.token.max_staleness);
         let limits = Limits::new(&config, &kept.limits);
         let by_app = config.login.limit.is_some_and(|limit| limit.by == LimitBy::App);
         let upstreams: Arc<[Arc<Upstream>]> =
@@ -128,6 +130,7 @@ impl Snapshot {
             clock: kept.clock.clone(),
             members: Arc::clone(&kept.members),
             sessions: Arc::clone(&kept.sessions),
+            shared: Arc::clone(&kept.shared),
             vault: Arc::clone(&kept.vault),
             open_base: config.wechat.open_base.clone(),
             wechat: wechat.clone(),

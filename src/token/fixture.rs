@@ -52,6 +52,7 @@ pub(super) fn section(algorithm: Algorithm) -> Token {
         refresh_ttl: Duration::from_secs(30 * 86_400),
         refresh_grace: Duration::from_secs(30),
         session_ttl: Duration::from_secs(180 * 86_400),
+        max_staleness: Duration::from_secs(7200),
         accept_bare: false,
     }
 }

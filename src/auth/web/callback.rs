@@ -42,7 +42,7 @@ async fn handle(auth: &Auth, appid: &str, query: Shown, call: &Call) -> Result<R
     let (state, code) = (only(&query, "state")?.unwrap_or_default(), only(&query, "code")?);
     let now = auth.clock.now();
     let returned = auth.web.states.read(&app.appid, state, call.headers(), is_secure(auth), now)?;
-    auth.web.states.use_up(&returned, now)?;
+    auth.web.states.use_up(&returned).await?;
     // The list may have changed since the start.
     if !redirect::is_allowed(&returned.redirect, &web.origins) {
         return Err(Problem::new(Code::InvalidRequest, "The page to return to is no longer allowed."));
@@ -100,7 +100,7 @@ async fn enter(
     let member = profile.store(auth, &member.member_id).await?.unwrap_or(member);
     let hash = web_code_hash(&app.appid, code.expose());
     let LoggedIn { session, .. } = open(auth, member, is_new, hash, None).await?;
-    auth.web.tickets.give(Ticket { session_id: session.session_id, is_new }, auth.clock.now())
+    auth.web.tickets.give(&Ticket { session_id: session.session_id, is_new }).await
 }
 
 /// WeChat's refusals of a code ask for something else here than in a mini program.
