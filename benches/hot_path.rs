@@ -78,6 +78,7 @@ fn token_of(algorithm: Algorithm) -> (tempfile::TempDir, Verifier, String, Clock
         refresh_ttl: Duration::from_secs(86400),
         refresh_grace: Duration::from_secs(30),
         session_ttl: Duration::from_secs(86400),
+        max_staleness: Duration::from_secs(7200),
         accept_bare: false,
     };
     let ring = Arc::new(KeyRing::open(dir.path(), algorithm, &clock).unwrap());

@@ -11,7 +11,10 @@ use schemars::generate::SchemaSettings;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-pub use super::rule_text::{Cors, DecryptLimit, DecryptLimitBy, Health, LoginLimit, LoginLimitBy, Retry, RouteLimit};
+pub use super::rule_text::{
+    Breaker, Cors, DecryptLimit, DecryptLimitBy, Health, LoginLimit, LoginLimitBy, Queue, Retry, RouteLimit,
+    Server as UpstreamServer,
+};
 use super::section::{AccessTokenLine, Algorithm, AppKind, Auth, Balance, WebScope};
 use crate::ids;
 
@@ -176,6 +179,11 @@ pub struct Server {
     /// Most open WebSockets of one member, 0 to 100000; 0 is no limit. Default: 32.
     #[schemars(range(min = 0, max = 100_000))]
     pub max_sockets_per_member: Option<i64>,
+    /// Most open connections of clients, 1 to 10000000. Default: as many as there are file descriptors for.
+    #[schemars(range(min = 1, max = 10_000_000), example = 10_000)]
+    pub max_connections: Option<i64>,
+    /// How long requests may wait for a worker before new ones are refused; "0s" refuses none. Default: "250ms".
+    pub shed_above: Option<Duration>,
 }
 
 /// One certificate, or several.
@@ -355,15 +363,24 @@ pub struct Upstream {
     /// Its name, unique; letters, digits, ".", "_" and "-". Required.
     #[schemars(required, example = &"orders")]
     pub name: Option<String>,
-    /// Its servers, each "http://HOST:PORT". Required.
+    /// Its servers, each "http://HOST:PORT", or { url = "http://HOST:PORT", weight = 2 }. Required.
     #[schemars(required, length(min = 1), example = ["http://127.0.0.1:3001"])]
-    pub servers: Option<Vec<String>>,
+    pub servers: Option<Vec<UpstreamServer>>,
     /// How a server is chosen. Default: "p2c".
     pub balance: Option<Balance>,
     /// How long a connect may take. Default: "2s".
     pub connect_timeout: Option<Duration>,
     /// How its servers are asked whether they are well. Default: not at all.
     pub health: Option<Health>,
+    /// How long a server that has come, or come back, takes until it has its whole share. Default: "0s", at once.
+    pub slow_start: Option<Duration>,
+    /// Most requests that one server works on at a time, 0 to 1000000; 0 is no limit. Default: 0.
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub max_connections: Option<i64>,
+    /// Where requests wait for a server with room. Default: 128 of them, for at most "1s".
+    pub queue: Option<Queue>,
+    /// When the upstream is left alone. Default: never.
+    pub breaker: Option<Breaker>,
 }
 
 /// Which request goes to which upstream, and what it needs.
@@ -401,8 +418,18 @@ pub struct Route {
     pub total_timeout: Option<Duration>,
     /// Largest request body. Default: the server's max_body.
     pub max_body: Option<Size>,
+    /// Bytes a second that a client must send of a body, beyond one idle_timeout of grace; 0 is none. Default: "1KiB".
+    pub min_body_rate: Option<Size>,
+    /// Most requests under way, 0 to 1000000; 0 is no limit. Default: 0.
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub max_in_flight: Option<i64>,
+    /// Most requests of one member under way, 0 to 1000000; 0 is no limit. Default: 0.
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub max_in_flight_per_member: Option<i64>,
     /// Whether the caller's Authorization header is passed on. Default: false.
     pub forward_token: Option<bool>,
+    /// Whether the upstream gets X-Wxgate-Assertion: a JWT of 60 seconds for it alone. Default: false.
+    pub assertion: Option<bool>,
     /// Protocols that a connection may be upgraded to; [] is none. Default: ["websocket"].
     #[schemars(example = ["websocket"])]
     pub upgrade: Option<Vec<String>>,

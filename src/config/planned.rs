@@ -29,7 +29,6 @@ const KEYS: &[Planned] = &[
     planned_off("login.max_sessions", "0"),
     planned("login.hook"),
     planned_off("route.cookie", "false"),
-    planned_off("route.assertion", "false"),
     planned_off("route.compress", "false"),
     planned("route.headers"),
     planned("route.rewrite"),
@@ -40,6 +39,7 @@ const KEYS: &[Planned] = &[
 const VALUES: &[(&str, &str, &str)] = &[
     ("token.keys", "store", "write a folder, such as \"data/keys\" (a folder of that name is \"./store\")"),
     ("upstream.servers", "https:", "write http://HOST:PORT"),
+    ("upstream.servers.url", "https:", "write http://HOST:PORT"),
 ];
 
 /// What is wrong with `key` (without indices) holding `value`; `None` when it says "off".

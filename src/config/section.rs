@@ -18,7 +18,7 @@ use serde::Deserialize;
 
 use super::certificate::Certificate;
 pub use super::database::{MembersStore, Postgres, Redis, SessionsStore, Topology};
-pub use super::rule::{Cors, Health, Limit, LimitBy, Retry, RetryOn};
+pub use super::rule::{Breaker, Capacity, Cors, Health, Limit, LimitBy, Queue, Retry, RetryOn};
 use crate::ids::{AppId, Secret};
 
 /// Everything that `gateway.toml` says, checked.
@@ -81,6 +81,10 @@ pub struct Server {
     pub drain_timeout: Duration,
     /// Most open sockets (upgraded connections) of one member; `None` means no limit.
     pub max_sockets_per_member: Option<NonZeroUsize>,
+    /// Most open connections of clients; `None` means as many as there are descriptors for.
+    pub max_connections: Option<NonZeroUsize>,
+    /// How long requests may wait for a worker before new ones are refused; zero means that none is.
+    pub shed_above: Duration,
 }
 
 /// `[admin]`.
@@ -338,6 +342,8 @@ pub struct Upstream {
     pub connect_timeout: Duration,
     /// How its servers are asked whether they are well.
     pub health: Option<Health>,
+    /// How much they take.
+    pub capacity: Capacity,
 }
 
 /// One server of an upstream.
@@ -422,8 +428,16 @@ pub struct Route {
     pub total_timeout: Option<Duration>,
     /// Largest request body, bytes; the server's unless said.
     pub max_body: u64,
+    /// Bytes a second that a client must send of a body; 0 means no least rate.
+    pub min_body_rate: u64,
+    /// Most requests under way; `None` means no limit.
+    pub max_in_flight: Option<NonZeroUsize>,
+    /// Most requests of one member under way (without a caller, of one address); `None` means no limit.
+    pub max_in_flight_per_member: Option<NonZeroUsize>,
     /// Whether `Authorization` is passed on.
     pub forward_token: bool,
+    /// Whether the upstream gets a signed assertion about the caller.
+    pub assertion: bool,
     /// Protocols that a connection may be upgraded to, lower case; empty means none.
     pub upgrade: Vec<String>,
     /// How often it may be used.

@@ -18,6 +18,7 @@ mod tls;
 mod to_proxy;
 mod token_shelf;
 
+use std::collections::HashSet;
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -31,6 +32,7 @@ use crate::clock::Clock;
 use crate::config::{Config, LimitBy};
 use crate::metrics::Shard;
 use crate::pipeline::access_log::AccessLog;
+use crate::pipeline::assertion;
 use crate::pipeline::authenticate::{AuthenticateLayer, Authenticator};
 use crate::pipeline::client_addr::ClientAddrLayer;
 use crate::pipeline::dispatch::Dispatch;
@@ -39,11 +41,14 @@ use crate::pipeline::identity::IdentityLayer;
 use crate::pipeline::limit::{LimitLayer, Limits};
 use crate::pipeline::principal::Principal;
 use crate::pipeline::route::{RouteLayer, Routes};
+use crate::pipeline::shed::Load;
+use crate::pipeline::tenure;
 use crate::pipeline::trace::{Observer, RequestIds, TraceLayer};
 use crate::pipeline::{Layers, Stack, stack};
 use crate::proxy::{Forwarder, Upstream};
 use crate::telemetry::LogWriter;
-use crate::token::cache::VerifiedCache;
+use crate::token::assertion::Asserter;
+use crate::token::cache::{DEFAULT_CAPACITY, VerifiedCache};
 use crate::token::keys::KeyRing;
 use crate::token::mint::Minter;
 use crate::token::verify::Verifier;
@@ -104,6 +109,7 @@ pub struct Snapshot {
     ring: Arc<KeyRing>,
     verifier: Arc<Verifier>,
     cache: Arc<VerifiedCache<Principal>>,
+    asserter: Arc<Asserter>,
     upstreams: Arc<[Arc<Upstream>]>,
     limits: Limits,
     wechat: wechat::Client,
@@ -117,7 +123,7 @@ impl Snapshot {
         let ring = Arc::new(KeyRing::open(&config.token.keys, config.token.algorithm, &kept.clock)?);
         let verifier = Arc::new(Verifier::new(Arc::clone(&ring), &config.token, kept.clock.clone()));
         kept.revocations.freshness().set_limit(config.token.max_staleness);
-        let limits = Limits::new(&config, &kept.limits);
+        let limits = Limits::new(&config, &kept.limits, &kept.in_flight);
         let by_app = config.login.limit.is_some_and(|limit| limit.by == LimitBy::App);
         let upstreams: Arc<[Arc<Upstream>]> =
             config.upstreams.iter().map(|section| Upstream::new(section, &kept.backends)).collect();
@@ -140,6 +146,7 @@ impl Snapshot {
             verifier: Arc::clone(&verifier),
             refresh: kept.refresh.clone(),
             revocations: Arc::clone(&kept.revocations),
+            renewals: Arc::clone(&kept.renewals),
             metrics: Arc::clone(&kept.metrics),
             logins: Arc::clone(&kept.logins),
             pushes: Arc::clone(&kept.pushes),
@@ -156,7 +163,8 @@ impl Snapshot {
             upstreams,
             wechat,
             // A new cache with each snapshot: what was verified by another ring or policy is verified again.
-            cache: Arc::default(),
+            cache: Arc::new(VerifiedCache::new(DEFAULT_CAPACITY, assertion::WEIGHT * asserted(&config))),
+            asserter: Arc::new(Asserter::new(Arc::clone(&ring), &config.token, kept.clock.clone())),
             tls: tls::config(&config.server.tls)?,
             limits,
             config,
@@ -192,6 +200,12 @@ impl Snapshot {
     }
 }
 
+/// For how many upstreams a caller may have an assertion.
+fn asserted(config: &Config) -> usize {
+    let upstreams: HashSet<usize> = config.routes.iter().filter(|r| r.assertion).map(|r| r.upstream).collect();
+    upstreams.len()
+}
+
 /// A gateway. Sockets are `server`'s business.
 #[derive(Debug)]
 pub struct Gateway {
@@ -221,7 +235,8 @@ impl Gateway {
         });
         gateway.register_metrics();
         gateway.kept.start_sweeping();
-        gateway.kept.sockets.start();
+        let kept = &gateway.kept;
+        tenure::watch(&kept.sockets, &kept.streams, &kept.revocations, &kept.renewals, &kept.clock);
         Ok(gateway)
     }
 
@@ -235,10 +250,11 @@ impl Gateway {
         &self.kept
     }
 
-    /// From now on the health answers say that this instance is going away, and open sockets are closed.
+    /// From now on the health answers say that this instance is going away, and open sockets and event streams are ended.
     pub fn start_draining(&self) {
         self.kept.draining.store(true, std::sync::atomic::Ordering::Release);
         self.kept.sockets.drain();
+        self.kept.streams.drain();
     }
 
     /// Whether it is going away.
@@ -254,24 +270,42 @@ impl Gateway {
             shard: Arc::clone(&shard),
             log: AccessLog::new(self.kept.log.clone(), self.kept.clock.clone(), Arc::clone(&shard)),
             ids: RequestIds::new(),
+            streams: self.kept.streams.list(),
         });
         let forwarder = Forwarder::new();
         let snapshot = self.current();
-        let stack = self.stack(&snapshot, &observer, &forwarder);
-        Worker { gateway: Arc::clone(self), observer, forwarder, current: Mutex::new((snapshot, stack)) }
+        let load = Arc::<Load>::default();
+        let stack = self.stack(&snapshot, &observer, &forwarder, &load);
+        Worker { gateway: Arc::clone(self), observer, forwarder, load, current: Mutex::new((snapshot, stack)) }
     }
 
-    fn stack(&self, snapshot: &Arc<Snapshot>, observer: &Arc<Observer>, forwarder: &Forwarder) -> WorkerStack {
+    fn stack(
+        &self,
+        snapshot: &Arc<Snapshot>,
+        observer: &Arc<Observer>,
+        forwarder: &Forwarder,
+        load: &Arc<Load>,
+    ) -> WorkerStack {
+        load.aim(snapshot.config.server.shed_above);
         let layers = Layers {
             trace: TraceLayer::new(Arc::clone(observer)),
             client_addr: ClientAddrLayer::new(&snapshot.config.server.trusted_proxies),
             hygiene: HygieneLayer::new(snapshot.config.login.wafer2.as_deref()),
             // A table per worker: handing out a route costs no cache line that another core writes.
-            route: RouteLayer::new(Arc::new(Routes::new(&snapshot.config, &snapshot.limits))),
-            limit_before: LimitLayer::before(&snapshot.config, &snapshot.limits, self.kept.clock.clone()),
+            route: RouteLayer::new(Arc::new(Routes::counted(&snapshot.config, &snapshot.limits, &observer.shard))),
+            limit_before: LimitLayer::before(
+                &snapshot.config,
+                &snapshot.limits,
+                self.kept.clock.clone(),
+                load,
+                &observer.shard,
+            ),
             limit_after: LimitLayer::after(self.kept.clock.clone()),
             authenticate: AuthenticateLayer::new(self.authenticator(snapshot, &observer.shard)),
-            identity: IdentityLayer { subscriptions: self.subscriptions(snapshot) },
+            identity: IdentityLayer {
+                asserter: Arc::clone(&snapshot.asserter),
+                subscriptions: self.subscriptions(snapshot),
+            },
         };
         let endpoints = Endpoints::new(
             snapshot.router.clone(),
@@ -284,6 +318,7 @@ impl Gateway {
             Arc::clone(&snapshot.upstreams),
             Arc::clone(&self.kept.sockets),
             snapshot.config.server.max_sockets_per_member,
+            &observer.shard,
         );
         stack(&layers, Dispatch::new(endpoints, proxy, Arc::clone(&self.kept.draining)))
     }
@@ -293,6 +328,7 @@ impl Gateway {
             verifier: Arc::clone(&snapshot.verifier),
             cache: Arc::clone(&snapshot.cache),
             revocations: Arc::clone(&self.kept.revocations),
+            renewals: Arc::clone(&self.kept.renewals),
             pseudonyms: self.kept.pseudonyms.clone(),
             clock: self.kept.clock.clone(),
             shard: Arc::clone(shard),
@@ -323,6 +359,7 @@ pub struct Worker {
     gateway: Arc<Gateway>,
     observer: Arc<Observer>,
     forwarder: Forwarder,
+    load: Arc<Load>,
     /// Locked for a few instructions and only by this worker's thread, so never contended. It is a lock because the
     /// stack is `&mut` while it is called, and so that the worker stays `Send`.
     current: Mutex<(Arc<Snapshot>, WorkerStack)>,
@@ -342,7 +379,7 @@ impl Worker {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         if !std::ptr::eq(Arc::as_ptr(&current.0), Arc::as_ptr(&self.gateway.snapshot.load())) {
             let snapshot = self.gateway.current();
-            let stack = self.gateway.stack(&snapshot, &self.observer, &self.forwarder);
+            let stack = self.gateway.stack(&snapshot, &self.observer, &self.forwarder, &self.load);
             *current = (snapshot, stack);
         }
         current
@@ -378,6 +415,18 @@ impl Worker {
     /// The worker's counters.
     pub fn shard(&self) -> &Shard {
         &self.observer.shard
+    }
+
+    /// Most connections of clients on all workers, where the configuration says so.
+    pub fn max_connections(&self) -> Option<std::num::NonZeroUsize> {
+        self.gateway.snapshot.load().config.server.max_connections
+    }
+
+    /// A request would have waited so long for this worker just now.
+    pub fn waited(&self, wait: Duration) {
+        let shard = &self.observer.shard;
+        shard.wait_us.set(i64::try_from(wait.as_micros()).unwrap_or(i64::MAX));
+        self.load.looked(wait, shard.in_flight.get());
     }
 
     /// What is to be done a few times a second.

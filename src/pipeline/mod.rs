@@ -8,17 +8,18 @@
 //! | [`hygiene`] | every header name; [`wafer2`] | – (removes) | – |
 //! | [`route`] | target, host, method | `matched`, canonical path | `ambiguous_path`, `route_not_found`, `method_not_allowed` |
 //! | [`cors`] | origin | – (`Access-Control-*` of the answer) | `origin_forbidden`, 204 to a preflight |
-//! | [`limit`] | address, route | – | `rate_limited` |
+//! | [`limit`] | address, route; the worker's load ([`shed`]) | – | `rate_limited`, `overloaded` |
 //! | [`authenticate`] | credentials | `principal` | `token_*`, `ambiguous_token` |
-//! | [`limit`] again | principal | – | `rate_limited` |
+//! | [`limit`] again | principal; what is under way ([`in_flight`]) | `held` | `rate_limited`, `overloaded` |
 //! | [`authorize`] | policy, principal | – | `forbidden` |
-//! | [`identity`] | principal | `X-WX-*`, `X-Wxgate-*` | – |
+//! | [`identity`] | principal, its [`assertion`] | `X-WX-*`, `X-Wxgate-*` | `internal` |
 //! | [`dispatch`] | matched | forwarding headers | what the endpoint or the proxy answers |
 //!
 //! A layer answers or passes on; it never errors. Its decision is a pure function in the same file, tested with tables.
 //! The inner services (the endpoints, the proxy) arrive as arguments: nothing here knows WeChat, stores or sockets.
 
 pub mod access_log;
+pub mod assertion;
 pub mod authenticate;
 pub mod authorize;
 pub mod client_addr;
@@ -28,13 +29,17 @@ pub mod dispatch;
 pub mod exchange;
 pub mod hygiene;
 pub mod identity;
+pub mod in_flight;
 pub mod limit;
 pub mod matcher;
 pub mod path;
 pub mod principal;
 pub mod refused;
 pub mod route;
+pub mod shed;
 pub mod sockets;
+pub mod streams;
+pub mod tenure;
 pub mod trace;
 pub mod via;
 pub mod wafer2;
@@ -88,7 +93,7 @@ pub struct Layers {
     pub limit_after: limit::LimitLayer,
     /// Tokens.
     pub authenticate: authenticate::AuthenticateLayer,
-    /// Headers for the upstream.
+    /// Who the caller is, for upstreams.
     pub identity: identity::IdentityLayer,
 }
 

@@ -4,6 +4,7 @@
 //! ([`Error::fault`], which log and metrics read), and whether the request may be sent again ([`Error::retry`]).
 
 use std::io;
+use std::time::Duration;
 
 use crate::body;
 
@@ -24,7 +25,7 @@ pub enum Error {
     ResponseHeadTimeout,
     /// The connection ended before any byte of an answer.
     #[error("the upstream closed the connection without an answer")]
-    Closed(#[source] hyper::Error),
+    Closed(#[source] io::Error),
     /// The answer is not one that can be passed on in one unambiguous form.
     #[error("the upstream's answer breaks HTTP/1.1")]
     Protocol(#[source] Violation),
@@ -39,10 +40,22 @@ pub enum Error {
     RequestBodyIdle,
     /// The answer broke off after its head: truncated, reset, or wrongly chunked.
     #[error("the upstream broke off the response body")]
-    ResponseBodyBroken(#[source] hyper::Error),
+    ResponseBodyBroken(#[source] io::Error),
     /// The upstream sent nothing of the rest of its answer for `idle_timeout`.
     #[error("the upstream's response body fell silent")]
     ResponseBodyIdle,
+    /// The circuit is open: the upstream has only failed of late. For how long about.
+    #[error("the circuit of the upstream is open")]
+    CircuitOpen(Duration),
+    /// `max_requests` of the breaker are under way.
+    #[error("the upstream has as many requests as it may")]
+    TooManyRequests,
+    /// Every server has `max_connections`, and the queue is full.
+    #[error("every server is busy, and the queue is full")]
+    QueueFull,
+    /// No server had room within the queue's time.
+    #[error("no server had room in time")]
+    QueueTimeout,
     /// `total_timeout` passed.
     #[error("the exchange took longer than its total time limit")]
     TotalTimeout,
@@ -53,7 +66,7 @@ pub enum Error {
 pub enum Violation {
     /// It is not HTTP/1.1 at all, or ends within its head.
     #[error("malformed or truncated response head")]
-    Malformed(#[source] hyper::Error),
+    Malformed(#[source] Malformed),
     /// 101 to a request that asked for no upgrade (RFC 9110 section 15.2.2).
     #[error("101 Switching Protocols without an upgrade request")]
     UnaskedSwitch,
@@ -68,6 +81,26 @@ pub enum Violation {
     Encoding,
 }
 
+/// Why bytes are no response head.
+#[derive(Debug, thiserror::Error)]
+pub enum Malformed {
+    /// The grammar (RFC 9112, section 4).
+    #[error("not the grammar of HTTP/1.1: {0}")]
+    Grammar(httparse::Error),
+    /// A line that ends in LF alone: parsers differ on whether it ends.
+    #[error("a line ends without CR")]
+    BareLf,
+    /// A status code below 100.
+    #[error("an impossible status code")]
+    Status,
+    /// More bytes than a head may have.
+    #[error("the head is too large")]
+    TooLarge,
+    /// The connection ended within the head.
+    #[error("the connection ended within the head")]
+    Truncated(#[source] io::Error),
+}
+
 /// Who caused a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
@@ -75,7 +108,7 @@ pub enum Fault {
     Upstream,
     /// The client.
     Downstream,
-    /// The gateway's own machine: no file descriptor, no local port.
+    /// The gateway's own machine (no file descriptor, no local port), or its own limits.
     Internal,
 }
 
@@ -111,6 +144,7 @@ impl Error {
             | Self::ResponseBodyIdle
             | Self::TotalTimeout => Fault::Upstream,
             Self::RequestBodyAborted(_) | Self::RequestBodyTooLarge | Self::RequestBodyIdle => Fault::Downstream,
+            Self::CircuitOpen(_) | Self::TooManyRequests | Self::QueueFull | Self::QueueTimeout => Fault::Internal,
         }
     }
 
@@ -126,6 +160,10 @@ impl Error {
             | Self::RequestBodyIdle
             | Self::ResponseBodyBroken(_)
             | Self::ResponseBodyIdle
+            | Self::CircuitOpen(_)
+            | Self::TooManyRequests
+            | Self::QueueFull
+            | Self::QueueTimeout
             | Self::TotalTimeout => Retry::Never,
         }
     }

@@ -14,9 +14,14 @@ use http::{HeaderValue, Request, StatusCode};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
+use super::Limits;
 use super::backend::Backend;
 use super::connection::Connection;
-use super::request_body::RequestBody;
+use super::exchange::exchange;
+use super::pool::Pool;
+use super::request_body::prepare;
+use super::sending::Sending;
+use crate::body::Body;
 use crate::config::section;
 
 /// Failures in a row after which a backend is ejected.
@@ -47,6 +52,8 @@ pub(super) struct Standing {
     level: AtomicU32,
     /// All of them.
     pub(super) ejections: AtomicU64,
+    /// When the last one ends; never forgotten.
+    returns: AtomicU64,
 }
 
 /// What a success or a failure has changed.
@@ -65,6 +72,11 @@ impl Standing {
     pub(super) fn is_out(&self, now: impl FnOnce() -> u64) -> bool {
         let until = self.out_until.load(Ordering::Relaxed);
         until != 0 && until > now()
+    }
+
+    /// When it came back from its last ejection; 0 when there was none.
+    pub(super) fn returned(&self) -> u64 {
+        self.returns.load(Ordering::Relaxed)
     }
 
     /// A good answer came. An ejection is forgotten once the backend has been good for as long as it was out.
@@ -97,6 +109,7 @@ impl Standing {
             return Change::None;
         }
         self.level.store(level, Ordering::Relaxed);
+        self.returns.store(ends, Ordering::Relaxed);
         self.ejections.fetch_add(1, Ordering::Relaxed);
         Change::Ejected(span)
     }
@@ -115,6 +128,8 @@ fn millis(span: Duration) -> u64 {
 #[derive(Debug)]
 pub(super) struct Probe {
     up: AtomicBool,
+    /// When it came up again; 0 when it was never down.
+    since: AtomicU64,
     task: std::sync::OnceLock<AbortHandle>,
 }
 
@@ -129,10 +144,16 @@ impl Drop for Probe {
 impl Probe {
     /// Begins to ask. Needs a runtime; a backend counts as up until it has failed `unhealthy` times.
     pub(super) fn start(backend: &Arc<Backend>, section: &section::Health) -> Arc<Self> {
-        let probe = Arc::new(Self { up: AtomicBool::new(true), task: std::sync::OnceLock::new() });
+        let probe =
+            Arc::new(Self { up: AtomicBool::new(true), since: AtomicU64::new(0), task: std::sync::OnceLock::new() });
         let watching = watch(Arc::downgrade(&probe), Arc::clone(backend), section.clone());
         let _ = probe.task.set(tokio::spawn(watching).abort_handle());
         probe
+    }
+
+    /// When it came up again; 0 when it was never down.
+    pub(super) fn since(&self) -> u64 {
+        self.since.load(Ordering::Relaxed)
     }
 
     /// Whether the last probes say so.
@@ -159,6 +180,7 @@ async fn watch(probe: Weak<Probe>, backend: Arc<Backend>, section: section::Heal
                 tracing::warn!(%backend, path = section.path, why, "backend is down: its health checks fail");
             }
             (Some(true), _) => {
+                probe.since.store(now(), Ordering::Relaxed);
                 probe.up.store(true, Ordering::Relaxed);
                 tracing::info!(%backend, path = section.path, "backend is up: its health checks pass");
             }
@@ -170,15 +192,18 @@ async fn watch(probe: Weak<Probe>, backend: Arc<Backend>, section: section::Heal
 /// One probe, on a connection of its own; 2xx and 3xx are good.
 async fn ask(backend: &Backend, section: &section::Health) -> Result<(), String> {
     let mut connection = Connection::open(backend, section.timeout, None).await.map_err(|error| error.to_string())?;
-    let mut request = Request::new(RequestBody::empty());
+    let mut request = Request::new(Body::empty());
     *request.uri_mut() = section.path.parse().map_err(|_| "the path is no target".to_owned())?;
     let headers = request.headers_mut();
     let host = HeaderValue::from_str(backend.authority().as_str()).unwrap_or(HeaderValue::from_static("localhost"));
     headers.insert(HOST, host);
     headers.insert(USER_AGENT, HeaderValue::from_static("wxgate-health"));
     headers.insert(CONNECTION, HeaderValue::from_static("close"));
-    let answer = connection.send.try_send_request(request).await;
-    match answer.map_err(|failed| failed.into_error().to_string())?.status() {
+    let (head, body) = prepare(request, 0).map_err(|error| error.to_string())?;
+    let (response_head, idle) = (section.timeout, section.timeout);
+    let limits = Limits { response_head, idle, total: None, max_body: 0, min_body_rate: 0 };
+    let answer = exchange(&Pool::default(), &mut connection, &head, &mut Sending::new(body), &limits, None).await;
+    match answer.map_err(|unanswered| unanswered.error.to_string())?.0.status {
         status if status.is_success() || status.is_redirection() => Ok(()),
         status => Err(format!("status {}", status.as_u16())),
     }

@@ -7,12 +7,18 @@
 //! ```text
 //! retry                                how often
 //!    │
-//! forward ── upstream ── balance        which backend
+//! forward ── upstream ── balance        which backend (weight, slow_start: where shares differ)
 //!    │          └── health             and which not
-//!    ├────── pool ────── connection     over which connection (stream: its bytes)
-//!    ├────── request_body               what is sent
-//!    └────── headers ─── response_body  what comes back
+//!    ├────── admission ── circuit      whether at all
+//!    │          └── queue              or later
+//!    ├────── pool ────── connection     over which connection
+//!    ├────── sending ─── request_body   what is sent
+//!    ├────── exchange                   and what is waited for meanwhile
+//!    └────── receiving ─ response_body  what comes back (response_head, headers: its head)
 //! ```
+//!
+//! An exchange has no task of its own: whoever polls the answer sends the request and reads the answer, straight from the
+//! socket, and no other thread or task is woken for it.
 //!
 //! Each worker thread has a [`Forwarder`] of its own, so that nothing here waits for another thread. [`Backends`] is one
 //! for the process and outlives reloads; [`Upstream`] belongs to one configuration.
@@ -20,23 +26,32 @@
 //! A stalled reader is not noticed here, because a body that nobody polls cannot time out: the server limits how long its
 //! writes may stall.
 
+mod admission;
 mod backend;
 mod balance;
+mod circuit;
 mod connection;
 mod error;
+mod exchange;
 mod forward;
 mod headers;
 mod health;
+mod patience;
 mod pool;
+mod queue;
+mod receiving;
 mod request_body;
 mod response_body;
+mod response_head;
 mod retry;
+mod sending;
 mod silence;
-mod stream;
+mod slow_start;
 mod switch;
 #[cfg(test)]
 mod tests;
 mod upstream;
+mod weight;
 
 use std::fmt;
 use std::sync::Arc;
@@ -46,7 +61,8 @@ use http::{HeaderValue, Request, Response};
 use tokio::time::Instant;
 
 pub use self::backend::{Backend, Backends, Counters};
-pub use self::error::{Error, Fault, Retry, Violation};
+pub use self::error::{Error, Fault, Malformed, Retry, Violation};
+pub use self::queue::QueueFigures;
 pub use self::upstream::Upstream;
 use crate::body::Body;
 use crate::config::section;
@@ -96,6 +112,8 @@ pub struct Limits {
     pub total: Option<Duration>,
     /// Largest request body, bytes.
     pub max_body: u64,
+    /// Bytes a second that a client must send of a body, over the time that it is waited for beyond one `idle`; 0: any.
+    pub min_body_rate: u64,
 }
 
 /// Sends requests to upstreams over the connections of one worker. Cloning it is cheap and shares them.

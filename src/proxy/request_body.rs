@@ -1,16 +1,17 @@
 //! The client's body on its way to an upstream: counted, watched, without trailers.
 //!
-//! It has no timer. Until the response head is there, `forward` waits with one timer for whatever is due, and asks the
+//! It has no timer. Until the response head is there, `exchange` waits with one timer for whatever is due, and asks the
 //! [`Upload`] what that is; after the head, silence of the response decides, and its end also ends the upload.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HeaderMap, HeaderValue, TRAILER, TRANSFER_ENCODING};
+use http::request::Parts;
 use http::{Method, Request, Version};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::Instant;
@@ -22,10 +23,7 @@ use crate::body::Body;
 ///
 /// # Errors
 /// [`Error::RequestBodyTooLarge`] when its stated length is over the limit; nothing has been sent then.
-pub(super) fn prepare(
-    request: Request<Body>,
-    max_body: u64,
-) -> Result<(Request<RequestBody>, Option<Arc<Upload>>), Error> {
+pub(super) fn prepare(request: Request<Body>, max_body: u64) -> Result<(Parts, RequestBody), Error> {
     let (mut head, body) = request.into_parts();
     let size = body.size_hint();
     if size.lower() > max_body {
@@ -41,15 +39,12 @@ pub(super) fn prepare(
         head.uri = head.uri.path_and_query().cloned().map_or_else(Default::default, Into::into);
     }
     if empty {
-        return Ok((Request::from_parts(head, RequestBody::empty()), None));
+        return Ok((head, RequestBody::empty()));
     }
-    let upload = Arc::new(Upload::new());
-    let body = RequestBody { inner: body, left: max_body, upload: Some(Arc::clone(&upload)) };
-    Ok((Request::from_parts(head, body), Some(upload)))
+    Ok((head, RequestBody { inner: body, left: max_body, upload: Some(Upload::new()) }))
 }
 
-/// States the framing of a body of `length`, in place of whatever the client stated. hyper takes existing headers at their
-/// word, and sends no body at all with a GET of unknown length unless told that it is chunked.
+/// States the framing of a body of `length`, in place of whatever the client stated.
 fn frame(headers: &mut HeaderMap, method: &Method, length: Option<u64>) {
     headers.remove(TRANSFER_ENCODING);
     // Trailers are not passed on, so none are announced.
@@ -69,20 +64,25 @@ fn frame(headers: &mut HeaderMap, method: &Method, length: Option<u64>) {
     }
 }
 
-/// The body as hyper sends it.
+/// The body as it is sent.
 #[derive(Debug)]
 pub(super) struct RequestBody {
     inner: Body,
     /// How many more bytes are allowed.
     left: u64,
     /// `None` when there is no body.
-    upload: Option<Arc<Upload>>,
+    upload: Option<Upload>,
 }
 
 impl RequestBody {
     /// No body.
     pub(super) const fn empty() -> Self {
         Self { inner: Body::empty(), left: 0, upload: None }
+    }
+
+    /// How far it is; `None` when there is no body.
+    pub(super) const fn upload(&self) -> Option<&Upload> {
+        self.upload.as_ref()
     }
 }
 
@@ -134,10 +134,6 @@ impl HttpBody for RequestBody {
         self.inner.size_hint()
     }
 }
-
-/// Bytes a second that a client must send, over all the time that it is waited for and beyond one `idle_timeout` of grace.
-/// Far below what a phone in a bad network does.
-const MIN_RATE: u64 = 1024;
 
 /// Whom an upload waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -203,11 +199,6 @@ impl Upload {
         self.cause.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// Whether all of it was handed over.
-    pub(super) fn is_done(&self) -> bool {
-        self.state.load(Ordering::Relaxed) & 3 == Phase::Done as u64
-    }
-
     /// When patience ends if nothing more happens, and with which error. The time for the answer runs only while the
     /// client is not the one who is waited for.
     pub(super) fn due(&self, limits: &Limits) -> (Instant, Error) {
@@ -215,9 +206,15 @@ impl Upload {
         let since = self.start + Duration::from_millis(state >> 2);
         if state & 3 == Phase::Client as u64 {
             // A byte now and then would hold a connection of the service for ever: what was sent pays for the waiting.
-            let paid = limits.idle + Duration::from_secs(self.bytes.load(Ordering::Relaxed) / MIN_RATE);
-            let waited = Duration::from_millis(self.waited.load(Ordering::Relaxed));
-            (since + limits.idle.min(paid.saturating_sub(waited)), Error::RequestBodyIdle)
+            let bytes = self.bytes.load(Ordering::Relaxed);
+            let left = match bytes.checked_div(limits.min_body_rate) {
+                None => limits.idle,
+                Some(secs) => {
+                    let waited = Duration::from_millis(self.waited.load(Ordering::Relaxed));
+                    limits.idle.min((limits.idle + Duration::from_secs(secs)).saturating_sub(waited))
+                }
+            };
+            (since + left, Error::RequestBodyIdle)
         } else {
             (since + limits.response_head, Error::ResponseHeadTimeout)
         }
@@ -235,7 +232,7 @@ mod tests {
         for (name, value) in lines {
             request = request.header(*name, *value);
         }
-        prepare(request.body(body).unwrap(), 100).unwrap().0.into_parts().0.headers
+        prepare(request.body(body).unwrap(), 100).unwrap().0.headers
     }
 
     #[test]
@@ -255,13 +252,13 @@ mod tests {
     #[test]
     fn an_absolute_target_becomes_origin_form() {
         let request = Request::builder().uri("http://elsewhere/a?b").body(Body::empty()).unwrap();
-        assert_eq!(prepare(request, 0).unwrap().0.uri(), "/a?b");
+        assert_eq!(prepare(request, 0).unwrap().0.uri, "/a?b");
     }
 
     #[test]
     fn the_time_for_the_answer_begins_when_sending_does() {
         let second = Duration::from_secs(1);
-        let limits = Limits { response_head: second, idle: second, total: None, max_body: 0 };
+        let limits = Limits { response_head: second, idle: second, ..generous() };
         let start = Instant::now().checked_sub(5 * second).unwrap();
         let upload = Upload { start, ..Upload::new() };
         assert!(upload.due(&limits).0 < Instant::now());
@@ -271,23 +268,29 @@ mod tests {
 
     #[test]
     fn a_client_that_trickles_uses_up_its_patience() {
-        let limits = Limits { idle: Duration::from_secs(60), ..generous() };
+        let mut limits = Limits { idle: Duration::from_secs(60), ..generous() };
         let start = Instant::now().checked_sub(Duration::from_secs(100)).unwrap();
-        let trickle = |bytes: u64, waited: u64| {
+        let trickle = |limits: &Limits, bytes: u64, waited: u64| {
             let state = AtomicU64::new(100_000 << 2 | Phase::Client as u64);
             let (bytes, waited) = (AtomicU64::new(bytes), AtomicU64::new(waited));
             let upload = Upload { start, state, bytes, waited, ..Upload::new() };
-            upload.due(&limits).0.duration_since(start) - Duration::from_secs(100)
+            upload.due(limits).0.duration_since(start) - Duration::from_secs(100)
         };
-        assert_eq!(trickle(0, 0), Duration::from_secs(60));
-        assert_eq!(trickle(2, 59_000), Duration::from_secs(1));
-        assert_eq!(trickle(2, 90_000), Duration::ZERO);
-        assert_eq!(trickle(1024 * 1024, 90_000), Duration::from_secs(60), "a slow upload that goes on is let go on");
+        assert_eq!(trickle(&limits, 0, 0), Duration::from_secs(60));
+        assert_eq!(trickle(&limits, 2, 59_000), Duration::from_secs(1));
+        assert_eq!(trickle(&limits, 2, 90_000), Duration::ZERO);
+        assert_eq!(
+            trickle(&limits, 1024 * 1024, 90_000),
+            Duration::from_secs(60),
+            "a slow upload that goes on is let go on"
+        );
+        limits.min_body_rate = 0;
+        assert_eq!(trickle(&limits, 2, 90_000), Duration::from_secs(60), "no least rate");
     }
 
     fn generous() -> Limits {
         let minute = Duration::from_secs(60);
-        Limits { response_head: minute, idle: minute, total: None, max_body: u64::MAX }
+        Limits { response_head: minute, idle: minute, total: None, max_body: u64::MAX, min_body_rate: 1024 }
     }
 
     struct Unsized(Full<Bytes>);

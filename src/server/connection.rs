@@ -36,16 +36,20 @@ const IDLE_CHECK: Duration = Duration::from_millis(200);
 /// Smallest read buffer that hyper accepts, bytes.
 const MIN_BUFFER: usize = 8 * 1024;
 
-/// Serves one connection until it ends, or until its current answer is sent when the drain starts.
-pub async fn serve(stream: TcpStream, peer: SocketAddr, worker: Arc<Worker>, drain: Watch) {
+/// How long a connection beyond the most may take for its one request.
+const CROWDED: Duration = Duration::from_secs(1);
+
+/// Serves one connection until it ends, or until its current answer is sent when the drain starts. One that is `crowded` in
+/// gets one answer, and little time to ask for it.
+pub async fn serve(stream: TcpStream, peer: SocketAddr, worker: Arc<Worker>, drain: Watch, crowded: bool) {
     let _open = Open::new(&worker);
     match worker.tls() {
-        None => serve_http(stream, Connection::new(peer, false), &worker, drain).await,
+        None => serve_http(stream, Connection::new(peer, false), &worker, drain, crowded).await,
         // Boxed, so that connections without TLS do not carry the room for it.
         Some(config) => {
             Box::pin(async {
                 if let Some(stream) = tls::accept(config, stream).await {
-                    serve_http(stream, Connection::new(peer, true), &worker, drain).await;
+                    serve_http(stream, Connection::new(peer, true), &worker, drain, crowded).await;
                 }
             })
             .await
@@ -53,9 +57,18 @@ pub async fn serve(stream: TcpStream, peer: SocketAddr, worker: Arc<Worker>, dra
     }
 }
 
-async fn serve_http<S: Stream + 'static>(stream: S, connection: Connection, worker: &Arc<Worker>, mut drain: Watch) {
+async fn serve_http<S: Stream + 'static>(
+    stream: S,
+    connection: Connection,
+    worker: &Arc<Worker>,
+    mut drain: Watch,
+    crowded: bool,
+) {
     let connection = Arc::new(connection);
-    let limits = worker.connection_limits();
+    let mut limits = worker.connection_limits();
+    if crowded {
+        limits.head_timeout = limits.head_timeout.min(CROWDED);
+    }
     let ConnectionLimits { max_head, max_uri, head_timeout, keep_alive } = limits;
     let limits = Limits { max_head, max_uri, head_timeout, keep_alive };
     let guard = Guard::new(stream, limits, Arc::clone(&connection));
@@ -71,7 +84,7 @@ async fn serve_http<S: Stream + 'static>(stream: S, connection: Connection, work
             let mut head = answer.await?;
             if head.status() == StatusCode::SWITCHING_PROTOCOLS {
                 upgrade.switched(head.extensions_mut().remove());
-            } else if worker.is_draining() {
+            } else if crowded || worker.is_draining() {
                 head.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
             Ok::<_, Infallible>(head)

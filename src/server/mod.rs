@@ -4,8 +4,8 @@
 //! its own upstream connections; a connection lives and dies on its worker. In front of hyper stands the [`guard`]. Who
 //! answers a request is not known here: that is `gateway`.
 
-mod chunked;
 pub mod connection;
+mod descriptors;
 pub mod drain;
 mod guard;
 mod head;
@@ -83,6 +83,12 @@ impl Server {
         for address in addresses.iter().filter(|address| address.port() != 0) {
             listen::probe(*address).map_err(|source| Error::Listen { address: *address, source })?;
         }
+        let share = worker::Share { descriptors: descriptors::raise(), workers: section.workers.get() };
+        let connections = descriptors::connections(share.descriptors, section.max_connections);
+        if section.max_connections.is_some_and(|wanted| wanted.get() > connections) {
+            let (descriptors, wanted) = (share.descriptors, section.max_connections);
+            tracing::warn!(descriptors, ?wanted, connections, "there are too few file descriptors for max_connections");
+        }
         for n in 0..section.workers.get() {
             let mut listeners = Vec::with_capacity(addresses.len());
             for address in &mut addresses {
@@ -91,7 +97,7 @@ impl Server {
                 *address = listener.local_addr().map_err(|source| Error::Listen { address: *address, source })?;
                 listeners.push(listener);
             }
-            workers.push(worker::start(n, gateway, listeners, drain.watch()).map_err(Error::Worker)?);
+            workers.push(worker::start(n, gateway, listeners, drain.watch(), share).map_err(Error::Worker)?);
         }
         let admin = tokio::spawn(async move {
             if let Err(error) = axum::serve(listener, admin).await {

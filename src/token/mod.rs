@@ -1,11 +1,14 @@
 //! Tokens: what is in them, how they are signed, how they are checked.
 //!
 //! *Access token*: a JWT (RFC 9068 profile, `typ: at+jwt`), minted by [`mint`] with the active key of [`keys`], checked by
-//! [`verify`] without a store, published by [`jwks`]; [`cache`] remembers what was verified, [`access`] judges. *Refresh token*: opaque,
-//! [`refresh`]. What was revoked before its time is in [`revocation`]. HTTP is unknown here: where a token stands in a
+//! [`verify`] without a store, published by [`jwks`]; [`cache`] remembers what was verified, [`access`] judges. *Assertion*: a JWT for one
+//! upstream, [`assertion`]. *Refresh token*: opaque,
+//! [`refresh`]. What was revoked before its time is in [`revocation`], what was
+//! prolonged in [`renewal`]. HTTP is unknown here: where a token stands in a
 //! request is the pipeline's business.
 
 pub mod access;
+pub mod assertion;
 pub mod cache;
 mod directory;
 #[cfg(test)]
@@ -20,7 +23,9 @@ mod object;
 mod payload;
 mod pkcs8;
 pub mod refresh;
+pub mod renewal;
 pub mod revocation;
+pub mod sign;
 pub mod verify;
 
 use crate::clock::Timestamp;
@@ -28,6 +33,9 @@ use crate::ids::{self, AppId, MemberId, OpenId, SessionId, UnionId};
 
 /// `typ` of an access token (RFC 9068, section 2.1).
 pub const ACCESS_TYP: &str = "at+jwt";
+
+/// `typ` of an assertion (RFC 8725, section 3.11).
+pub const ASSERTION_TYP: &str = "wxgate-assertion+jwt";
 
 /// How far `iat` and `nbf` may lie in the future, seconds. `exp` has no leeway.
 pub const LEEWAY_SECS: i64 = 60;

@@ -11,15 +11,20 @@ use super::super::report::Report;
 use super::super::section::{Auth, HostPattern, PathPattern, Retry, RetryOn, Route, Segment, Server, Upstream};
 use super::super::value::{Wrong, duration, method, name, protocol};
 use super::server::{max_body, reserved};
-use super::shared::{list, time};
+use super::shared::{bytes, list, most, time};
 use super::upstream::named;
 use super::{cors, limit};
 use crate::ids::AppId;
+
+/// Bytes a second of a request body. Far below what a phone in a bad network does.
+const MIN_BODY_RATE: u64 = 1024;
 
 /// What routes refer to.
 pub(super) struct Around<'a> {
     pub(super) server: &'a Server,
     pub(super) upstreams: &'a [Option<Upstream>],
+    /// `token.audience`.
+    pub(super) audience: &'a [String],
     /// Of each `[[app]]`; `None` where it is missing or wrong.
     pub(super) appids: &'a [Option<AppId>],
 }
@@ -70,6 +75,7 @@ fn route(file: &file::Route, at: &str, around: &Around<'_>, report: &mut Report<
             }
         }
     }
+    let assertion = assertion(file, &key("assertion"), auth, around, report);
     let strip_prefix = file.strip_prefix.as_deref().and_then(|text| {
         let parse = |text: &str| prefix(text, pattern.as_ref());
         report.read(&key("strip_prefix"), text, parse)
@@ -91,6 +97,8 @@ fn route(file: &file::Route, at: &str, around: &Around<'_>, report: &mut Report<
         None => vec!["websocket".to_owned()],
     };
     let max_body = max_body(report, &key("max_body"), file.max_body.as_ref()).unwrap_or(around.server.max_body);
+    let min_body_rate =
+        bytes(report, &key("min_body_rate"), file.min_body_rate.as_ref(), ("0B", "1GiB")).unwrap_or(MIN_BODY_RATE);
     let limit = file.limit.as_ref().and_then(|file| limit::route(file, &key("limit"), auth, report));
     let retry = file.retry.as_ref().map(|file| retry(file, &key("retry"), timeout, report));
     let cors = file.cors.as_ref().map(|file| cors::cors(file, &key("cors"), report));
@@ -107,12 +115,35 @@ fn route(file: &file::Route, at: &str, around: &Around<'_>, report: &mut Report<
         idle_timeout,
         total_timeout,
         max_body,
+        min_body_rate,
+        max_in_flight: most(file.max_in_flight),
+        max_in_flight_per_member: most(file.max_in_flight_per_member),
         forward_token: file.forward_token.unwrap_or(false),
+        assertion,
         upgrade,
         limit,
         retry: retry.map(Arc::new),
         cors,
     })
+}
+
+/// `assertion` of a route.
+fn assertion(file: &file::Route, key: &str, auth: Auth, around: &Around<'_>, report: &mut Report<'_>) -> bool {
+    let asked = file.assertion.unwrap_or(false);
+    if asked && auth == Auth::None {
+        let what =
+            "has nobody to speak of, because auth = \"none\" reads no token; write auth = \"required\", or remove it";
+        report.fault(key, what.to_owned());
+    }
+    // By `aud` alone an upstream could not tell an access token from its assertion.
+    if let Some(name) = file.upstream.as_ref().filter(|name| asked && around.audience.contains(name)) {
+        let what = format!(
+            "is made for \"{name}\", which is also a token.audience, so the upstream could take an access token for \
+             it; rename the upstream, or change the audience"
+        );
+        report.fault(key, what);
+    }
+    asked
 }
 
 /// `retry` of a route with this `timeout`.
