@@ -80,6 +80,7 @@ fn token_of(algorithm: Algorithm) -> (tempfile::TempDir, Verifier, String, Clock
         session_ttl: Duration::from_secs(86400),
         rotate_every: None,
         renew_within: None,
+        max_staleness: Duration::from_secs(7200),
         accept_bare: false,
     };
     let ring = Arc::new(KeyRing::open(dir.path(), algorithm, &clock).unwrap());

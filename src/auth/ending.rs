@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::ids::{AppId, MemberId, SessionId};
-use crate::store::{Error, RefreshHash, Sessions};
+use crate::store::{Error, Notice, RefreshHash, Revoked, Sessions};
 use crate::token::revocation::Revocations;
 
 use super::Auth;
@@ -17,15 +17,28 @@ use super::Auth;
 /// sweep forget what is needed again once it was set right.
 const CLOCK_FAULT: Duration = Duration::from_secs(2 * 3600);
 
-/// Puts every revocation of the store in force here.
+/// Puts every revocation and epoch of the store in force here.
 ///
 /// # Errors
 /// When the store cannot be read.
 pub async fn resync(sessions: &dyn Sessions, revocations: &Revocations, now: Timestamp) -> Result<(), Error> {
     for revoked in sessions.revoked(now).await? {
-        revocations.revoke_session(&revoked.session_id, revoked.until);
+        apply(revocations, &Notice::Session(revoked));
+    }
+    for notice in sessions.notices(now).await? {
+        apply(revocations, &notice);
     }
     Ok(())
+}
+
+/// Puts what the store says in force here: what was read at the start, and what another instance has announced since.
+pub fn apply(revocations: &Revocations, notice: &Notice) {
+    match notice {
+        Notice::Session(Revoked { session_id, until }) => revocations.revoke_session(session_id, *until),
+        Notice::Member { member_id, at, until } => revocations.revoke_member(member_id, *at, *until),
+        Notice::App { appid, at, until } => revocations.revoke_app(appid, *at, *until),
+        Notice::Roles(_) => {}
+    }
 }
 
 /// Forgets what has expired, in memory and in the store. Returns how many rows went.

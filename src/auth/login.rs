@@ -17,6 +17,7 @@ use crate::clock::Timestamp;
 use crate::config;
 use crate::ids::{AppId, Secret, SessionId};
 use crate::problem::{Code, Problem};
+use crate::store::shared::Purpose;
 use crate::store::{CodeHash, Member, NewSession, RefreshHash, SealedKey, Session, SignIn, SignedIn, UsedCode};
 use crate::wechat::Code2Session;
 use crate::wechat::open_data::Owner;
@@ -24,6 +25,7 @@ use crate::wechat::open_data::Owner;
 use super::Auth;
 use super::answer::{self, Way};
 use super::call::Call;
+use super::exclusive::exclusively;
 use super::profile::Profile;
 use super::session_keys;
 use super::single_flight::SingleFlight;
@@ -103,7 +105,12 @@ pub(super) async fn log_in(
     let (outcome, started) = logins
         .run(hash.0, || {
             let auth = Arc::clone(auth);
-            async move { once(&auth, &app, &code, hash, &shown).await }
+            async move {
+                let lease = lease(&auth);
+                let made = || async { again(&auth, hash).await };
+                let work = once(&auth, &app, &code, hash, &shown);
+                exclusively(&*auth.shared, (Purpose::Code, &hash.0), lease, made, work).await
+            }
         })
         .await;
     let outcome = outcome.ok_or_else(|| {
@@ -129,7 +136,7 @@ async fn by_ticket(auth: &Auth, ticket: &Secret<String>, appid: Option<&str>) ->
     }
     let refused = || Problem::new(Code::CodeInvalid, "Start the web login again: a ticket is good once, for 60 s.");
     let now = auth.clock.now();
-    let ticket = auth.web.tickets.take(ticket.expose(), now).ok_or_else(refused)?;
+    let ticket = auth.web.tickets.take(ticket.expose()).await?.ok_or_else(refused)?;
     let outcome = resume(auth, &ticket.session_id, ticket.is_new, now, refused).await?;
     if appid.is_some_and(|appid| appid != outcome.session.appid.as_str()) {
         return Err(refused());
@@ -179,7 +186,21 @@ fn hash(parts: &[&str]) -> CodeHash {
     CodeHash(hash)
 }
 
-/// The login itself; runs once per code at a time.
+/// What this code led to, here or at another instance.
+async fn again(auth: &Auth, hash: CodeHash) -> Result<Option<LoggedIn>, Problem> {
+    let now = auth.clock.now();
+    match auth.sessions.used_code(&hash, now).await? {
+        Some(used) => repeat(auth, &used, now).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+/// Longer than an exchange with WeChat and the writing of what came of it may take.
+pub(super) fn lease(auth: &Auth) -> Duration {
+    2 * auth.wechat.timeout() + Duration::from_secs(10)
+}
+
+/// The login itself; runs once per code at a time, when nothing is known of it.
 async fn once(
     auth: &Auth,
     app: &config::App,
@@ -188,9 +209,6 @@ async fn once(
     shown: &UserData,
 ) -> Result<LoggedIn, Problem> {
     let now = auth.clock.now();
-    if let Some(used) = auth.sessions.used_code(&hash, now).await? {
-        return repeat(auth, &used, now).await;
-    }
     let identity = auth.wechat.code2session(&app.appid, &app.secret, code.expose()).await?;
     let sealed = auth.vault.seal(identity.session_key.text().as_bytes(), &app.appid, &identity.openid);
     // Ordered by when the exchange began, so that one that WeChat answered late does not replace a newer key.

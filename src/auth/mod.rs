@@ -9,6 +9,7 @@ pub mod call;
 pub mod check;
 pub mod cookie;
 pub mod ending;
+mod exclusive;
 pub mod follower;
 pub mod keys;
 pub mod login;
@@ -37,6 +38,7 @@ use crate::clock::Clock;
 use crate::config;
 use crate::limiter::Limit;
 use crate::metrics::Metrics;
+use crate::store::shared::Shared;
 use crate::store::vault::Vault;
 use crate::store::{Members, Sessions};
 use crate::token::keys::KeyRing;
@@ -64,6 +66,8 @@ pub struct Auth {
     pub members: Arc<dyn Members>,
     /// Who is logged in.
     pub sessions: Arc<dyn Sessions>,
+    /// What instances have in common.
+    pub shared: Arc<dyn Shared>,
     /// Seals session_key.
     pub vault: Arc<Vault>,
     /// `[wechat] open_base`: where browsers are sent.

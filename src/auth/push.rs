@@ -25,12 +25,14 @@ use crate::clock::Timestamp;
 use crate::config;
 use crate::ids::{AppId, OpenId};
 use crate::problem::{Code, Problem};
+use crate::store::shared::Purpose;
 use crate::wechat::message::{self, Format};
 use crate::wechat::push::{self, AesKey};
 
 use super::Auth;
 use super::call::Call;
-use super::seen::{Seen, Verdict};
+use super::exclusive::exclusively;
+use super::seen::{self, Verdict};
 use super::single_flight::SingleFlight;
 
 /// How far the timestamp of a push may be from our clock.
@@ -42,12 +44,14 @@ const MEMORY: Duration = Duration::from_secs(660);
 /// WeChat waits 5 seconds for an answer; within this the upstream must have given its own.
 pub const DEADLINE: Duration = Duration::from_millis(4500);
 
+/// Longer than a delivery may take.
+const LEASE: Duration = Duration::from_secs(10);
+
 const NOSNIFF: HeaderName = HeaderName::from_static("x-content-type-options");
 
 /// What is known of pushes; outlives a reload.
 #[derive(Debug, Default)]
 pub struct Pushes {
-    seen: Seen,
     flights: Arc<SingleFlight<[u8; 32], Result<Reply, Problem>>>,
 }
 
@@ -224,19 +228,23 @@ async fn once(
     let nonce = hash(&["nonce", appid, signed.get("timestamp")?, signed.get("nonce")?]);
     let identity = identity(appid, &message)?;
     // Asked before it is joined to a delivery under way: another message under the same nonce is nobody's repetition.
-    if auth.pushes.seen.verdict(&nonce, &identity, auth.clock.now()) == Verdict::Replayed {
+    if seen::verdict(&*auth.shared, &nonce, &identity).await? == Verdict::Replayed {
         return Err(invalid("This nonce was used for another message."));
     }
     let flights = Arc::clone(&auth.pushes.flights);
     let (auth, app, section) = (Arc::clone(auth), app.clone(), section.clone());
     let (outcome, _) = flights
         .run(identity, || async move {
-            if auth.pushes.seen.verdict(&nonce, &identity, auth.clock.now()) != Verdict::New {
-                return Ok(Reply { content_type: None, body: Bytes::new() });
-            }
-            let reply = deliver(&auth, &app, &section, message).await?;
-            auth.pushes.seen.remember(nonce, identity, auth.clock.now(), MEMORY);
-            Ok(reply)
+            let delivered = || async {
+                let seen = seen::verdict(&*auth.shared, &nonce, &identity).await?;
+                Ok((seen != Verdict::New).then(|| Reply { content_type: None, body: Bytes::new() }))
+            };
+            let work = async {
+                let reply = deliver(&auth, &app, &section, message).await?;
+                seen::remember(&*auth.shared, &nonce, &identity, MEMORY).await?;
+                Ok(reply)
+            };
+            exclusively(&*auth.shared, (Purpose::Delivery, &identity), LEASE, delivered, work).await
         })
         .await;
     outcome.ok_or_else(|| Problem::internal("a delivery panicked"))?

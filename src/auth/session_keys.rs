@@ -8,16 +8,19 @@ use std::sync::Arc;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
+use crate::clock::Timestamp;
 use crate::config;
 use crate::ids::{AppId, OpenId, Secret};
 use crate::problem::{Code, Problem};
-use crate::store::{SealedKey, Session};
+use crate::store::shared::Purpose;
+use crate::store::{CodeHash, SealedKey, Session};
 use crate::token::Claims;
 use crate::wechat::SessionKey;
 
 use super::Auth;
 use super::call::Call;
-use super::login::{REPEAT, checked_code, code_hash};
+use super::exclusive::exclusively;
+use super::login::{REPEAT, checked_code, code_hash, lease};
 use super::single_flight::SingleFlight;
 
 /// Exchanges of `login_code` under way: whose it was, and the key.
@@ -78,7 +81,7 @@ pub(super) async fn renew(auth: &Arc<Auth>, asker: &Asker<'_>, call: &Call) -> R
         return if same { Ok(()) } else { Err(used_up()) };
     }
     let exchanges = Arc::clone(&auth.exchanges);
-    let (outcome, _) = exchanges.run(hash.0, || exchange(Arc::clone(auth), asker.app.clone(), code)).await;
+    let (outcome, _) = exchanges.run(hash.0, || exchange(Arc::clone(auth), asker.app.clone(), code, hash)).await;
     let (openid, key) = outcome.ok_or_else(|| Problem::internal("the exchange panicked"))??;
     if openid != session.openid {
         return Err(Problem::new(Code::CodeInvalid, "`login_code` is of another user: call wx.login again."));
@@ -102,11 +105,40 @@ pub(super) async fn still_welcome(auth: &Auth, session: &Session) -> Result<(), 
     Err(problem)
 }
 
-async fn exchange(auth: Arc<Auth>, app: config::App, code: Secret<String>) -> Result<(OpenId, SealedKey), Problem> {
-    let exchanged_at = auth.clock.now();
-    let identity = auth.wechat.code2session(&app.appid, &app.secret, code.expose()).await?;
-    let sealed = auth.vault.seal(identity.session_key.text().as_bytes(), &app.appid, &identity.openid);
-    Ok((identity.openid, SealedKey { sealed, exchanged_at }))
+/// One exchange on all instances together: what it led to is shared for a while.
+async fn exchange(
+    auth: Arc<Auth>,
+    app: config::App,
+    code: Secret<String>,
+    hash: CodeHash,
+) -> Result<(OpenId, SealedKey), Problem> {
+    let made = || async {
+        let made = auth.shared.get(Purpose::Exchange, &hash.0).await?;
+        Ok(made.and_then(|made| read(&made)))
+    };
+    let work = async {
+        let exchanged_at = auth.clock.now();
+        let identity = auth.wechat.code2session(&app.appid, &app.secret, code.expose()).await?;
+        let sealed = auth.vault.seal(identity.session_key.text().as_bytes(), &app.appid, &identity.openid);
+        let made = (identity.openid, SealedKey { sealed, exchanged_at });
+        auth.shared.put(Purpose::Exchange, &hash.0, &written(&made), REPEAT).await?;
+        Ok(made)
+    };
+    exclusively(&*auth.shared, (Purpose::Code, &hash.0), lease(&auth), made, work).await
+}
+
+/// The outcome of an exchange as it is shared: openid, beginning, sealed key.
+fn written((openid, key): &(OpenId, SealedKey)) -> Vec<u8> {
+    let mut text = format!("{} {} ", openid.as_str(), key.exchanged_at.millis()).into_bytes();
+    text.extend_from_slice(&key.sealed);
+    text
+}
+
+fn read(text: &[u8]) -> Option<(OpenId, SealedKey)> {
+    let mut parts = text.splitn(3, |byte| *byte == b' ');
+    let mut word = || std::str::from_utf8(parts.next()?).ok();
+    let (openid, exchanged_at) = (OpenId::parse(word()?).ok()?, Timestamp::from_millis(word()?.parse().ok()?));
+    Some((openid, SealedKey { sealed: parts.next()?.to_owned(), exchanged_at }))
 }
 
 /// The keys of a person, newest first; empty when none is kept. One that does not open (its sealing key is gone, its row

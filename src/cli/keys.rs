@@ -109,6 +109,7 @@ mod tests {
             refresh_grace: Duration::from_secs(30),
             session_ttl: Duration::from_secs(86_400),
             renew_within: None,
+            max_staleness: Duration::from_secs(7200),
             accept_bare: false,
         }
     }

@@ -277,6 +277,8 @@ pub struct Token {
     pub session_ttl: Option<Duration>,
     /// A request whose token has no more time left than that gets a fresh one back; "0s" is never. Default: "0s".
     pub renew_within: Option<Duration>,
+    /// How long an instance may go without hearing what others have revoked, before it refuses tokens. Default: access_ttl.
+    pub max_staleness: Option<Duration>,
     /// Whether `Authorization: TOKEN` without "Bearer" is read. Default: false.
     pub accept_bare: Option<bool>,
 }

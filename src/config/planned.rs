@@ -24,7 +24,6 @@ const KEYS: &[Planned] = &[
     planned("server.tls.acme"),
     planned_off("token.format", "\"jwt\""),
     planned("token.master_key"),
-    planned("token.max_staleness"),
     planned_off("login.merge_by_unionid", "false"),
     planned_off("login.max_sessions", "0"),
     planned("login.hook"),

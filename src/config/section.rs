@@ -185,6 +185,8 @@ pub struct Token {
     pub session_ttl: Duration,
     /// A token with no more time left than that is renewed; `None`: none is.
     pub renew_within: Option<Duration>,
+    /// How long an instance may go without hearing what others have revoked.
+    pub max_staleness: Duration,
     /// Whether `Authorization: <token>` without a scheme is read.
     pub accept_bare: bool,
 }

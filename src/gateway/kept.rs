@@ -25,6 +25,7 @@ use crate::pipeline::in_flight;
 use crate::pipeline::sockets::Sockets;
 use crate::pipeline::streams::Streams;
 use crate::proxy::Backends;
+use crate::store::shared::Shared;
 use crate::store::vault::Vault;
 use crate::store::{Members, Sessions};
 use crate::telemetry::{LogWriter, Pseudonyms};
@@ -34,6 +35,7 @@ use crate::token::revocation::Revocations;
 use crate::wechat::{AccessTokens, Circuits};
 
 use super::endpoints::Room;
+use super::instances::Instances;
 use super::stores::{self, Stores};
 use super::token_shelf::TokenShelf;
 use super::{Error, birth};
@@ -57,6 +59,8 @@ pub struct Kept {
     pub members: Arc<dyn Members>,
     /// Who is logged in.
     pub sessions: Arc<dyn Sessions>,
+    /// What instances have in common.
+    pub shared: Arc<dyn Shared>,
     /// Seals session_key.
     pub vault: Arc<Vault>,
     /// Makes refresh tokens.
@@ -103,23 +107,31 @@ impl Kept {
         let keys = &config.token.keys;
         keyfile::create_dir(keys).map_err(Error::KeyFile)?;
         let metrics = Arc::new(Metrics::default());
-        let Stores { members, sessions, birth_mark } = stores::open(&config.store, &metrics).await?;
+        let Stores { members, sessions, shared, birth_mark } = stores::open(&config.store, &metrics, &clock).await?;
         let limits = Arc::<Tables>::default();
         register_limits(&metrics, &limits);
         let revocations = Arc::new(Revocations::new());
         if let Some(epoch) = birth::epoch(keys, &birth_mark, clock.now()).map_err(Error::KeyFile)? {
             revocations.revoke_all(epoch);
         }
+        revocations.freshness().set_limit(config.token.max_staleness);
+        let recorded = (keys.clone(), birth_mark);
+        let instances = Instances::begin(&shared, &sessions, &revocations, recorded, &clock).await;
+        let instances = instances.map_err(Error::Revocations)?;
         ending::resync(&*sessions, &revocations, clock.now()).await.map_err(Error::Revocations)?;
+        if let Some(instances) = instances {
+            instances.start();
+        }
         let vault = Arc::new(Vault::open(keys)?);
-        let shelf = TokenShelf { sessions: Arc::clone(&sessions), vault: Arc::clone(&vault) };
+        let shelf =
+            TokenShelf { sessions: Arc::clone(&sessions), shared: Arc::clone(&shared), vault: Arc::clone(&vault) };
         let access_tokens = Arc::new(AccessTokens::new(clock.clone(), Arc::new(shelf)));
         let circuits = Arc::new(Circuits::new(clock.clone(), Arc::clone(&metrics)));
         register_wechat(&metrics, &circuits, &access_tokens, &clock);
         let refresh = RefreshSecret::open(keys)?;
         Ok(Self {
             vault,
-            web: Arc::new(WebLogins::new(&refresh)),
+            web: Arc::new(WebLogins::new(&refresh, &shared)),
             followers: Arc::default(),
             exchanges: Arc::default(),
             circuits,
@@ -134,6 +146,7 @@ impl Kept {
             log,
             members,
             sessions,
+            shared,
             revocations,
             logins: Arc::default(),
             limits,

@@ -11,6 +11,7 @@ pub mod explain;
 mod figures;
 mod forward_auth;
 mod inspect;
+mod instances;
 mod kept;
 mod key_care;
 mod reload;
@@ -132,6 +133,7 @@ impl Snapshot {
     fn new(config: Config, kept: &Kept, generation: u64) -> Result<Self, Error> {
         let ring = Arc::new(KeyRing::open(&config.token.keys, config.token.algorithm, &kept.clock)?);
         let verifier = Arc::new(Verifier::new(Arc::clone(&ring), &config.token, kept.clock.clone()));
+        kept.revocations.freshness().set_limit(config.token.max_staleness);
         let limits = Limits::new(&config, &kept.limits, &kept.in_flight);
         let by_app = config.login.limit.is_some_and(|limit| limit.by == LimitBy::App);
         let upstreams: Arc<[Arc<Upstream>]> =
@@ -145,6 +147,7 @@ impl Snapshot {
             clock: kept.clock.clone(),
             members: Arc::clone(&kept.members),
             sessions: Arc::clone(&kept.sessions),
+            shared: Arc::clone(&kept.shared),
             vault: Arc::clone(&kept.vault),
             open_base: config.wechat.open_base.clone(),
             wechat: wechat.clone(),

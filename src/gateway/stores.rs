@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use crate::clock::Clock;
 use crate::config::{self, MembersStore, SessionsStore};
 use crate::metrics::Metrics;
 use crate::store::postgres::Postgres;
 use crate::store::redis::Redis;
+use crate::store::shared::{Memory, Shared};
 use crate::store::sqlite::Sqlite;
 use crate::store::{Members, Sessions};
 
@@ -15,25 +17,26 @@ use super::Error;
 pub(super) struct Stores {
     pub(super) members: Arc<dyn Members>,
     pub(super) sessions: Arc<dyn Sessions>,
+    pub(super) shared: Arc<dyn Shared>,
     /// Of the store of sessions.
     pub(super) birth_mark: String,
 }
 
 /// Opens both; one, when both are the same file.
-pub(super) async fn open(section: &config::Store, metrics: &Metrics) -> Result<Stores, Error> {
+pub(super) async fn open(section: &config::Store, metrics: &Metrics, clock: &Clock) -> Result<Stores, Error> {
     let mut embedded = None;
-    let (sessions, birth_mark): (Arc<dyn Sessions>, _) = match &section.sessions {
+    let (sessions, shared, birth_mark): (Arc<dyn Sessions>, Arc<dyn Shared>, _) = match &section.sessions {
         SessionsStore::Sqlite(path) => {
             let sqlite = Sqlite::open(path)?;
             register(metrics, &sqlite);
             let birth_mark = sqlite.birth_mark().to_owned();
             embedded = Some((path, Arc::clone(&sqlite)));
-            (sqlite, birth_mark)
+            (sqlite, Arc::new(Memory::new(clock.clone())), birth_mark)
         }
         SessionsStore::Redis(address) => {
             let redis = Redis::open(address).await?;
             let birth_mark = redis.birth_mark().to_owned();
-            (redis, birth_mark)
+            (Arc::clone(&redis) as Arc<dyn Sessions>, redis, birth_mark)
         }
     };
     let members: Arc<dyn Members> = match &section.members {
@@ -48,7 +51,7 @@ pub(super) async fn open(section: &config::Store, metrics: &Metrics) -> Result<S
         },
         MembersStore::Postgres(address) => Postgres::open(address).await?,
     };
-    Ok(Stores { members, sessions, birth_mark })
+    Ok(Stores { members, sessions, shared, birth_mark })
 }
 
 #[allow(clippy::cast_precision_loss)] // counts far from 2^53

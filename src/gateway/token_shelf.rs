@@ -1,11 +1,13 @@
 //! Where access tokens outlive the process: sealed, in the store of sessions.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
 use crate::config::AccessTokenLine;
 use crate::ids::AppId;
+use crate::store::shared::{Purpose, Shared};
 use crate::store::vault::Vault;
 use crate::store::{SealedToken, Sessions};
 use crate::wechat::access_token::{AccessToken, Granted, Keep};
@@ -14,8 +16,12 @@ use crate::wechat::access_token::{AccessToken, Granted, Keep};
 #[derive(Debug)]
 pub(super) struct TokenShelf {
     pub(super) sessions: Arc<dyn Sessions>,
+    pub(super) shared: Arc<dyn Shared>,
     pub(super) vault: Arc<Vault>,
 }
+
+/// Longer than a fetch takes with a `[wechat] timeout` that anybody would choose; two at once do no harm.
+const LEASE: Duration = Duration::from_secs(20);
 
 #[async_trait]
 impl Keep for TokenShelf {
@@ -33,6 +39,19 @@ impl Keep for TokenShelf {
         let token = SealedToken { sealed, expires_at: granted.expires_at };
         if let Err(error) = self.sessions.keep_access_token(appid, line.name(), token).await {
             tracing::warn!(%error, "an access token could not be kept: a restart will fetch another");
+        }
+    }
+
+    async fn claim(&self, appid: &AppId, line: AccessTokenLine, own: &[u8]) -> bool {
+        let name = format!("{} {}", appid.as_str(), line.name());
+        // When the store is away, everybody fetches: that costs a call and nothing else.
+        self.shared.claim(Purpose::AccessToken, name.as_bytes(), own, LEASE).await.unwrap_or(true)
+    }
+
+    async fn release(&self, appid: &AppId, line: AccessTokenLine, own: &[u8]) {
+        let name = format!("{} {}", appid.as_str(), line.name());
+        if let Err(error) = self.shared.release(Purpose::AccessToken, name.as_bytes(), own).await {
+            tracing::debug!(%error, "a claim could not be released; it ends by itself");
         }
     }
 }

@@ -40,15 +40,19 @@ async fn look_at(gateway: &Gateway, form: Result<Pairs, FormRejection>) -> Resul
     // What the token is can be seen; `token_type_hint` is not needed (RFC 7662, section 2.1).
     let found = match RefreshToken::parse(token) {
         Ok(token) => of_refresh_token(gateway, &token).await?,
-        Err(_) => of_access_token(gateway, token.as_bytes()),
+        Err(_) => of_access_token(gateway, token.as_bytes())?,
     };
     Ok(found.unwrap_or_else(|| json!({ "active": false })))
 }
 
-fn of_access_token(gateway: &Gateway, token: &[u8]) -> Option<Value> {
+fn of_access_token(gateway: &Gateway, token: &[u8]) -> Result<Option<Value>, Problem> {
     let snapshot = gateway.current();
-    let claims = access::check(snapshot.verifier(), &gateway.kept().revocations, token).ok()?;
-    Some(describe(&snapshot, &claims))
+    match access::check(snapshot.verifier(), &gateway.kept().revocations, token) {
+        Ok(claims) => Ok(Some(describe(&snapshot, &claims))),
+        // Whether it is active cannot be said now, and "no" might be remembered.
+        Err(stale @ access::Error::Stale) => Err(stale.into()),
+        Err(_) => Ok(None),
+    }
 }
 
 fn describe(snapshot: &Snapshot, claims: &Claims) -> Value {

@@ -60,8 +60,8 @@ impl Purpose {
 pub struct News {
     /// Which store this is: another mark than before means that everything was lost, or that it is another one.
     pub birth_mark: String,
-    /// Where to go on from; opaque.
-    pub position: String,
+    /// Where to go on from; opaque. `None`: from where everything is read anew.
+    pub position: Option<String>,
     /// In order. `None`: the thread is lost, and everything has to be read anew.
     pub notices: Option<Vec<Notice>>,
 }

@@ -13,6 +13,9 @@ pub enum Error {
     /// It was good, and its session was ended.
     #[error("the token was revoked")]
     Revoked,
+    /// It may have been revoked: this instance has not heard from the others for too long.
+    #[error("what was revoked elsewhere has not been heard for too long")]
+    Stale,
 }
 
 /// What `token` says, if it is good now.
@@ -28,7 +31,10 @@ pub fn check(verifier: &Verifier, revocations: &Revocations, token: &[u8]) -> Re
 /// As [`check`], for what was verified a moment ago and has not expired since.
 ///
 /// # Errors
-/// [`Error::Revoked`].
+/// [`Error::Revoked`], [`Error::Stale`].
 pub fn check_again(revocations: &Revocations, claims: &Claims) -> Result<(), Error> {
-    if revocations.is_revoked(claims) { Err(Error::Revoked) } else { Ok(()) }
+    if revocations.is_revoked(claims) {
+        return Err(Error::Revoked);
+    }
+    if revocations.freshness().is_stale() { Err(Error::Stale) } else { Ok(()) }
 }

@@ -54,6 +54,7 @@ pub(super) fn section(algorithm: Algorithm) -> Token {
         refresh_grace: Duration::from_secs(30),
         session_ttl: Duration::from_secs(180 * 86_400),
         renew_within: None,
+        max_staleness: Duration::from_secs(7200),
         accept_bare: false,
     }
 }

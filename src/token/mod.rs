@@ -13,6 +13,7 @@ pub mod cache;
 mod directory;
 #[cfg(test)]
 mod fixture;
+pub mod freshness;
 mod header;
 pub mod jwks;
 pub mod key;

@@ -19,6 +19,7 @@ use papaya::{Compute, HashMap, Operation};
 use tokio::sync::watch;
 
 use super::Claims;
+use super::freshness::Freshness;
 use crate::clock::Timestamp;
 use crate::ids::{AppId, MemberId, SessionId};
 
@@ -54,6 +55,7 @@ pub struct Revocations {
     all: AtomicI64,
     /// Told at each new entry.
     changes: watch::Sender<()>,
+    freshness: Freshness,
 }
 
 impl Revocations {
@@ -97,6 +99,11 @@ impl Revocations {
     pub fn revoke_all(&self, at: Timestamp) {
         self.all.fetch_max(at.millis(), Ordering::AcqRel);
         self.changes.send_replace(());
+    }
+
+    /// How lately this set has heard of the others'.
+    pub fn freshness(&self) -> &Freshness {
+        &self.freshness
     }
 
     /// Tells when something was revoked: what lives longer than one request has to ask again.

@@ -43,6 +43,9 @@ const PAUSE: Duration = Duration::from_secs(10);
 const REPLACED_A_MINUTE: u32 = 5;
 const MINUTE: Duration = Duration::from_secs(60);
 
+/// How often an instance looks whether another one has fetched.
+const LOOK: Duration = Duration::from_millis(100);
+
 /// Longest token that is taken, bytes. WeChat asks for room for 512.
 const MAX_TOKEN: usize = 2048;
 
@@ -92,6 +95,12 @@ pub trait Keep: Send + Sync + fmt::Debug {
 
     /// Saves it in place of the one before.
     async fn save(&self, appid: &AppId, line: AccessTokenLine, granted: &Granted);
+
+    /// Whether this instance is to fetch the next one; `own` says whose claim it is. Of all instances, one at a time is.
+    async fn claim(&self, appid: &AppId, line: AccessTokenLine, own: &[u8]) -> bool;
+
+    /// Gives the claim back.
+    async fn release(&self, appid: &AppId, line: AccessTokenLine, own: &[u8]);
 }
 
 /// A fetch under way, and all who wait for it.
@@ -240,12 +249,34 @@ impl AccessTokens {
         let (client, app) = (client.clone(), app.clone());
         let (old, refused) = (held.granted.clone(), held.refused.clone());
         let task = tokio::spawn(async move {
-            let outcome = landing.tokens.obtain(&client, &app, old, refused).await;
+            let outcome = landing.tokens.obtain_alone(&client, &app, old, refused).await;
             landing.land(outcome)
         });
         async move { task.await.unwrap_or(Err(Error::Answer("the fetch of an access token panicked"))) }
             .boxed()
             .shared()
+    }
+
+    /// A token, fetched by one instance at a time: whoever waited finds the other's in [`Keep`].
+    async fn obtain_alone(
+        &self,
+        client: &Client,
+        app: &App,
+        old: Option<Granted>,
+        refused: Option<AccessToken>,
+    ) -> Result<Granted, Error> {
+        let own = uuid::Uuid::now_v7();
+        while !self.keep.claim(&app.appid, app.access_token, own.as_bytes()).await {
+            let kept = self.keep.load(&app.appid, app.access_token).await;
+            let fresh = |kept: &Granted| !kept.is_due(self.clock.now()) && Some(&kept.token) != refused.as_ref();
+            if let Some(kept) = kept.filter(fresh) {
+                return Ok(kept);
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        let outcome = self.obtain(client, app, old, refused).await;
+        self.keep.release(&app.appid, app.access_token, own.as_bytes()).await;
+        outcome
     }
 
     /// A token from [`Keep`] (of this instance before a restart, or of another one since), else from WeChat. While the old

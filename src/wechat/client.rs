@@ -45,6 +45,11 @@ pub struct Client {
 }
 
 impl Client {
+    /// The total deadline of a call.
+    pub fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
     /// A client for `config.api_base`; opens no connection yet. `config.timeout` is the total deadline of each call:
     /// connecting, TLS, head and body together.
     ///

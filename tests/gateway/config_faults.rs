@@ -153,6 +153,7 @@ fn every_key_says_what_it_says() {
     assert_eq!(token.rotate_every, None);
     assert_eq!((seconds(token.access_ttl), seconds(token.refresh_ttl)), (3600., 7. * 86400.));
     assert_eq!((seconds(token.refresh_grace), seconds(token.session_ttl)), (0., 90. * 86400.));
+    assert_eq!(seconds(token.max_staleness), 300.);
     assert_eq!(config.store.members, MembersStore::Sqlite(repository("tests/data/config/members.db")));
     assert_eq!(config.store.sessions, SessionsStore::Sqlite("/var/lib/wxgate/sessions.db".into()));
     assert_eq!((config.wechat.api_base.as_str(), seconds(config.wechat.timeout)), ("http://127.0.0.1:9100", 2.));

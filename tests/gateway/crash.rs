@@ -12,7 +12,9 @@ use tokio::time::timeout;
 use crate::support::DEADLINE;
 use crate::support::gateway::Member;
 use crate::support::place::{Caller, Place, Served};
+use crate::support::postgres::PostgresServer;
 use crate::support::process::Exit;
+use crate::support::redis::RedisServers;
 
 /// What clients have been told so far.
 #[derive(Debug)]
@@ -68,12 +70,11 @@ async fn logged_in(place: &Place, caller: &Caller, n: usize) -> Vec<Member> {
     join_all(codes.iter().map(|code| async { caller.login(code).await.expect("an answer") })).await
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_answered_login_is_lost_when_the_gateway_is_killed() {
-    let place = Arc::new(Place::new("").await);
+async fn no_login_is_lost(place: Place) {
+    let place = Arc::new(place);
     let mut all = Vec::new();
     let (mut served, _) = started(&place).await;
-    for round in 0..5 {
+    for round in 0..rounds(5) {
         let told = Told::nothing();
         let mut clients = JoinSet::new();
         let begun = Instant::now();
@@ -111,12 +112,9 @@ async fn no_answered_login_is_lost_when_the_gateway_is_killed() {
     assert!(known.iter().all(|answer| answer.as_ref().is_some_and(|answer| answer.status == 200)));
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn after_a_death_in_the_middle_of_a_refresh_the_old_token_or_the_new_one_works() {
-    // Longer than the slowest machine takes to come back.
-    let place = Place::new("refresh_grace = \"10m\"").await;
+async fn old_or_new_token_works(place: Place) {
     let (mut served, _) = started(&place).await;
-    for _ in 0..3 {
+    for _ in 0..rounds(3) {
         let caller = served.caller();
         let members = logged_in(&place, &caller, 60).await;
         let told = Told::nothing();
@@ -147,11 +145,9 @@ async fn after_a_death_in_the_middle_of_a_refresh_the_old_token_or_the_new_one_w
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_answered_as_ended_stays_ended() {
-    let place = Place::new("").await;
+async fn ended_stays_ended(place: Place) {
     let (mut served, _) = started(&place).await;
-    for _ in 0..3 {
+    for _ in 0..rounds(3) {
         let caller = served.caller();
         let members = logged_in(&place, &caller, 60).await;
         let told = Told::nothing();
@@ -188,6 +184,54 @@ async fn what_was_answered_as_ended_stays_ended() {
         }
     }
     assert!(place.upstream.requests().is_empty());
+}
+
+/// Rounds of a test: as many as it says, or as somebody asks for who has the time.
+#[expect(clippy::disallowed_methods, reason = "a test may be asked for more than it does by itself")]
+pub(crate) fn rounds(usual: usize) -> usize {
+    std::env::var("WXGATE_TEST_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
+}
+
+/// Longer than the slowest machine takes to come back.
+const GRACE: &str = "refresh_grace = \"10m\"";
+
+/// Servers of a test's own; they outlive the gateway.
+async fn on_servers(token: &str) -> (Place, (PostgresServer, RedisServers)) {
+    let (members, sessions) = (PostgresServer::start(), RedisServers::single());
+    (Place::with_stores(token, &members.url(), &sessions.url()).await, (members, sessions))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_answered_login_is_lost_when_the_gateway_is_killed() {
+    no_login_is_lost(Place::new("").await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_answered_login_is_lost_when_the_gateway_is_killed_with_redis_and_postgres() {
+    let (place, _servers) = on_servers("").await;
+    no_login_is_lost(place).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_death_in_the_middle_of_a_refresh_the_old_token_or_the_new_one_works() {
+    old_or_new_token_works(Place::new(GRACE).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_death_in_the_middle_of_a_refresh_the_old_token_or_the_new_one_works_with_redis_and_postgres() {
+    let (place, _servers) = on_servers(GRACE).await;
+    old_or_new_token_works(place).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_answered_as_ended_stays_ended() {
+    ended_stays_ended(Place::new("").await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_answered_as_ended_stays_ended_with_redis_and_postgres() {
+    let (place, _servers) = on_servers("").await;
+    ended_stays_ended(place).await;
 }
 
 #[tokio::test]

@@ -43,7 +43,7 @@ async fn handle(auth: &Auth, appid: &str, query: Shown, call: &Call) -> Result<R
     let (state, code) = (only(&query, "state")?.unwrap_or_default(), only(&query, "code")?);
     let now = auth.clock.now();
     let returned = auth.web.states.read(&app.appid, state, call.headers(), is_secure(auth), now)?;
-    auth.web.states.use_up(&returned, now)?;
+    auth.web.states.use_up(&returned).await?;
     // The list may have changed since the start.
     if !redirect::is_allowed(&returned.redirect, &web.origins) {
         return Err(Problem::new(Code::InvalidRequest, "The page to return to is no longer allowed."));
@@ -51,7 +51,7 @@ async fn handle(auth: &Auth, appid: &str, query: Shown, call: &Call) -> Result<R
     let url = match code.filter(|code| !code.is_empty()) {
         None => redirect::with(&returned.redirect, "error", "access_denied"),
         Some(code) => match enter(auth, app, web, checked_code(code.to_owned())?).await {
-            Ok(logged_in) => return entered(auth, web, &logged_in, &returned),
+            Ok(logged_in) => return entered(auth, web, &logged_in, &returned).await,
             Err(problem) => return Ok(over(problem, &returned, call)),
         },
     };
@@ -59,7 +59,7 @@ async fn handle(auth: &Auth, appid: &str, query: Shown, call: &Call) -> Result<R
 }
 
 /// Back to the page, with what the app is configured to yield.
-fn entered(
+async fn entered(
     auth: &Auth,
     web: &config::WebLogin,
     logged_in: &LoggedIn,
@@ -69,7 +69,7 @@ fn entered(
     match web.result {
         WebResult::Ticket => {
             let ticket = Ticket { session_id: session.session_id.clone(), is_new: *is_new };
-            let ticket = auth.web.tickets.give(ticket, auth.clock.now())?;
+            let ticket = auth.web.tickets.give(&ticket).await?;
             see(&redirect::with(&returned.redirect, "ticket", ticket.expose()), returned.clear_cookie.clone())
         }
         WebResult::Cookie => {

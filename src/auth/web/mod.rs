@@ -11,6 +11,9 @@ pub mod start;
 pub mod state;
 pub mod ticket;
 
+use std::sync::Arc;
+
+use crate::store::shared::Shared;
 use crate::token::refresh::RefreshSecret;
 
 /// What is known of web logins under way. Outlives a reload.
@@ -23,7 +26,10 @@ pub struct WebLogins {
 impl WebLogins {
     /// None under way. States are signed with a key of their own, derived from `secret`, so that every instance knows
     /// those of the others.
-    pub fn new(secret: &RefreshSecret) -> Self {
-        Self { states: state::States::new(&*secret.web_state_key()), tickets: ticket::Tickets::default() }
+    pub fn new(secret: &RefreshSecret, shared: &Arc<dyn Shared>) -> Self {
+        Self {
+            states: state::States::new(&*secret.web_state_key(), Arc::clone(shared)),
+            tickets: ticket::Tickets::new(Arc::clone(shared)),
+        }
     }
 }

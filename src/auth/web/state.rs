@@ -8,9 +8,8 @@
 //! Over `https` the cookie is `Secure` and has the `__Host-` prefix, so that no other host can set it. Over plain `http`,
 //! which the configuration allows for loopback alone, browsers take no such cookie: there it has neither.
 
-use std::collections::{HashSet, VecDeque};
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::{hmac, rand};
@@ -22,15 +21,13 @@ use http::{HeaderMap, HeaderValue};
 use crate::clock::Timestamp;
 use crate::ids::AppId;
 use crate::problem::{Code, Problem};
+use crate::store::shared::{Purpose, Shared};
 
 /// How long the browser may take.
 pub const LIFE: Duration = Duration::from_secs(600);
 
 /// How far ahead of ours the clock of the instance that made it may be.
 const AHEAD: Duration = Duration::from_secs(60);
-
-/// States that are remembered as used, at once.
-const MAX_USED: usize = 1 << 16;
 
 const TIME: usize = 8;
 const ID: usize = 16;
@@ -41,14 +38,7 @@ type Id = [u8; ID];
 /// Makes and takes back states.
 pub(in crate::auth) struct States {
     key: hmac::Key,
-    /// Held for a few lines.
-    used: Mutex<Used>,
-}
-
-#[derive(Default)]
-struct Used {
-    ids: HashSet<Id>,
-    ends: VecDeque<(Timestamp, Id)>,
+    shared: Arc<dyn Shared>,
 }
 
 impl fmt::Debug for States {
@@ -73,8 +63,8 @@ pub(super) struct Returned {
 }
 
 impl States {
-    pub(super) fn new(key: &[u8]) -> Self {
-        Self { key: hmac::Key::new(hmac::HMAC_SHA256, key), used: Mutex::default() }
+    pub(super) fn new(key: &[u8], shared: Arc<dyn Shared>) -> Self {
+        Self { key: hmac::Key::new(hmac::HMAC_SHA256, key), shared }
     }
 
     /// A state for a login to `appid` that ends at `redirect`. `secure` says whether the public URL is `https`.
@@ -120,26 +110,15 @@ impl States {
         })
     }
 
-    /// Remembers that this state came back.
+    /// Remembers that this state came back, for all instances.
     ///
     /// # Errors
-    /// `invalid_request` when it had come back before, `overloaded` when no more can be remembered.
-    pub(super) fn use_up(&self, returned: &Returned, now: Timestamp) -> Result<(), Problem> {
-        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
-        while used.ends.front().is_some_and(|(end, _)| *end <= now)
-            && let Some((_, id)) = used.ends.pop_front()
-        {
-            used.ids.remove(&id);
+    /// `invalid_request` when it had come back before, `store_unavailable` when no more can be remembered.
+    pub(super) async fn use_up(&self, returned: &Returned) -> Result<(), Problem> {
+        match self.shared.claim(Purpose::State, &returned.id, b"", LIFE + AHEAD).await? {
+            true => Ok(()),
+            false => Err(refused()),
         }
-        if used.ids.contains(&returned.id) {
-            return Err(refused());
-        }
-        if used.ids.len() >= MAX_USED {
-            return Err(Problem::new(Code::Overloaded, "Too many web logins at once: try again in a moment."));
-        }
-        used.ids.insert(returned.id);
-        used.ends.push_back((now.plus(LIFE + AHEAD), returned.id));
-        Ok(())
     }
 
     fn sign(&self, appid: &AppId, time: &[u8; TIME], id: &Id, cookie: &str) -> hmac::Tag {
@@ -212,10 +191,16 @@ fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Clock;
+    use crate::store::shared::Memory;
 
     const STATE_LEN: usize = 2 * (TIME + ID + MAC);
     const NOW: Timestamp = Timestamp::from_secs(1_000_000);
     const URL: &str = "https://m.example.com/a?b=c";
+
+    fn states(key: &[u8]) -> States {
+        States::new(key, Arc::new(Memory::new(Clock::manual(NOW))))
+    }
 
     fn app(appid: &str) -> AppId {
         AppId::parse(appid).unwrap()
@@ -229,25 +214,25 @@ mod tests {
 
     #[test]
     fn a_state_is_alphanumeric_and_short_enough_for_wechat() {
-        let issued = States::new(b"k").issue(&app("wxa"), URL, true, NOW).unwrap();
+        let issued = states(b"k").issue(&app("wxa"), URL, true, NOW).unwrap();
         assert_eq!(issued.state.len(), STATE_LEN);
         const { assert!(STATE_LEN <= 128) };
         assert!(issued.state.bytes().all(|b| b.is_ascii_alphanumeric()));
         let cookie = issued.set_cookie.to_str().unwrap();
         assert!(cookie.starts_with("__Host-wxgate-web-"), "{cookie}");
         assert!(cookie.ends_with("; Path=/; Max-Age=600; Secure; HttpOnly; SameSite=Lax"), "{cookie}");
-        let plain = States::new(b"k").issue(&app("wxa"), URL, false, NOW).unwrap().set_cookie;
+        let plain = states(b"k").issue(&app("wxa"), URL, false, NOW).unwrap().set_cookie;
         let plain = plain.to_str().unwrap();
         assert!(plain.starts_with("wxgate-web-") && !plain.contains("Secure"), "{plain}");
     }
 
     #[test]
     fn a_state_is_good_for_its_browser_its_app_and_ten_minutes() {
-        let states = States::new(b"k");
-        let issued = states.issue(&app("wxa"), URL, true, NOW).unwrap();
+        let ours = states(b"k");
+        let issued = ours.issue(&app("wxa"), URL, true, NOW).unwrap();
         let good = browser(&issued);
         let read = |appid: &str, state: &str, headers: &HeaderMap, now| {
-            states.read(&app(appid), state, headers, true, now).map(|returned| returned.redirect).ok()
+            ours.read(&app(appid), state, headers, true, now).map(|returned| returned.redirect).ok()
         };
         let last = NOW.plus(LIFE - Duration::from_millis(1));
         assert_eq!(read("wxa", &issued.state, &good, NOW).as_deref(), Some(URL));
@@ -257,10 +242,10 @@ mod tests {
         assert_eq!(read("wxb", &issued.state, &good, NOW), None);
         assert_eq!(read("wxa", &issued.state, &HeaderMap::new(), NOW), None);
         assert_eq!(read("wxa", &issued.state.to_uppercase(), &good, NOW), None);
-        let other = states.issue(&app("wxa"), URL, true, NOW).unwrap();
+        let other = ours.issue(&app("wxa"), URL, true, NOW).unwrap();
         assert_eq!(read("wxa", &issued.state, &browser(&other), NOW), None);
         assert_eq!(read("wxa", &other.state, &good, NOW), None);
-        assert!(States::new(b"other").read(&app("wxa"), &issued.state, &good, true, NOW).is_err());
+        assert!(states(b"other").read(&app("wxa"), &issued.state, &good, true, NOW).is_err());
         let mut twice = good.clone();
         twice.append(COOKIE, good[COOKIE].clone());
         assert_eq!(read("wxa", &issued.state, &twice, NOW), None);
@@ -268,7 +253,7 @@ mod tests {
 
     #[test]
     fn no_changed_character_of_state_or_cookie_passes() {
-        let states = States::new(b"k");
+        let states = states(b"k");
         let issued = states.issue(&app("wxa"), URL, true, NOW).unwrap();
         let good = browser(&issued);
         for at in 0..STATE_LEN {
@@ -290,20 +275,16 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_state_is_used_once_and_a_full_memory_refuses() {
-        let states = States::new(b"k");
-        let returned = |n: u32| {
-            let mut id = [0; ID];
-            id[..4].copy_from_slice(&n.to_be_bytes());
-            Returned { redirect: String::new(), clear_cookie: HeaderValue::from_static(""), id }
-        };
-        for n in 0..u32::try_from(MAX_USED).unwrap() {
-            states.use_up(&returned(n), NOW).unwrap();
-        }
-        assert_eq!(states.use_up(&returned(7), NOW).unwrap_err().code(), Code::InvalidRequest);
-        assert_eq!(states.use_up(&returned(u32::MAX), NOW).unwrap_err().code(), Code::Overloaded);
-        states.use_up(&returned(u32::MAX), NOW.plus(LIFE + AHEAD)).unwrap();
-        assert_eq!(states.used.lock().unwrap().ids.len(), 1);
+    #[tokio::test]
+    async fn a_state_is_used_once() {
+        let clock = Clock::manual(NOW);
+        let states = States::new(b"k", Arc::new(Memory::new(clock.clone())));
+        let returned =
+            |n: u8| Returned { redirect: String::new(), clear_cookie: HeaderValue::from_static(""), id: [n; ID] };
+        states.use_up(&returned(1)).await.unwrap();
+        states.use_up(&returned(2)).await.unwrap();
+        // As long as any instance may still take it for good.
+        clock.advance(LIFE + AHEAD - Duration::from_millis(1));
+        assert_eq!(states.use_up(&returned(1)).await.unwrap_err().code(), Code::InvalidRequest);
     }
 }

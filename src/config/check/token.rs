@@ -18,6 +18,9 @@ pub(super) fn token(file: file::Token, folder: &Path, report: &mut Report<'_>) -
         audience.push("wxgate".to_owned());
     }
     let keys = |text: &str| url::file(text, folder);
+    let access_ttl = time(report, "token.access_ttl", file.access_ttl.as_ref(), "2h", lifetime);
+    let max_staleness = file.max_staleness.as_ref();
+    let max_staleness = max_staleness.and_then(|text| report.read("token.max_staleness", &text.0, lifetime));
     let token = Token {
         issuer: file.issuer.and_then(|text| report.read("token.issuer", &text, issuer)).unwrap_or_default(),
         audience,
@@ -25,12 +28,13 @@ pub(super) fn token(file: file::Token, folder: &Path, report: &mut Report<'_>) -
         keys: scalar(report, "token.keys", file.keys.as_deref(), "data/keys", keys).unwrap_or_default(),
         rotate_every: Some(time(report, "token.rotate_every", file.rotate_every.as_ref(), "90d", key_age))
             .filter(|age| !age.is_zero()),
-        access_ttl: time(report, "token.access_ttl", file.access_ttl.as_ref(), "2h", lifetime),
+        access_ttl,
         refresh_ttl: time(report, "token.refresh_ttl", file.refresh_ttl.as_ref(), "30d", lifetime),
         refresh_grace: time(report, "token.refresh_grace", file.refresh_grace.as_ref(), "30s", duration_or_zero),
         session_ttl: time(report, "token.session_ttl", file.session_ttl.as_ref(), "180d", lifetime),
         renew_within: Some(time(report, "token.renew_within", file.renew_within.as_ref(), "0s", duration_or_zero))
             .filter(|left| !left.is_zero()),
+        max_staleness: max_staleness.unwrap_or(access_ttl),
         accept_bare: file.accept_bare.unwrap_or(false),
     };
     lifetimes(&token, report);

@@ -16,6 +16,9 @@ use crate::store::{Error, NewRoles, Notice, Revoked};
 /// How long the stream is.
 pub(super) const LENGTH: u32 = 10_000;
 
+/// What is told first.
+const BEGIN: &str = "begin";
+
 const DAMAGED: Error = Error::Damaged("a notice in Redis holds what is never written there");
 
 impl Redis {
@@ -58,12 +61,12 @@ impl Redis {
     pub(super) async fn since(&self, position: Option<&str>) -> Result<News, Error> {
         let (birth, news) = (self.keys.birth(), self.keys.news());
         let mut script = self.scripts.news.key(&birth);
-        script.key(&news).arg(position.unwrap_or("-")).arg(LENGTH);
+        script.key(&news).arg(position.unwrap_or_default()).arg(LENGTH);
         let (mark, told): (Option<String>, Value) = self.link.run_reading(&script).await?;
         let Some(mark) = mark else {
             // It has come back empty: from now on it has a mark again.
             let mark = birth_mark(&self.link, &self.keys).await?;
-            return Ok(News { birth_mark: mark, position: String::new(), notices: None });
+            return Ok(News { birth_mark: mark, position: None, notices: None });
         };
         let told: StreamRangeReply = redis::from_redis_value(told).map_err(|_| DAMAGED)?;
         let known = position.is_some_and(|position| told.ids.first().is_some_and(|first| first.id == position));
@@ -71,7 +74,7 @@ impl Redis {
         let notices = if known {
             let mut notices = Vec::new();
             for entry in &told.ids[1..] {
-                for (of, value) in &entry.map {
+                for (of, value) in entry.map.iter().filter(|(of, _)| *of != BEGIN) {
                     let value: String = redis::from_redis_value_ref(value).map_err(|_| DAMAGED)?;
                     notices.push(notice(of, &value).ok_or(DAMAGED)?.0);
                 }
@@ -85,11 +88,11 @@ impl Redis {
             // Something to hold on to: from an empty stream nobody could tell that entries were lost.
             None => {
                 let mut begin = redis::cmd("XADD");
-                begin.arg(&news).arg("*").arg("begin").arg("");
+                begin.arg(&news).arg("*").arg(BEGIN).arg("");
                 self.link.write(&news, &begin).await?
             }
         };
-        Ok(News { birth_mark: mark, position, notices })
+        Ok(News { birth_mark: mark, position: Some(position), notices })
     }
 }
 

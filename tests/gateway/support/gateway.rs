@@ -130,6 +130,19 @@ impl Gateway {
         Self::assemble(tempfile::tempdir().unwrap(), Some(api_base), tables).await
     }
 
+    /// Another instance: with the keys of this one, and its WeChat.
+    pub(crate) async fn beside(&self, tables: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let (from, to) = (self.dir.path().join("keys"), dir.path().join("keys"));
+        wxgate::keyfile::create_dir(&to).unwrap();
+        for file in std::fs::read_dir(from).unwrap() {
+            let file = file.unwrap();
+            // Copied with its mode.
+            std::fs::copy(file.path(), to.join(file.file_name())).unwrap();
+        }
+        Self::assemble(dir, Some(&self.wechat.api_base()), tables).await
+    }
+
     async fn assemble(dir: TempDir, api_base: Option<&str>, tables: &str) -> Self {
         let clock = Clock::manual(Timestamp::from_secs(START));
         let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
@@ -215,7 +228,10 @@ impl Gateway {
         self.stop().await;
         let dir = std::mem::replace(&mut self.dir, tempfile::tempdir().unwrap());
         drop(self);
-        until_free(&dir.path().join("wxgate.db.lock")).await;
+        let lock = dir.path().join("wxgate.db.lock");
+        if lock.exists() {
+            until_free(&lock).await;
+        }
         dir
     }
 
@@ -268,6 +284,12 @@ fn configuration(api_base: &str, upstream: SocketAddr, tables: &str) -> String {
         top.lines().filter_map(|l| l.trim().strip_prefix(&prefix)).map(|l| format!("{l}\n")).collect()
     };
     let (server, token, wechat, app) = (own("server"), own("token"), own("wechat"), own("app"));
+    let store = own("store");
+    let embedded = |key: &str| match store.contains(&format!("{key} = ")) {
+        true => String::new(),
+        false => format!("{key} = \"sqlite:wxgate.db\"\n"),
+    };
+    let store = format!("{}{}{store}", embedded("members"), embedded("sessions"));
     format!(
         r#"[server]
 listen = ["127.0.0.1:0"]
@@ -281,8 +303,7 @@ issuer = "https://api.example.com"
 keys = "keys"
 {token}
 [store]
-members = "sqlite:wxgate.db"
-sessions = "sqlite:wxgate.db"
+{store}
 [wechat]
 api_base = "{api_base}"
 open_base = "{api_base}"

@@ -4,6 +4,7 @@
 //! [`people`] is what a member's phone sends along; [`process`] runs the real binary, [`served`] and [`place`] run it as a
 //! gateway; [`source`] reads Rust text for the architecture test.
 
+pub(crate) mod cable;
 pub(crate) mod gateway;
 pub(crate) mod held;
 pub(crate) mod http1;

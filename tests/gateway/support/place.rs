@@ -28,6 +28,11 @@ pub(crate) struct Place {
 impl Place {
     /// A folder with a `gateway.toml`; these lines go to `[token]`.
     pub(crate) async fn new(token: &str) -> Self {
+        Self::with_stores(token, "sqlite:data/wxgate.db", "sqlite:data/wxgate.db").await
+    }
+
+    /// As [`Place::new`], with these stores.
+    pub(crate) async fn with_stores(token: &str, members: &str, sessions: &str) -> Self {
         let apps = Some(vec![(AppId::parse(APPID).unwrap(), Secret::new(SECRET.to_owned()))]);
         let listen = SocketAddr::from(([127, 0, 0, 1], 0));
         let wechat = Simulator::start(SimulatorConfig { listen, clock: Clock::system(), apps }).await.unwrap();
@@ -44,8 +49,8 @@ issuer = "https://api.example.com"
 keys = "data/keys"
 {token}
 [store]
-members = "sqlite:data/wxgate.db"
-sessions = "sqlite:data/wxgate.db"
+members = "{members}"
+sessions = "{sessions}"
 [wechat]
 api_base = "{api_base}"
 [[app]]

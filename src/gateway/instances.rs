@@ -1,0 +1,113 @@
+//! What other instances have revoked, in force here within a second.
+//!
+//! The shared store keeps a stream of it; this task asks for what is new a few times a second, from where it was. So nothing is
+//! lost when a connection breaks: the next answer holds all that was told meanwhile, and where that is no longer known,
+//! everything is read anew. A store that has come back empty bears another birth mark; then every login before now is refused.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::auth::ending;
+use crate::clock::Clock;
+use crate::store::shared::{News, Shared};
+use crate::store::{self, Sessions};
+use crate::token::revocation::Revocations;
+
+use super::birth;
+
+/// How often others are asked for news. A revocation is in force within this time and the store's answer.
+const ASK: Duration = Duration::from_millis(200);
+
+/// Where this instance is in the news of all.
+#[derive(Debug)]
+pub(super) struct Instances {
+    shared: Arc<dyn Shared>,
+    sessions: Weak<dyn Sessions>,
+    revocations: Weak<Revocations>,
+    clock: Clock,
+    /// Where the birth mark is recorded.
+    keys: PathBuf,
+    birth_mark: String,
+    position: Option<String>,
+}
+
+impl Instances {
+    /// Takes the place from which news will be read. Called before revocations are loaded, so that none falls in between.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub(super) async fn begin(
+        shared: &Arc<dyn Shared>,
+        sessions: &Arc<dyn Sessions>,
+        revocations: &Arc<Revocations>,
+        (keys, birth_mark): (PathBuf, String),
+        clock: &Clock,
+    ) -> Result<Option<Self>, store::Error> {
+        let Some(news) = shared.news(None).await? else { return Ok(None) };
+        revocations.freshness().begin(clock);
+        Ok(Some(Self {
+            shared: Arc::clone(shared),
+            sessions: Arc::downgrade(sessions),
+            revocations: Arc::downgrade(revocations),
+            clock: clock.clone(),
+            keys,
+            birth_mark,
+            position: news.position,
+        }))
+    }
+
+    /// Goes on asking until the gateway is dropped.
+    pub(super) fn start(mut self) {
+        tokio::spawn(async move {
+            let mut tick = interval(ASK);
+            tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            let mut cut_off = false;
+            loop {
+                tick.tick().await;
+                let (Some(sessions), Some(revocations)) = (self.sessions.upgrade(), self.revocations.upgrade()) else {
+                    return;
+                };
+                let asked = self.ask(&*sessions, &revocations).await;
+                match (&asked, cut_off) {
+                    (Err(error), false) => {
+                        tracing::warn!(%error, "the shared store is away: what others revoke is not heard");
+                    }
+                    (Ok(()), true) => tracing::info!("the shared store is back, and all that was revoked is known"),
+                    _ => {}
+                }
+                cut_off = asked.is_err();
+            }
+        });
+    }
+
+    async fn ask(&mut self, sessions: &dyn Sessions, revocations: &Revocations) -> Result<(), store::Error> {
+        let asked_at = self.clock.steady();
+        let Some(News { birth_mark, position, notices }) = self.shared.news(self.position.as_deref()).await? else {
+            return Ok(());
+        };
+        if birth_mark != self.birth_mark {
+            self.begin_anew(&birth_mark, revocations);
+        }
+        match notices {
+            Some(notices) => notices.iter().for_each(|notice| ending::apply(revocations, notice)),
+            None => ending::resync(sessions, revocations, self.clock.now()).await?,
+        }
+        self.position = position;
+        revocations.freshness().hear(asked_at);
+        Ok(())
+    }
+
+    /// It is another store, or the same one without its memory.
+    fn begin_anew(&mut self, birth_mark: &str, revocations: &Revocations) {
+        let now = self.clock.now();
+        let epoch = birth::epoch(&self.keys, birth_mark, now).unwrap_or_else(|error| {
+            tracing::error!(%error, "the new birth mark of the store cannot be recorded; this start heeds it");
+            Some(now)
+        });
+        revocations.revoke_all(epoch.unwrap_or(now));
+        birth_mark.clone_into(&mut self.birth_mark);
+    }
+}

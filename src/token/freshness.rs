@@ -1,0 +1,79 @@
+//! How lately this instance has heard what others have revoked.
+//!
+//! Access tokens are believed without a store, so an instance that is cut off from the others goes on believing tokens that
+//! were revoked elsewhere. It may do so for a while (`[token] max_staleness`), then it refuses. One that is alone has nobody to
+//! hear, and is never stale.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::clock::Clock;
+
+/// See the [module documentation](self). Asked on every request: two loads where there are no others.
+#[derive(Debug, Default)]
+pub struct Freshness {
+    /// There once there are others.
+    clock: OnceLock<Clock>,
+    /// Steady time, milliseconds.
+    heard: AtomicU64,
+    /// Milliseconds.
+    limit: AtomicU64,
+}
+
+impl Freshness {
+    /// From now on there are others, who are heard now; steady time is that of `clock`.
+    pub fn begin(&self, clock: &Clock) {
+        self.hear(clock.steady());
+        let _ = self.clock.set(clock.clone());
+    }
+
+    /// Everything that was revoked until `at` (steady time) is known here.
+    pub fn hear(&self, at: Duration) {
+        self.heard.fetch_max(millis(at), Ordering::AcqRel);
+    }
+
+    /// How long it may be that nothing was heard.
+    pub fn set_limit(&self, limit: Duration) {
+        self.limit.store(millis(limit), Ordering::Release);
+    }
+
+    /// Whether it was longer.
+    pub fn is_stale(&self) -> bool {
+        self.age().is_some_and(|age| millis(age) > self.limit.load(Ordering::Acquire))
+    }
+
+    /// How long it was; `None` for one that is alone.
+    pub fn age(&self) -> Option<Duration> {
+        let now = self.clock.get()?.steady();
+        Some(now.saturating_sub(Duration::from_millis(self.heard.load(Ordering::Acquire))))
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+
+    #[test]
+    fn an_instance_that_is_alone_is_never_stale_and_one_that_is_not_becomes_so() {
+        let clock = Clock::manual(Timestamp::from_secs(1000));
+        clock.advance(Duration::from_secs(3600));
+        let freshness = Freshness::default();
+        assert!(!freshness.is_stale() && freshness.age().is_none());
+        freshness.set_limit(Duration::from_secs(60));
+        freshness.begin(&clock);
+        clock.advance(Duration::from_secs(60));
+        assert!(!freshness.is_stale());
+        clock.advance(Duration::from_millis(1));
+        assert!(freshness.is_stale());
+        clock.set_back(Duration::from_secs(3600));
+        assert!(freshness.is_stale(), "the clock on the wall has no say");
+        freshness.hear(clock.steady());
+        assert!(!freshness.is_stale());
+    }
+}
