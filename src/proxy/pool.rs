@@ -152,7 +152,7 @@ mod tests {
     async fn a_connection_to_a_name_is_not_used_for_ever() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        for (host, age, kept) in [("127.0.0.1", 600, 1), ("localhost", 600, 0), ("localhost", 1, 1)] {
+        for (host, age, kept) in [("127.0.0.1", 90, 1), ("localhost", 90, 0), ("localhost", 1, 1)] {
             let authority = format!("{host}:{port}").parse().unwrap();
             let section = section::Backend { authority, host: host.to_owned(), port };
             let (pool, backend) = (Pool::default(), Backends::new().get(&section));
