@@ -276,10 +276,11 @@ pub struct Token {
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Store {
-    /// Members: "sqlite:PATH". Default: "sqlite:data/wxgate.db".
+    /// Members: "sqlite:PATH" or "postgres://USER:PASSWORD@HOST/DATABASE". Default: "sqlite:data/wxgate.db".
     #[schemars(example = &"sqlite:data/wxgate.db")]
     pub members: Option<String>,
-    /// Sessions: "sqlite:PATH". Default: "sqlite:data/wxgate.db".
+    /// Sessions: "sqlite:PATH", "redis://HOST", "redis+sentinel://HOST,HOST/SERVICE" or "redis+cluster://HOST,HOST".
+    /// Default: "sqlite:data/wxgate.db".
     #[schemars(example = &"sqlite:data/wxgate.db")]
     pub sessions: Option<String>,
 }

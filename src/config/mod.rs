@@ -7,6 +7,7 @@
 
 pub mod certificate;
 mod check;
+pub mod database;
 pub mod fault;
 pub mod file;
 mod load;

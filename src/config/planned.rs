@@ -39,17 +39,9 @@ const KEYS: &[Planned] = &[
 /// Values, by how they start, of keys that otherwise exist; and what to write instead.
 const VALUES: &[(&str, &str, &str)] = &[
     ("token.keys", "store", "write a folder, such as \"data/keys\" (a folder of that name is \"./store\")"),
-    ("store.members", "postgres:", SQLITE),
-    ("store.members", "postgresql:", SQLITE),
-    ("store.sessions", "redis:", SQLITE),
-    ("store.sessions", "rediss:", SQLITE),
-    ("store.sessions", "redis+sentinel:", SQLITE),
-    ("store.sessions", "redis+cluster:", SQLITE),
     ("upstream.servers", "https:", "write http://HOST:PORT"),
     ("upstream.servers.url", "https:", "write http://HOST:PORT"),
 ];
-
-const SQLITE: &str = "write \"sqlite:data/wxgate.db\"";
 
 /// What is wrong with `key` (without indices) holding `value`; `None` when it says "off".
 pub(super) enum Verdict {

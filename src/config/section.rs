@@ -17,6 +17,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::certificate::Certificate;
+pub use super::database::{MembersStore, Postgres, Redis, SessionsStore, Topology};
 pub use super::rule::{Breaker, Capacity, Cors, Health, Limit, LimitBy, Queue, Retry, RetryOn};
 use crate::ids::{AppId, Secret};
 
@@ -181,16 +182,9 @@ pub struct Token {
 #[derive(Debug, Clone)]
 pub struct Store {
     /// Where members are kept.
-    pub members: Database,
+    pub members: MembersStore,
     /// Where sessions are kept.
-    pub sessions: Database,
-}
-
-/// One store address.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Database {
-    /// `sqlite:PATH`, embedded.
-    Sqlite(PathBuf),
+    pub sessions: SessionsStore,
 }
 
 /// `[login]`.

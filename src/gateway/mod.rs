@@ -11,6 +11,7 @@ mod figures;
 mod forward_auth;
 mod kept;
 mod reload;
+mod stores;
 mod subscriptions;
 mod tls;
 mod to_proxy;
@@ -80,6 +81,12 @@ pub enum Error {
     /// The database.
     #[error("store: {0}")]
     Store(#[from] crate::store::sqlite::OpenError),
+    /// Redis.
+    #[error("store: {0}")]
+    Redis(#[from] crate::store::redis::OpenError),
+    /// Postgres.
+    #[error("store: {0}")]
+    Postgres(#[from] crate::store::postgres::OpenError),
     /// What was revoked before the start cannot be read; without it, ended sessions would come back.
     #[error("store: live revocations cannot be read: {0}")]
     Revocations(#[source] crate::store::Error),

@@ -8,8 +8,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 use wxgate::config::file::schema;
 use wxgate::config::{
-    AccessTokenLine, Algorithm, AppKind, Auth, Balance, Config, Database, Environment, Faults, HostPattern, Limit,
-    LimitBy, Proof, RetryOn, WebScope, parse,
+    AccessTokenLine, Algorithm, AppKind, Auth, Balance, Config, Environment, Faults, HostPattern, Limit, LimitBy,
+    MembersStore, Proof, RetryOn, SessionsStore, WebScope, parse,
 };
 
 /// What must never be seen in a fault, and stands in the environment of every test here.
@@ -152,8 +152,8 @@ fn every_key_says_what_it_says() {
     assert_eq!(token.keys, Path::new("/var/lib/wxgate/keys"));
     assert_eq!((seconds(token.access_ttl), seconds(token.refresh_ttl)), (3600., 7. * 86400.));
     assert_eq!((seconds(token.refresh_grace), seconds(token.session_ttl)), (0., 90. * 86400.));
-    assert_eq!(config.store.members, Database::Sqlite(repository("tests/data/config/members.db")));
-    assert_eq!(config.store.sessions, Database::Sqlite("/var/lib/wxgate/sessions.db".into()));
+    assert_eq!(config.store.members, MembersStore::Sqlite(repository("tests/data/config/members.db")));
+    assert_eq!(config.store.sessions, SessionsStore::Sqlite("/var/lib/wxgate/sessions.db".into()));
     assert_eq!((config.wechat.api_base.as_str(), seconds(config.wechat.timeout)), ("http://127.0.0.1:9100", 2.));
 
     let [first, second] = config.apps.as_slice() else { panic!("two apps") };

@@ -5,12 +5,15 @@
 //! gateway; [`source`] reads Rust text for the architecture test.
 
 pub(crate) mod gateway;
+pub(crate) mod held;
 pub(crate) mod http1;
 pub(crate) mod operate;
 pub(crate) mod people;
 pub(crate) mod place;
+pub(crate) mod postgres;
 pub(crate) mod process;
 pub(crate) mod raw;
+pub(crate) mod redis;
 pub(crate) mod served;
 pub(crate) mod source;
 pub(crate) mod switch;
