@@ -8,17 +8,22 @@
 pub mod certificate;
 mod check;
 pub mod database;
+pub mod diff;
 pub mod fault;
 pub mod file;
+mod judge;
 mod load;
 pub mod pattern;
 mod planned;
+pub mod protected;
 mod report;
 pub mod rule;
 pub mod rule_text;
 pub mod secret;
 pub mod section;
 mod structure;
+pub mod transform;
+pub mod transform_text;
 pub mod url;
 pub mod value;
 

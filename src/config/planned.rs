@@ -30,10 +30,6 @@ const KEYS: &[Planned] = &[
     planned_off("login.max_sessions", "0"),
     planned("login.hook"),
     planned_off("route.cookie", "false"),
-    planned_off("route.compress", "false"),
-    planned("route.headers"),
-    planned("route.rewrite"),
-    planned("route.redirect"),
 ];
 
 /// Values, by how they start, of keys that otherwise exist; and what to write instead.
