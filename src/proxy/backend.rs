@@ -158,6 +158,11 @@ impl Backend {
         }
     }
 
+    /// Whether it is known by a name, which may come to mean other addresses.
+    pub(super) const fn is_named(&self) -> bool {
+        matches!(self.resolved, Resolved::Name { .. })
+    }
+
     /// Whether its failures have it ejected at present.
     pub(super) fn is_ejected(&self) -> bool {
         self.standing.is_out(health::now)

@@ -25,6 +25,7 @@ pub(super) struct Connection {
     pub(super) patience: Patience,
     /// Whether it has carried a request before this one.
     pub(super) reused: bool,
+    pub(super) opened: Instant,
 }
 
 impl Connection {
@@ -40,11 +41,18 @@ impl Connection {
         };
         let opening = async {
             let addresses = backend.addresses().await.map_err(Error::Resolve)?;
-            backend.counts.connects.fetch_add(1, Ordering::Relaxed);
-            let tcp = dial(addresses.as_slice(), by).await.map_err(Error::Connect)?;
+            let turn = backend.counts.connects.fetch_add(1, Ordering::Relaxed);
+            let tcp = dial(addresses.as_slice(), turn, by).await.map_err(Error::Connect)?;
             // Requests are written whole; waiting for more bytes would only delay them.
             tcp.set_nodelay(true).map_err(Error::Connect)?;
-            Ok(Self { tcp, unsent: Vec::new(), sent: 0, patience: Patience::default(), reused: false })
+            Ok(Self {
+                tcp,
+                unsent: Vec::new(),
+                sent: 0,
+                patience: Patience::default(),
+                reused: false,
+                opened: Instant::now(),
+            })
         };
         timeout_at(by, opening).await.unwrap_or(Err(late))
     }
@@ -64,11 +72,21 @@ impl Connection {
     }
 }
 
+/// The addresses in the order to be tried. Those of the family that the resolver put first take turns to be the first, so
+/// that the servers behind one name share the connections; the other family is for when none of them answers.
+fn in_turn(addresses: &[SocketAddr], turn: u64) -> impl Iterator<Item = &SocketAddr> {
+    let first = addresses.first().map(SocketAddr::is_ipv4);
+    let same = addresses.iter().take_while(|address| Some(address.is_ipv4()) == first).count();
+    let (same, other) = addresses.split_at(same);
+    let start = usize::try_from(turn % same.len().max(1) as u64).unwrap_or(0);
+    same[start..].iter().chain(&same[..start]).chain(other)
+}
+
 /// Connects to the first address that answers. Each gets an equal share of the time that is left, so that one that
 /// swallows packets does not use it all.
-async fn dial(addresses: &[SocketAddr], by: Instant) -> io::Result<TcpStream> {
+async fn dial(addresses: &[SocketAddr], turn: u64, by: Instant) -> io::Result<TcpStream> {
     let mut last = io::Error::from(io::ErrorKind::NotFound);
-    for (index, address) in addresses.iter().enumerate() {
+    for (index, address) in in_turn(addresses, turn).enumerate() {
         let left = u32::try_from(addresses.len() - index).unwrap_or(u32::MAX);
         let share = by.saturating_duration_since(Instant::now()) / left;
         let connect = TcpStream::connect(address);
@@ -83,4 +101,22 @@ async fn dial(addresses: &[SocketAddr], by: Instant) -> io::Result<TcpStream> {
         }
     }
     Err(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_servers_behind_a_name_take_turns_within_the_family_that_is_preferred() {
+        let addresses: Vec<SocketAddr> =
+            ["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80", "[::1]:80"].map(|a| a.parse().unwrap()).into();
+        let order = |turn| {
+            let places = in_turn(&addresses, turn).map(|a| addresses.iter().position(|b| a == b).unwrap());
+            places.collect::<Vec<_>>()
+        };
+        assert_eq!([order(0), order(1), order(5)], [[0, 1, 2, 3], [1, 2, 0, 3], [2, 0, 1, 3]]);
+        assert_eq!(in_turn(&addresses[3..], 7).count(), 1);
+        assert_eq!(in_turn(&[], 7).count(), 0);
+    }
 }

@@ -23,6 +23,10 @@ const MAX_IDLE: usize = 256;
 /// between their close and our next request is rare.
 const MAX_AGE: Duration = Duration::from_secs(60);
 
+/// How long a connection to a server that is known by name is used for further requests. Then another is opened, for which
+/// the name is resolved anew: what has moved is left behind within this time, also by connections that are never idle.
+const NAMED_LIFE: Duration = Duration::from_secs(60);
+
 /// Largest buffer that an idle connection keeps for its next head, bytes.
 const KEPT: usize = 4 * 1024;
 
@@ -89,6 +93,9 @@ impl Pool {
             connection.unsent = Vec::new();
         }
         let now = Instant::now();
+        if backend.is_named() && now.duration_since(connection.opened) >= NAMED_LIFE {
+            return;
+        }
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let slot = backend.slot();
         if idle.len() <= slot {
@@ -132,5 +139,27 @@ impl Pool {
 fn drop_old(list: &mut VecDeque<Idle>, now: Instant) {
     while list.front().is_some_and(|oldest| now.duration_since(oldest.since) >= MAX_AGE) {
         list.pop_front();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Backends;
+    use super::*;
+    use crate::config::section;
+
+    #[tokio::test]
+    async fn a_connection_to_a_name_is_not_used_for_ever() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        for (host, age, kept) in [("127.0.0.1", 90, 1), ("localhost", 90, 0), ("localhost", 1, 1)] {
+            let authority = format!("{host}:{port}").parse().unwrap();
+            let section = section::Backend { authority, host: host.to_owned(), port };
+            let (pool, backend) = (Pool::default(), Backends::new().get(&section));
+            let mut connection = Connection::open(&backend, Duration::from_secs(5), None).await.unwrap();
+            connection.opened = Instant::now().checked_sub(Duration::from_secs(age)).unwrap();
+            pool.put(&backend, connection);
+            assert_eq!(pool.idle(&backend), kept, "{host} after {age} s");
+        }
     }
 }
