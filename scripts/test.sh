@@ -5,7 +5,8 @@
 # caddy (the tests put them in front), Redis 7 and PostgreSQL 13 or newer (the tests start their own on free ports), Node 20
 # with npm and Chromium (the SDKs), Python 3.10 with venv (an example, tokens), and the network once for crates and packages. Where
 # apt-get can be used, what is missing of the compiler, curl, nginx, caddy, Redis, PostgreSQL, Chromium and venv is
-# installed. cargo-deny is run when it is there.
+# installed. cargo-deny, systemd-analyze and docker-compose are run when
+# they are there.
 #
 # Every phase runs, also after one has failed. The last line is "N passed, N failed": all tests of the run, and one
 # failure for each other phase that failed. Exit code 1 when anything failed.
@@ -137,6 +138,17 @@ docs() { RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked --document-priv
 
 deny() { cargo deny --all-features check; }
 
+# The unit, with the binary of this build in place of the installed one, which has to be there.
+unit() {
+    cargo build --locked || return
+    local target=${CARGO_TARGET_DIR:-target}
+    [[ $target == /* ]] || target=$PWD/$target
+    sed "s#/usr/local/bin/wxgate#$target/debug/wxgate#" deploy/wxgate.service >"$work/wxgate.service" || return
+    systemd-analyze verify "$work/wxgate.service"
+}
+
+compose() { WX_SECRET=secret POSTGRES_PASSWORD=secret docker-compose -f deploy/compose.yaml config --quiet; }
+
 # The SDKs for mini programs and for web pages. Their tests run the built file against the gateway's own binary; those of
 # the second run it in Chromium.
 
@@ -233,6 +245,20 @@ if command -v cargo-deny >/dev/null; then
 else
     say ""
     say "== dependencies: skipped, cargo-deny is not installed"
+fi
+
+# Checked with the tools that are there.
+if command -v systemd-analyze >/dev/null; then
+    phase "systemd unit" unit
+else
+    say ""
+    say "== systemd unit: skipped, systemd-analyze is not installed"
+fi
+if command -v docker-compose >/dev/null; then
+    phase "compose file" compose
+else
+    say ""
+    say "== compose file: skipped, docker-compose is not installed"
 fi
 
 # --- result -----------------------------------------------------------------------------------------------------
