@@ -26,7 +26,7 @@ use axum::Router;
 use tower::Service as _;
 
 use crate::auth::{self, Auth};
-use crate::clock::Clock;
+use crate::clock::{Clock, HttpDate};
 use crate::config::{Config, LimitBy};
 use crate::metrics::Shard;
 use crate::pipeline::access_log::AccessLog;
@@ -266,7 +266,8 @@ impl Gateway {
         let snapshot = self.current();
         let load = Arc::<Load>::default();
         let stack = self.stack(&snapshot, &observer, &forwarder, &load);
-        Worker { gateway: Arc::clone(self), observer, forwarder, load, current: Mutex::new((snapshot, stack)) }
+        let date = HttpDate::new(self.kept.clock.clone());
+        Worker { gateway: Arc::clone(self), observer, forwarder, load, date, current: Mutex::new((snapshot, stack)) }
     }
 
     fn stack(
@@ -350,6 +351,7 @@ pub struct Worker {
     observer: Arc<Observer>,
     forwarder: Forwarder,
     load: Arc<Load>,
+    date: HttpDate,
     /// Locked for a few instructions and only by this worker's thread, so never contended. It is a lock because the
     /// stack is `&mut` while it is called, and so that the worker stays `Send`.
     current: Mutex<(Arc<Snapshot>, WorkerStack)>,
@@ -390,6 +392,11 @@ impl Worker {
             head_timeout: server.head_timeout,
             keep_alive: server.keep_alive,
         }
+    }
+
+    /// The value of `Date`.
+    pub fn date(&self) -> [u8; 29] {
+        self.date.now()
     }
 
     /// Whether the gateway is going away.
