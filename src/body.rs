@@ -1,6 +1,6 @@
 //! The one body type of requests and responses on the way through the gateway.
 //!
-//! The common cases (nothing, a few bytes, what hyper reads from the client) cost no allocation; everything else is boxed
+//! The common cases (nothing, a few bytes, what came with a head) cost no allocation; everything else is boxed
 //! once.
 
 use std::error::Error as StdError;

@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// A point in time: milliseconds since 1970-01-01T00:00:00Z.
@@ -79,6 +79,49 @@ struct Hands {
     steady: AtomicU64,
 }
 
+/// The value of `Date` (RFC 9110, section 5.6.7), made once a second.
+#[derive(Debug)]
+pub struct HttpDate {
+    clock: Clock,
+    /// Its second, and the text. Locked for a copy, by one worker.
+    made: Mutex<(i64, [u8; 29])>,
+}
+
+impl HttpDate {
+    /// By this clock.
+    pub fn new(clock: Clock) -> Self {
+        Self { clock, made: Mutex::new((i64::MIN, [0; 29])) }
+    }
+
+    /// Of now.
+    pub fn now(&self) -> [u8; 29] {
+        let now = self.clock.now();
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        if made.0 != now.secs() {
+            *made = (now.secs(), http_date(now));
+        }
+        made.1
+    }
+}
+
+/// `Sun, 06 Nov 1994 08:49:37 GMT`
+fn http_date(at: Timestamp) -> [u8; 29] {
+    const MONTHS: &[u8; 36] = b"JanFebMarAprMayJunJulAugSepOctNovDec";
+    // The first of 1970 was a Thursday.
+    const DAYS: &[u8; 21] = b"ThuFriSatSunMonTueWed";
+    let text = at.to_string();
+    let digits = text.as_bytes();
+    let mut date = *b"Day, 00 Mon 0000 00:00:00 GMT";
+    let day = usize::try_from(at.secs().div_euclid(86_400).rem_euclid(7)).unwrap_or(0);
+    date[..3].copy_from_slice(&DAYS[3 * day..3 * day + 3]);
+    let month = usize::from(digits[5] - b'0') * 10 + usize::from(digits[6] - b'0') - 1;
+    date[5..7].copy_from_slice(&digits[8..10]);
+    date[8..11].copy_from_slice(&MONTHS[3 * month..3 * month + 3]);
+    date[12..16].copy_from_slice(&digits[..4]);
+    date[17..25].copy_from_slice(&digits[11..19]);
+    date
+}
+
 /// When this process first asked for steady time.
 static BEGINNING: LazyLock<Instant> = LazyLock::new(Instant::now);
 
@@ -132,6 +175,19 @@ impl Clock {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_date_of_http_is_that_of_its_specification() {
+        let date = |secs| String::from_utf8(http_date(Timestamp::from_secs(secs)).to_vec()).unwrap();
+        assert_eq!(date(784_111_777), "Sun, 06 Nov 1994 08:49:37 GMT");
+        assert_eq!(date(0), "Thu, 01 Jan 1970 00:00:00 GMT");
+        assert_eq!(date(951_782_400), "Tue, 29 Feb 2000 00:00:00 GMT");
+        let clock = Clock::manual(Timestamp::from_secs(0));
+        let dates = HttpDate::new(clock.clone());
+        assert_eq!(dates.now(), http_date(Timestamp::from_secs(0)));
+        clock.advance(Duration::from_secs(86_399));
+        assert_eq!(&dates.now(), b"Thu, 01 Jan 1970 23:59:59 GMT");
+    }
 
     #[test]
     fn timestamps_print_as_rfc3339() {

@@ -7,7 +7,7 @@
 //! # Life of a request
 //!
 //! 1. [`server::listen`] accepts on a worker's own socket; [`server::worker`] is one thread, one runtime.
-//! 2. The guard in [`server`] lets only heads and bodies through that can be read in one way; hyper parses them.
+//! 2. The guard in [`server`] lets only heads and bodies through that can be read in one way.
 //! 3. [`gateway::Worker::call`] takes the stack of the current [`gateway::Snapshot`].
 //! 4. [`pipeline`]: trace → refused → client address → hygiene → route → cors → limit → authenticate → limit →
 //!    authorize → identity → dispatch.

@@ -33,7 +33,7 @@ use tower::Service as _;
 
 use crate::auth::cookie::Cookies;
 use crate::auth::{self, Auth};
-use crate::clock::Clock;
+use crate::clock::{Clock, HttpDate};
 use crate::config::{Config, LimitBy, WebResult};
 use crate::credential::cookie::names;
 use crate::metrics::Shard;
@@ -290,7 +290,8 @@ impl Gateway {
         let snapshot = self.current();
         let load = Arc::<Load>::default();
         let stack = self.stack(&snapshot, &observer, &forwarder, &load);
-        Worker { gateway: Arc::clone(self), observer, forwarder, load, current: Mutex::new((snapshot, stack)) }
+        let date = HttpDate::new(self.kept.clock.clone());
+        Worker { gateway: Arc::clone(self), observer, forwarder, load, date, current: Mutex::new((snapshot, stack)) }
     }
 
     fn stack(
@@ -393,6 +394,7 @@ pub struct Worker {
     observer: Arc<Observer>,
     forwarder: Forwarder,
     load: Arc<Load>,
+    date: HttpDate,
     /// Locked for a few instructions and only by this worker's thread, so never contended. It is a lock because the
     /// stack is `&mut` while it is called, and so that the worker stays `Send`.
     current: Mutex<(Arc<Snapshot>, WorkerStack)>,
@@ -433,6 +435,11 @@ impl Worker {
             head_timeout: server.head_timeout,
             keep_alive: server.keep_alive,
         }
+    }
+
+    /// The value of `Date`.
+    pub fn date(&self) -> [u8; 29] {
+        self.date.now()
     }
 
     /// Whether the gateway is going away.

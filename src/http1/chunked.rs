@@ -1,15 +1,14 @@
 //! A chunked body, byte for byte (RFC 9112, section 7.1): where does it end, and can it be read in only one way?
 //!
-//! The scanner changes nothing. In front of hyper it only follows a body ([`Scanner::feed`]), so that whatever hyper might
-//! read more leniently (bare LF, odd sizes, long extensions) never reaches it; an upstream's body is taken apart with it
-//! ([`Scanner::next`]).
+//! The guard follows a body with it ([`Scanner::feed`]) before anybody reads a byte; readers take a body apart with it
+//! ([`Scanner::next`]). Bare LF, odd sizes and long extensions are broken to both.
 
 use super::MAX_FIELDS;
 use super::grammar::{is_token, is_value};
 
-/// Bytes of chunk extensions in one body that are too many, for us as for hyper.
+/// Bytes of chunk extensions in one body that are too many.
 const MAX_EXTENSIONS: usize = 16 * 1024;
-/// Most bytes of trailers in one body, line ends included; hyper gives up at the double.
+/// Most bytes of trailers in one body, line ends included.
 const MAX_TRAILERS: usize = 8 * 1024;
 
 /// Not the grammar, or over a limit: the connection must end.

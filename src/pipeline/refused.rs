@@ -1,6 +1,6 @@
-//! Answers what the guard in front of hyper refused (`server/guard.rs`).
+//! Answers what the guard refused (`server/guard.rs`).
 //!
-//! The guard gives hyper a stand-in request for `wxgate://refused/CODE`, a target that no client can send; here it
+//! The guard passes on a stand-in request for `wxgate://refused/CODE`, a target that no client can send; here it
 //! becomes the problem of that code, with an id and a log line like any other answer.
 
 use std::convert::Infallible;

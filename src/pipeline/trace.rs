@@ -1,6 +1,6 @@
 //! The outermost layer: request id, metrics, access log, and panics → one 500.
 //!
-//! Takes the request as hyper gives it and the connection it came on; hands back a body that tells when the answer has
+//! Takes the request as the server gives it and the connection it came on; hands back a body that tells when the answer has
 //! been sent, which is when the request is counted and logged.
 
 use std::convert::Infallible;
@@ -15,7 +15,6 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::{HeaderValue, Method};
 use http_body::{Body as _, Frame, SizeHint};
-use hyper::body::Incoming;
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
@@ -34,8 +33,8 @@ use super::{Request, Response};
 /// A request as it comes from the server.
 #[derive(Debug)]
 pub struct Inbound {
-    /// As hyper read it.
-    pub request: http::Request<Incoming>,
+    /// As the server read it.
+    pub request: Request,
     /// Its connection.
     pub connection: Arc<Connection>,
 }
@@ -135,9 +134,8 @@ where
     }
 
     fn call(&mut self, inbound: Inbound) -> Self::Future {
-        let Inbound { request, connection } = inbound;
+        let Inbound { mut request, connection } = inbound;
         self.observer.shard.in_flight.add(1);
-        let mut request = request.map(Body::from);
         let exchange = Arc::new(Exchange::new(connection, self.observer.ids.next(), Instant::now()));
         let record = Record {
             observer: Arc::clone(&self.observer),
@@ -336,6 +334,18 @@ impl Traced {
     }
 }
 
+impl Traced {
+    /// Without its bytes, for an answer that has none whatever its service says: to HEAD, and 204 and 304.
+    #[must_use]
+    pub fn without_bytes(mut self) -> Self {
+        self.body = Body::empty();
+        if let Some(record) = &mut self.record {
+            record.complete = true;
+        }
+        self
+    }
+}
+
 impl http_body::Body for Traced {
     type Data = Bytes;
     type Error = body::Error;
@@ -440,7 +450,8 @@ mod tests {
         let observer = Observer { metrics: Arc::clone(&metrics), shard, log, ids: RequestIds::new(), streams };
         let trace = TraceLayer::new(Arc::new(observer)).layer(Panicking);
         let connection = Arc::new(Connection::new("127.0.0.1:1".parse().unwrap(), false));
-        let service = hyper::service::service_fn(move |request| {
+        let service = hyper::service::service_fn(move |request: http::Request<hyper::body::Incoming>| {
+            let request = request.map(Body::from);
             trace.clone().call(Inbound { request, connection: Arc::clone(&connection) })
         });
         let (mut client, server) = tokio::io::duplex(64 * 1024);

@@ -19,7 +19,6 @@ use super::exchange::{Answer, Unanswered, exchange};
 use super::headers::{self, Reuse};
 use super::health::is_bad;
 use super::pool::Pool;
-use super::receiving::{Next, Receiving};
 use super::request_body::prepare;
 use super::response_body::{Hold, ResponseBody};
 use super::sending::Sending;
@@ -28,6 +27,7 @@ use super::switch;
 use super::upstream::Upstream;
 use super::{Error, Limits, Outbound, Witness, retry};
 use crate::body::Body;
+use crate::http1::receiving::{Next, Receiving};
 
 /// Sends a request and returns its answer; the body of the answer may still be on its way.
 pub(super) async fn forward(pool: Arc<Pool>, outbound: Outbound) -> Result<Response<Body>, Error> {

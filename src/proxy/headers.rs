@@ -8,8 +8,8 @@ use http::{Method, StatusCode, Version};
 use smallvec::SmallVec;
 
 use super::error::Violation;
-use super::receiving::Framing;
 use crate::http1::chunked::Scanner;
+use crate::http1::receiving::Framing;
 
 /// Whether a connection may carry another request after this answer, as far as its head tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -14,7 +14,7 @@
 //!    ├────── pool ────── connection     over which connection
 //!    ├────── sending ─── request_body   what is sent
 //!    ├────── exchange                   and what is waited for meanwhile
-//!    └────── receiving ─ response_body  what comes back (response_head, headers: its head)
+//!    └────── response_body             what comes back (response_head, headers: its head)
 //! ```
 //!
 //! An exchange has no task of its own: whoever polls the answer sends the request and reads the answer, straight from the
@@ -39,7 +39,6 @@ mod health;
 mod patience;
 mod pool;
 mod queue;
-mod receiving;
 mod request_body;
 mod response_body;
 mod response_head;

@@ -15,9 +15,9 @@ use super::connection::Connection;
 use super::error::Fault;
 use super::pool::Pool;
 use super::queue::Room;
-use super::receiving::{Next, Receiving};
 use super::sending::{Sending, Stopped};
 use super::silence::Silence;
+use crate::http1::receiving::{Next, Receiving};
 
 /// One attempt's hold on a backend, and on a connection once it has one. Dropped before [`Hold::release`], it closes the
 /// connection: whatever is still to come on it belongs to nobody.

@@ -1,28 +1,28 @@
-//! One client connection: guard, hyper, its place in the drain, and the tunnel that it may become.
+//! One client connection: guard, HTTP, its place in the drain, and the tunnel that it may become.
 
-use std::convert::Infallible;
+use std::future::Future;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Waker;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::FutureExt as _;
-use http::header::{CONNECTION, UPGRADE};
-use http::{HeaderValue, StatusCode};
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
+use http::header::{CONNECTION, CONTENT_LENGTH};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body::Body as _;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
-use crate::gateway::{Connection, ConnectionLimits, Inbound, Worker};
+use crate::body::Body;
+use crate::gateway::{Connection, ConnectionLimits, Inbound, Traced, Worker};
 use crate::tunnel::{Stream, Switched};
 
 use super::drain::Watch;
 use super::guard::{Guard, Limits};
+use super::http1::{self, End};
 use super::tls;
 
 /// How long a connection must have been idle after the drain has started before it is closed: a request may be on its way
@@ -32,9 +32,6 @@ const IDLE_GRACE: Duration = Duration::from_secs(1);
 
 /// How often it is looked at meanwhile.
 const IDLE_CHECK: Duration = Duration::from_millis(200);
-
-/// Smallest read buffer that hyper accepts, bytes.
-const MIN_BUFFER: usize = 8 * 1024;
 
 /// How long a connection beyond the most may take for its one request.
 const CROWDED: Duration = Duration::from_secs(1);
@@ -71,107 +68,83 @@ async fn serve_http<S: Stream + 'static>(
     }
     let ConnectionLimits { max_head, max_uri, head_timeout, keep_alive } = limits;
     let limits = Limits { max_head, max_uri, head_timeout, keep_alive };
-    let guard = Guard::new(stream, limits, Arc::clone(&connection));
-    let upgrade = Upgrade::default();
-    let service = service_fn(|mut request: http::Request<Incoming>| {
-        if request.headers().contains_key(UPGRADE) {
-            upgrade.asked(hyper::upgrade::on(&mut request));
-        }
-        let answer = worker.call(Inbound { request, connection: Arc::clone(&connection) });
-        let upgrade = &upgrade;
-        async move {
-            // It cannot fail; the type of its error is empty.
-            let mut head = answer.await?;
-            if head.status() == StatusCode::SWITCHING_PROTOCOLS {
-                upgrade.switched(head.extensions_mut().remove());
-            } else if crowded || worker.is_draining() {
-                head.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-            }
-            Ok::<_, Infallible>(head)
-        }
-    });
-    let mut http = http1::Builder::new();
-    // The guard keeps time and has looked at every head; hyper's own limits only have to be above its. Its limit of 100
-    // fields is the guard's too, and must stay unset: set, it costs an allocation on every request.
-    http.max_buf_size((limits.max_head + MIN_BUFFER).max(64 * 1024)).keep_alive(true);
-    let serving = http.serve_connection(TokioIo::new(guard), service).with_upgrades();
-    tokio::pin!(serving);
-    let drained = quiet(&connection, &mut drain);
-    tokio::pin!(drained);
-    let mut told_to_end = false;
-    // hyper does not read again after an answer when a read during it found nothing; then the guard, which measures idleness
-    // where it is read, would not begin to. So the connection is looked at now and then, at no cost for a request.
-    let look = tokio::time::sleep(limits.keep_alive);
-    tokio::pin!(look);
-    let ended = loop {
-        tokio::select! {
-            biased;
-            ended = &mut serving => break ended,
-            () = &mut look => look.as_mut().reset(tokio::time::Instant::now() + limits.keep_alive),
-            () = &mut drained, if !told_to_end => {
-                told_to_end = true;
-                serving.as_mut().graceful_shutdown();
-            }
-        }
+    let mut guard = Guard::new(stream, limits, Arc::clone(&connection));
+    let answers = Answers { worker, connection: &connection, crowded, switched: Mutex::new(None) };
+    let end = {
+        let mut idle_enough = pin!(quiet(&connection, &mut drain));
+        http1::serve(&mut guard, &answers, idle_enough.as_mut()).await
     };
-    if ended.is_ok()
-        && let Some(on_upgrade) = upgrade.on_upgrade()
-    {
-        // Boxed, so that the many connections that stay with HTTP do not carry the room for it.
-        Box::pin(leave_http::<S>(on_upgrade, &upgrade, worker)).await;
-    }
-    if let Err(error) = ended
-        && !error.is_incomplete_message()
-        && !error.is_canceled()
-    {
-        tracing::debug!(%error, "a connection broke off");
+    match end {
+        End::Gone => {}
+        End::Close => drop(guard.shutdown().await),
+        End::Switched(early) => {
+            let switched = answers.switched.into_inner().unwrap_or_else(PoisonError::into_inner);
+            // Boxed, so that the many connections that stay with HTTP do not carry the room for it.
+            Box::pin(leave_http(guard, early, switched, worker)).await;
+        }
     }
 }
 
-/// hyper has let go of a connection on which an upgrade was asked for: a tunnel if the last answer was a 101, else an
-/// ordinary end.
-async fn leave_http<S: Stream + 'static>(on_upgrade: OnUpgrade, upgrade: &Upgrade, worker: &Worker) {
-    // hyper has given the stream away before it said that it is done.
-    let Some(Ok(upgraded)) = on_upgrade.now_or_never() else { return };
-    let Ok(parts) = upgraded.downcast::<TokioIo<Guard<S, Arc<Connection>>>>() else { return };
-    let mut guard = parts.io.into_inner();
-    let Some(tunnel) = upgrade.take() else {
-        let _ = guard.shutdown().await;
-        return;
-    };
-    let (stream, held) = guard.into_parts();
-    // Empty, because the guard passes nothing on behind a head that asks for an upgrade.
-    let mut early = Vec::from(parts.read_buf);
-    early.extend_from_slice(&held);
-    if AssertUnwindSafe(tunnel.run(stream, early)).catch_unwind().await.is_err() {
-        worker.panicked();
-    }
-}
-
-/// What is known of a connection that may leave HTTP. The locks are for the types alone: one task takes them.
-#[derive(Debug, Default)]
-struct Upgrade {
-    /// hyper's promise of the stream; of the last request that asked.
-    on_upgrade: Mutex<Option<OnUpgrade>>,
-    /// What to run on it.
+/// What answers the requests of one connection.
+struct Answers<'a> {
+    worker: &'a Worker,
+    connection: &'a Arc<Connection>,
+    /// Each answer is the last.
+    crowded: bool,
+    /// What is behind the 101 of the last answer. A lock for the types alone: one task takes it.
     switched: Mutex<Option<Switched>>,
 }
 
-impl Upgrade {
-    fn asked(&self, promise: OnUpgrade) {
-        *self.on_upgrade.lock().unwrap_or_else(PoisonError::into_inner) = Some(promise);
+impl http1::Service for Answers<'_> {
+    type Body = Traced;
+
+    fn call(&self, request: Request<Body>) -> impl Future<Output = Response<Traced>> {
+        let is_head = request.method() == Method::HEAD;
+        let answer = self.worker.call(Inbound { request, connection: Arc::clone(self.connection) });
+        async move {
+            // It cannot fail; the type of its error is empty.
+            let Ok(mut answer) = answer.await;
+            if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+                let switched = answer.extensions_mut().remove();
+                *self.switched.lock().unwrap_or_else(PoisonError::into_inner) = switched;
+                return answer;
+            }
+            if self.crowded || self.worker.is_draining() {
+                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            if is_head { without_bytes(answer) } else { answer }
+        }
     }
 
-    fn switched(&self, switched: Option<Switched>) {
-        *self.switched.lock().unwrap_or_else(PoisonError::into_inner) = switched;
+    fn date(&self) -> [u8; 29] {
+        self.worker.date()
     }
+}
 
-    fn on_upgrade(&self) -> Option<OnUpgrade> {
-        self.on_upgrade.lock().unwrap_or_else(PoisonError::into_inner).take()
+/// An answer to HEAD: it tells the length of what it leaves out, where that is known (RFC 9110, section 9.3.2).
+fn without_bytes(mut answer: Response<Traced>) -> Response<Traced> {
+    if let Some(length) = answer.body().size_hint().exact().filter(|length| *length > 0)
+        && !answer.headers().contains_key(CONTENT_LENGTH)
+    {
+        answer.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
     }
+    answer.map(Traced::without_bytes)
+}
 
-    fn take(&self) -> Option<crate::tunnel::Tunnel> {
-        self.switched.lock().unwrap_or_else(PoisonError::into_inner).take()?.take()
+/// The connection is a tunnel from now on.
+async fn leave_http<S: Stream>(
+    guard: Guard<S, Arc<Connection>>,
+    early: Bytes,
+    switched: Option<Switched>,
+    worker: &Worker,
+) {
+    let Some(tunnel) = switched.and_then(|switched| switched.take()) else { return };
+    let (stream, held) = guard.into_parts();
+    // Empty, because the guard passes nothing on behind a head that asks for an upgrade.
+    let mut early = Vec::from(early);
+    early.extend_from_slice(&held);
+    if AssertUnwindSafe(tunnel.run(stream, early)).catch_unwind().await.is_err() {
+        worker.panicked();
     }
 }
 

@@ -1,9 +1,9 @@
-//! The stream between a client's socket and hyper: passes only bytes that can be read in one way, and keeps time.
+//! The stream between a client's socket and who reads HTTP from it: passes only bytes that can be read in one way, and keeps time.
 //!
 //! Each request head is withheld until it is complete and [`head::check`] has accepted it; bodies are followed to their
 //! end ([`chunked::Scanner`]), so that the next head is found where every parser finds it. In the common case, a head
-//! that arrives in one read, nothing is copied. On a refusal hyper gets a stand-in head ([`Refusal::stand_in`]) and then
-//! silence: the answer to it closes the connection. (The end of the stream would make hyper drop the answers under way.)
+//! that arrives in one read, nothing is copied. On a refusal the reader gets a stand-in head ([`Refusal::stand_in`])
+//! and then silence: the answer to it closes the connection. (The end of the stream would be a client that has gone.)
 //! A body that breaks its framing ends the stream at the break.
 //!
 //! Behind a head that asks for an upgrade nothing is passed on before the answer: if it is a 101, whoever takes over the
@@ -50,7 +50,7 @@ pub(crate) trait Busy {
     fn is_busy(&self) -> bool;
     /// One more head has passed, so that one more answer is due.
     fn set_busy(&self);
-    /// Wakes this one when an answer is over. hyper does not read again by itself after it was told to wait.
+    /// Wakes this one when an answer is over. Reads that were told to wait are asked again then.
     fn wake_when_answered(&self, waker: &Waker);
 }
 
@@ -61,11 +61,11 @@ pub(crate) struct Guard<S, B> {
     limits: Limits,
     busy: B,
     at: At,
-    /// A head that is not complete yet; hyper has seen none of it.
+    /// A head that is not complete yet; the reader has seen none of it.
     held: Vec<u8>,
     /// How far `held` was looked through for line ends.
     scanned: usize,
-    /// Bytes for hyper that did not come straight from the socket, and how many it has taken.
+    /// Bytes for the reader that did not come straight from the socket, and how many it has taken.
     ready: Vec<u8>,
     taken: usize,
     /// When the client must have sent something: the end of the head, or the next head.
@@ -85,9 +85,9 @@ enum At {
     Chunked(chunked::Scanner),
     /// The client asked for an upgrade, and has no answer yet. What it sends is held.
     Upgrading,
-    /// Nothing more is read; hyper has the stand-in, whose answer closes the connection.
+    /// Nothing more is read; the reader has the stand-in, whose answer closes the connection.
     Refused,
-    /// Nothing more is read, and hyper is told so: the client is late, or a body broke its framing.
+    /// Nothing more is read, and the reader is told so: the client is late, or a body broke its framing.
     Over,
 }
 
@@ -164,7 +164,7 @@ impl<S, B: Busy> Guard<S, B> {
     /// A complete head at the start of `data`, checked: its length. `None` when it is incomplete.
     fn next_head(&mut self, data: &[u8]) -> Result<Option<usize>, Refusal> {
         // RFC 9112, section 2.2: one empty line before the request line is to be ignored; some old clients send it after
-        // a body. It passes with the head; hyper skips it too.
+        // a body. It passes with the head; the reader skips it too.
         let skip = if data.starts_with(b"\r\n") { 2 } else { 0 };
         if data == b"\r" {
             return Ok(None);
@@ -314,7 +314,7 @@ impl<S: AsyncRead + Unpin, B: Busy + Unpin> AsyncRead for Guard<S, B> {
             }
             match this.at {
                 At::Refused => return Poll::Pending,
-                // Unexpected inside a body, which hyper then reports as broken off; the end of the stream otherwise.
+                // Unexpected inside a body, which the reader then reports as broken off; the end of the stream otherwise.
                 At::Over => return Poll::Ready(Ok(())),
                 At::Upgrading if !this.busy.is_busy() => {
                     this.resume();

@@ -1,8 +1,8 @@
 //! One request head, byte for byte: may it be read in only one way?
 //!
-//! hyper quietly repairs heads that RFC 9112 calls errors (it drops `Content-Length` beside `Transfer-Encoding`, accepts
-//! bare LF, and more). A gateway may not: where a strict parser and a lenient one disagree on a message's end, one of
-//! them can be made to see a request that the other did not (request smuggling). So [`check`] refuses, before hyper sees
+//! HTTP libraries quietly repair heads that RFC 9112 calls errors (they drop `Content-Length` beside `Transfer-Encoding`,
+//! accept bare LF, and more). A gateway may not: where a strict parser and a lenient one disagree on an end, one of
+//! them can be made to see a request that the other did not (request smuggling). So [`check`] refuses, before anybody sees
 //! a byte, whatever is not exactly the grammar. What it accepts, every parser reads alike. The stream that uses it is
 //! `guard.rs`.
 
@@ -34,7 +34,7 @@ pub(crate) enum Refusal {
 }
 
 impl Refusal {
-    /// What hyper is given in place of the refused head: a request for a target that no client can send, because the
+    /// What the reader is given in place of the refused head: a request for a target that no client can send, because the
     /// scheme is not `http` or `https` and [`check`] refuses it. The pipeline answers it with the problem of that name;
     /// so a refusal has the same document, log line and order among pipelined answers as any other answer.
     pub(crate) const fn stand_in(self) -> &'static [u8] {
@@ -162,7 +162,7 @@ impl<'a> RequestLine<'a> {
 }
 
 /// Bytes that a path or query may have: those of RFC 3986, what browsers and clients leave unescaped beside them, and
-/// UTF-8. It is the set that hyper's parser takes, so that a refusal is always ours. No control bytes, space or fragment.
+/// UTF-8. It is the set that `http::Uri` takes, so that a refusal is always ours. No control bytes, space or fragment.
 fn is_target(target: &[u8]) -> bool {
     let path_end = memchr(b'?', target).unwrap_or(target.len());
     target[..path_end].iter().all(|&b| is_path(b))

@@ -1,7 +1,7 @@
 //! Sockets and threads: the workers of the public listener, reload triggers, and the drain.
 //!
 //! One worker per core ([`worker`]): an OS thread with its own `current_thread` runtime, its own `SO_REUSEPORT` sockets and
-//! its own upstream connections; a connection lives and dies on its worker. In front of hyper stands the [`guard`]. Who
+//! its own upstream connections; a connection lives and dies on its worker. In front of all that reads HTTP stands the [`guard`]. Who
 //! answers a request is not known here: that is `gateway`.
 
 pub mod connection;
@@ -9,6 +9,7 @@ mod descriptors;
 pub mod drain;
 mod guard;
 mod head;
+mod http1;
 pub mod listen;
 pub mod reload;
 mod tls;

@@ -1,15 +1,12 @@
-//! hyper behind the guard: which requests a service sees, and what a client reads.
+//! HTTP behind the guard: which requests a service sees, and what a client reads.
 
-use std::convert::Infallible;
+use std::future::pending;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Mutex;
 
 use http::{Request, Response, StatusCode};
-use http_body_util::{BodyExt as _, Full};
-use hyper::body::{Bytes, Incoming};
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
+use http_body_util::BodyExt as _;
 use proptest::prelude::*;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
 use tokio::net::{TcpListener, TcpStream};
@@ -18,16 +15,23 @@ use tokio::time::timeout;
 use super::super::*;
 use super::mutation::{Reader, bent};
 use super::support::{Flag, LIMITS, pass, split_stand_in};
-use crate::http1::MAX_FIELDS;
+use crate::body::Body;
+use crate::server::http1::{self, End, Service};
 
 /// The requests that a service saw: method, target, and body when it was whole.
 type Log = Rc<Mutex<Vec<(String, Option<Vec<u8>>)>>>;
 
-/// Serves until the connection ends. Answers 200, or 400 for a broken body and a stand-in, a moment later.
-async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin, log: &Log) {
-    let flag = Flag::default();
-    let service = service_fn(|request: Request<Incoming>| {
-        let flag = flag.clone();
+/// Answers 200, or 400 for a broken body and a stand-in, a moment later.
+struct Answers {
+    flag: Flag,
+    log: Log,
+}
+
+impl Service for Answers {
+    type Body = Body;
+
+    fn call(&self, request: Request<Body>) -> impl Future<Output = Response<Body>> {
+        let (flag, log) = (self.flag.clone(), Rc::clone(&self.log));
         Box::pin(async move {
             let target = format!("{} {}", request.method(), request.uri());
             let stand_in = request.uri().scheme_str() == Some("wxgate");
@@ -36,14 +40,23 @@ async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin, log: &Log) {
             let status = if stand_in || body.is_none() { StatusCode::BAD_REQUEST } else { StatusCode::OK };
             log.lock().unwrap().push((target, body));
             flag.answered();
-            Ok::<_, Infallible>(
-                Response::builder().status(status).body(Full::new(Bytes::from_static(b"answer"))).unwrap(),
-            )
+            Response::builder().status(status).body(Body::from("answer")).unwrap()
         })
-    });
-    let mut http = http1::Builder::new();
-    http.max_buf_size(64 * 1024).max_headers(MAX_FIELDS + 1);
-    let _ = http.serve_connection(TokioIo::new(Guard::new(stream, LIMITS, flag.clone())), service).await;
+    }
+
+    fn date(&self) -> [u8; 29] {
+        *b"Sun, 06 Nov 1994 08:49:37 GMT"
+    }
+}
+
+/// Serves until the connection ends.
+async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin, log: &Log) {
+    let answers = Answers { flag: Flag::default(), log: Rc::clone(log) };
+    let mut guard = Guard::new(stream, LIMITS, answers.flag.clone());
+    let end = http1::serve(&mut guard, &answers, pin!(pending())).await;
+    if matches!(end, End::Close) {
+        let _ = guard.shutdown().await;
+    }
 }
 
 /// Sends `raw` over a real socket and keeps it open. Returns what the service saw and the statuses that came back before

@@ -1,4 +1,4 @@
-//! What of the bytes behind a response head is its body (RFC 9112, section 6).
+//! What of the bytes behind a head is its body (RFC 9112, section 6).
 
 use std::io;
 use std::pin::pin;
@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use http_body::SizeHint;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
-use crate::http1::chunked::{Broken, Scanner};
+use super::chunked::{Broken, Scanner};
 
 /// Most of a body that is read at once, bytes: what one stalled reader holds.
 const MAX_READ: usize = 64 * 1024;
@@ -16,20 +16,20 @@ const MAX_READ: usize = 64 * 1024;
 /// Room for a read of a body that does not tell its length, bytes.
 const READ: usize = 16 * 1024;
 
-/// How a response body ends.
+/// How a body ends.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Framing {
+pub(crate) enum Framing {
     /// After so many bytes; 0 when there is none.
     Length(u64),
     /// With its last chunk.
     Chunked(Scanner),
-    /// With the connection.
+    /// With the connection; responses only.
     Close,
 }
 
 /// A body as it comes in.
 #[derive(Debug)]
-pub(super) struct Receiving {
+pub(crate) struct Receiving {
     framing: Framing,
     /// Read and not yet passed on.
     rest: Bytes,
@@ -42,7 +42,7 @@ pub(super) struct Receiving {
 
 /// What comes next.
 #[derive(Debug)]
-pub(super) enum Next {
+pub(crate) enum Next {
     /// Some of the body.
     Data(Bytes),
     /// Nothing until more is read.
@@ -53,18 +53,18 @@ pub(super) enum Next {
 
 impl Receiving {
     /// A body of this framing, of which `rest` came with its head.
-    pub(super) fn new(framing: Framing, rest: Bytes) -> Self {
+    pub(crate) fn new(framing: Framing, rest: Bytes) -> Self {
         let over = matches!(framing, Framing::Length(0));
         Self { framing, rest, room: BytesMut::new(), expected: READ, over }
     }
 
     /// Whether the body is whole, and all of it was given out.
-    pub(super) const fn is_over(&self) -> bool {
+    pub(crate) const fn is_over(&self) -> bool {
         self.over
     }
 
-    /// Whether the upstream has said more than its body.
-    pub(super) const fn has_excess(&self) -> bool {
+    /// Whether more came than the body.
+    pub(crate) const fn has_excess(&self) -> bool {
         self.over && !self.rest.is_empty()
     }
 
@@ -72,7 +72,7 @@ impl Receiving {
     ///
     /// # Errors
     /// Chunks that break the grammar.
-    pub(super) fn next(&mut self) -> io::Result<Next> {
+    pub(crate) fn next(&mut self) -> io::Result<Next> {
         if self.over {
             return Ok(Next::Over);
         }
@@ -117,7 +117,7 @@ impl Receiving {
     ///
     /// # Errors
     /// The connection's, or its end where the body has not ended.
-    pub(super) fn poll_read(
+    pub(crate) fn poll_read(
         &mut self,
         cx: &mut Context<'_>,
         stream: &mut (impl AsyncRead + Unpin),
@@ -153,8 +153,13 @@ impl Receiving {
         Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()))
     }
 
+    /// What came behind the body, which is whole.
+    pub(crate) fn into_rest(self) -> Bytes {
+        self.rest
+    }
+
     /// How much is still to come.
-    pub(super) fn size_hint(&self) -> SizeHint {
+    pub(crate) fn size_hint(&self) -> SizeHint {
         match self.framing {
             Framing::Length(left) => SizeHint::with_exact(left),
             Framing::Chunked(_) | Framing::Close if self.over => SizeHint::with_exact(0),

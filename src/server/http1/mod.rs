@@ -1,0 +1,268 @@
+//! HTTP/1.1 with one client, behind the guard: a request, its answer, the next request.
+//!
+//! One task does it all. While an answer is made it feeds the request body to whoever reads it, and notices a client that
+//! goes away; an answer goes out with as much of its body as is there, in one write. Between two requests nothing is held
+//! but the stream: no buffer, no parser, no timer of its own (the guard keeps time).
+
+mod answer;
+mod request;
+#[cfg(test)]
+mod tests;
+mod upload;
+
+use std::future::{Future, poll_fn};
+use std::mem::MaybeUninit;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode, response};
+use http_body::Body as HttpBody;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::body::{self, Body};
+use crate::http1::outgoing::{Outgoing, WrongLength};
+
+use self::answer::Asked;
+use self::request::Head;
+use self::upload::{Fed, Feed};
+
+/// How much is read at once where it is not known what comes, bytes.
+const READ: usize = 8 * 1024;
+
+/// How a connection leaves this.
+#[derive(Debug)]
+pub(super) enum End {
+    /// It is to be closed, gently.
+    Close,
+    /// There is nobody to close it for.
+    Gone,
+    /// The last answer was a 101: what the client sent behind its request.
+    Switched(Bytes),
+}
+
+/// What the answers come from.
+pub(super) trait Service {
+    /// Of an answer.
+    type Body: HttpBody<Data = Bytes, Error = body::Error> + Unpin;
+
+    /// Answers.
+    fn call(&self, request: Request<Body>) -> impl Future<Output = Response<Self::Body>>;
+
+    /// The value of `Date`.
+    fn date(&self) -> [u8; 29];
+}
+
+/// Serves requests, one after the other, until the connection ends, an answer closes it, or `idle_enough` is ready while
+/// nothing is under way.
+pub(super) async fn serve<S, V>(stream: &mut S, service: &V, mut idle_enough: Pin<&mut impl Future<Output = ()>>) -> End
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    V: Service,
+{
+    let mut session = Session { stream, ahead: Bytes::new(), feed: None, broken: false };
+    loop {
+        let head = match poll_fn(|cx| session.poll_head(cx, idle_enough.as_mut())).await {
+            Ok(head) => head,
+            Err(end) => return end,
+        };
+        let asked = Asked::new(&head.parts, head.keep_alive);
+        let request = session.begin(head);
+        let response = {
+            let mut answer = pin!(service.call(request));
+            match poll_fn(|cx| session.poll_answered(cx, answer.as_mut())).await {
+                Some(response) => response,
+                None => return End::Gone,
+            }
+        };
+        if let Some(end) = session.answer(asked, response, service).await {
+            return end;
+        }
+    }
+}
+
+struct Session<'a, S> {
+    stream: &'a mut S,
+    /// Read, and not used yet.
+    ahead: Bytes,
+    /// The request body, as long as it is not whole.
+    feed: Option<Feed>,
+    /// The client's side has ended within a body.
+    broken: bool,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
+    /// The next request.
+    fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        idle_enough: Pin<&mut impl Future<Output = ()>>,
+    ) -> Poll<Result<Head, End>> {
+        loop {
+            if !self.ahead.is_empty() {
+                let Ok(read) = request::read(&self.ahead) else { return Poll::Ready(Err(End::Close)) };
+                if let Some((head, len)) = read {
+                    let behind = self.ahead.split_off(len);
+                    self.ahead = behind;
+                    return Poll::Ready(Ok(head));
+                }
+            }
+            match self.poll_read(cx) {
+                Poll::Ready(true) => {}
+                Poll::Ready(false) => return Poll::Ready(Err(End::Close)),
+                Poll::Pending => return idle_enough.poll(cx).map(|()| Err(End::Close)),
+            }
+        }
+    }
+
+    /// The request of this head, with its body.
+    fn begin(&mut self, head: Head) -> Request<Body> {
+        let (body, feed) = upload::body(head.framing, std::mem::take(&mut self.ahead), head.expects);
+        match feed {
+            Ok(feed) => self.feed = Some(feed),
+            Err(behind) => self.ahead = behind,
+        }
+        Request::from_parts(head.parts, body)
+    }
+
+    /// The answer; `None` when the client goes away before there is one.
+    fn poll_answered<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut answer: Pin<&mut impl Future<Output = T>>,
+    ) -> Poll<Option<T>> {
+        loop {
+            if let Poll::Ready(response) = answer.as_mut().poll(cx) {
+                return Poll::Ready(Some(response));
+            }
+            if !ready!(self.poll_input(cx)) {
+                return Poll::Ready(None);
+            }
+        }
+    }
+
+    /// Reads what may be read while an answer is under way. Ready when somebody has something to read now, or with false
+    /// when the client is gone.
+    fn poll_input(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        if let Some(feed) = &mut self.feed {
+            match ready!(feed.poll(cx, self.stream)) {
+                Fed::Piece => {}
+                Fed::Whole => self.ahead = self.feed.take().map_or_else(Bytes::new, Feed::into_rest),
+                Fed::Broken => (self.feed, self.broken) = (None, true),
+            }
+            return Poll::Ready(true);
+        }
+        // With a next request at hand it is not looked whether the client goes on: an end there may be the guard's.
+        if !self.broken && self.ahead.is_empty() && !ready!(self.poll_read(cx)) {
+            return Poll::Ready(false);
+        }
+        Poll::Pending
+    }
+
+    /// Reads on into `ahead`; false when the client is gone.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        let mut room = [MaybeUninit::uninit(); READ];
+        let mut room = ReadBuf::uninit(&mut room);
+        let read = ready!(Pin::new(&mut *self.stream).poll_read(cx, &mut room));
+        let read = if read.is_ok() { room.filled() } else { b"" };
+        self.ahead = match self.ahead.is_empty() {
+            true => Bytes::copy_from_slice(read),
+            false => Bytes::from([&self.ahead[..], read].concat()),
+        };
+        Poll::Ready(!read.is_empty())
+    }
+
+    /// Sends an answer; the end, if it is the last one.
+    async fn answer<B, V>(&mut self, mut asked: Asked, response: Response<B>, service: &V) -> Option<End>
+    where
+        B: HttpBody<Data = Bytes, Error = body::Error> + Unpin,
+        V: Service,
+    {
+        if let Some(feed) = &mut self.feed {
+            feed.answer_begins();
+        }
+        let (head, mut body) = response.into_parts();
+        let exact = if body.is_end_stream() { Some(0) } else { body.size_hint().exact() };
+        let (bytes, length) = asked.write(&head, exact, &service.date());
+        let mut sending = Sending { outgoing: Outgoing::new(bytes, length), body: &mut body, failed: false };
+        let whole = poll_fn(|cx| self.poll_send(cx, &mut sending)).await;
+        // Whoever counts and logs the answer does so when its last byte is out.
+        drop(body);
+        self.after(&head, whole, asked.keep_alive).await
+    }
+
+    /// What follows an answer.
+    async fn after(&mut self, head: &response::Parts, whole: Option<bool>, keep_alive: bool) -> Option<End> {
+        match whole {
+            None => return Some(End::Gone),
+            Some(false) => return Some(End::Close),
+            Some(true) => {}
+        }
+        if head.status == StatusCode::SWITCHING_PROTOCOLS {
+            return Some(End::Switched(std::mem::take(&mut self.ahead)));
+        }
+        if let Some(feed) = self.feed.take() {
+            let mut feed = Some(feed);
+            let mut skip = |cx: &mut Context<'_>| feed.take().and_then(|feed| feed.skip(cx, self.stream));
+            match poll_fn(|cx| Poll::Ready(skip(cx))).await {
+                Some(behind) => self.ahead = behind,
+                None => return Some(End::Close),
+            }
+        }
+        (!keep_alive || self.broken).then_some(End::Close)
+    }
+
+    /// Sends head and body. True when they are out, false when the body broke off, `None` when the client is gone.
+    fn poll_send<B>(&mut self, cx: &mut Context<'_>, sending: &mut Sending<'_, B>) -> Poll<Option<bool>>
+    where
+        B: HttpBody<Data = Bytes, Error = body::Error> + Unpin,
+    {
+        loop {
+            let starved = sending.fill(cx);
+            match sending.outgoing.poll_write(cx, self.stream) {
+                Poll::Ready(Err(_)) => return Poll::Ready(None),
+                Poll::Ready(Ok(())) if sending.failed || sending.outgoing.is_over() => {
+                    let flushed = ready!(Pin::new(&mut *self.stream).poll_flush(cx));
+                    return Poll::Ready(flushed.ok().map(|()| !sending.failed));
+                }
+                Poll::Ready(Ok(())) if !starved => continue,
+                Poll::Ready(Ok(())) => {
+                    if let Poll::Ready(Err(_)) = Pin::new(&mut *self.stream).poll_flush(cx) {
+                        return Poll::Ready(None);
+                    }
+                }
+                Poll::Pending => {}
+            }
+            if !ready!(self.poll_input(cx)) {
+                return Poll::Ready(None);
+            }
+        }
+    }
+}
+
+/// An answer on its way out.
+struct Sending<'a, B> {
+    outgoing: Outgoing,
+    body: &'a mut B,
+    /// The body broke off, or is not as long as it was said to be. What came of it is written, then the connection ends.
+    failed: bool,
+}
+
+impl<B: HttpBody<Data = Bytes, Error = body::Error> + Unpin> Sending<'_, B> {
+    /// Takes what there is of the body, if it is wanted; whether there was nothing where something is.
+    fn fill(&mut self, cx: &mut Context<'_>) -> bool {
+        while self.outgoing.wants_frame() && !self.failed {
+            let put = match Pin::new(&mut *self.body).poll_frame(cx) {
+                Poll::Pending => return true,
+                Poll::Ready(Some(Ok(frame))) => {
+                    let data = frame.into_data().unwrap_or_default();
+                    self.outgoing.put(data, self.body.is_end_stream())
+                }
+                Poll::Ready(None) => self.outgoing.put(Bytes::new(), true),
+                Poll::Ready(Some(Err(_))) => Err(WrongLength),
+            };
+            self.failed = put.is_err();
+        }
+        false
+    }
+}
