@@ -18,6 +18,7 @@ pub mod rule;
 pub mod rule_text;
 pub mod secret;
 pub mod section;
+mod shown;
 mod structure;
 pub mod url;
 pub mod value;

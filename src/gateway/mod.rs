@@ -5,6 +5,7 @@
 //! list of all that outlives a reload, and swaps. On any fault nothing is swapped.
 
 mod birth;
+mod copy;
 mod deliver;
 mod endpoints;
 mod figures;
@@ -26,6 +27,7 @@ use arc_swap::ArcSwap;
 use axum::Router;
 use tower::Service as _;
 
+use crate::auth::hook::Hook;
 use crate::auth::{self, Auth};
 use crate::clock::Clock;
 use crate::config::{Config, LimitBy};
@@ -55,6 +57,7 @@ use crate::wechat;
 
 pub use crate::pipeline::connection::Connection;
 pub use crate::pipeline::trace::{Inbound, Traced};
+pub use copy::Copying;
 pub use endpoints::Room;
 pub use forward_auth::Demand;
 pub use kept::Kept;
@@ -90,6 +93,9 @@ pub enum Error {
     /// What was revoked before the start cannot be read; without it, ended sessions would come back.
     #[error("store: live revocations cannot be read: {0}")]
     Revocations(#[source] crate::store::Error),
+    /// The client for the login hook.
+    #[error("login hook: {0}")]
+    Hook(#[source] reqwest::Error),
     /// TLS of the public listener.
     #[error("tls: {0}")]
     Tls(#[from] rustls::Error),
@@ -122,11 +128,15 @@ impl Snapshot {
         let ring = Arc::new(KeyRing::open(&config.token.keys, config.token.algorithm, &kept.clock)?);
         let verifier = Arc::new(Verifier::new(Arc::clone(&ring), &config.token, kept.clock.clone()));
         let limits = Limits::new(&config, &kept.limits, &kept.in_flight);
+        let hook = config.login.hook.as_ref().map(|hook| Hook::new(hook, Arc::clone(&kept.hook)));
         let by_app = config.login.limit.is_some_and(|limit| limit.by == LimitBy::App);
         let upstreams: Arc<[Arc<Upstream>]> =
             config.upstreams.iter().map(|section| Upstream::new(section, &kept.backends)).collect();
         let wechat = wechat::Client::with_circuits(&config.wechat, Arc::clone(&kept.circuits))?;
         let auth = Auth {
+            merge_by_unionid: config.login.merge_by_unionid,
+            max_sessions: config.login.max_sessions,
+            hook: hook.transpose().map_err(Error::Hook)?,
             login_limit: limits.login.clone().filter(|_| by_app),
             section: config.token.clone(),
             apps: config.apps.clone(),

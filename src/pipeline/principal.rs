@@ -29,6 +29,8 @@ pub struct Principal {
     pub member: HeaderValue,
     /// `X-Wxgate-Session`.
     pub session: HeaderValue,
+    /// `X-Wxgate-User`: the business service's own id, from the login hook.
+    pub user: Option<HeaderValue>,
     /// `X-Wxgate-Roles`, comma-separated; absent when there are none.
     pub roles: Option<HeaderValue>,
     /// `X-Wxgate-Assertion`, where routes asked for it.
@@ -53,6 +55,7 @@ impl Principal {
             claims.member_id.as_str(),
             claims.session_id.as_str(),
             &roles,
+            claims.user_id.as_ref().map_or("", |u| u.as_str()),
         ];
         let mut buffer = BytesMut::with_capacity(texts.iter().map(|t| t.len()).sum());
         for text in texts {
@@ -62,7 +65,7 @@ impl Principal {
         let mut values = texts.map(|text| HeaderValue::from_maybe_shared(rest.split_to(text.len())).ok());
         let mut next = |n: usize| values[n].take().ok_or(Unprintable);
         let (openid, appid, unionid) = (next(0)?, next(1)?, next(2)?);
-        let (member, session, role_list) = (next(3)?, next(4)?, next(5)?);
+        let (member, session, role_list, user) = (next(3)?, next(4)?, next(5)?, next(6)?);
         Ok(Self {
             pseudonym: pseudonyms.of(claims.appid.as_str(), claims.openid.as_str()),
             openid,
@@ -70,6 +73,7 @@ impl Principal {
             unionid: claims.unionid.is_some().then_some(unionid),
             member,
             session,
+            user: claims.user_id.is_some().then_some(user),
             roles: (!claims.roles.is_empty()).then_some(role_list),
             assertions: Assertions::default(),
             claims,
