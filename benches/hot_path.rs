@@ -93,6 +93,8 @@ fn token_of(algorithm: Algorithm) -> (tempfile::TempDir, Verifier, String, Clock
             appid: AppId::parse("wx0123456789abcdef").unwrap(),
             openid: OpenId::parse("oABCDEFGHIJKLMNOPQRSTUVWXYZ1").unwrap(),
             unionid: Some(UnionId::parse("uABCDEFGHIJKLMNOPQRSTUVWXYZ1").unwrap()),
+            user_id: None,
+            claims: String::new(),
             roles: Vec::new(),
             auth_time: now,
             session_expires_at: now.plus(Duration::from_secs(86400)),

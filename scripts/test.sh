@@ -184,6 +184,23 @@ web_tests() {
     sdk_tests sdk/web
 }
 
+# The operators' page.
+page_tests() {
+    need_chromium || return
+    need_npm || return
+    npm --prefix tests/page ci --ignore-scripts --no-audit --no-fund --loglevel=error || return
+    node_tests tests/page
+}
+
+# What /openapi.json says, held against what the endpoints do.
+openapi() {
+    need_venv || return
+    cargo build --locked || return
+    local target=${CARGO_TARGET_DIR:-target}
+    [[ $target == /* ]] || target=$PWD/$target
+    WXGATE=$target/debug/wxgate scripts/openapi.sh
+}
+
 need_venv() {
     python3 -c 'import ensurepip' 2>/dev/null && return
     if command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
@@ -237,6 +254,8 @@ counted_phase "mini-program SDK: tests" sdk_tests sdk/miniprogram
 phase "web SDK: types and build" sdk_build sdk/web
 counted_phase "web SDK: tests, in Chromium" web_tests
 counted_phase "examples" examples
+counted_phase "admin page, in Chromium" page_tests
+phase "endpoints against /openapi.json" openapi
 if compgen -G 'benches/*.rs' >/dev/null; then
     phase "benches build" cargo build --benches --locked
 fi

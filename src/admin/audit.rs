@@ -10,7 +10,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::clock::Clock;
@@ -60,8 +60,21 @@ impl AuditLog {
     /// # Errors
     /// `store_unavailable`, when it cannot be written: then it must not be done.
     pub(super) async fn begin(&self, action: &'static str, person: Option<&str>) -> Result<Begun, Problem> {
+        self.begin_about(action, person, Value::Null).await
+    }
+
+    /// As [`AuditLog::begin`], with what it is about; nothing of a person.
+    ///
+    /// # Errors
+    /// As [`AuditLog::begin`].
+    pub(super) async fn begin_about(
+        &self,
+        action: &'static str,
+        person: Option<&str>,
+        about: Value,
+    ) -> Result<Begun, Problem> {
         let begun = Begun { log: self.clone(), id: Uuid::now_v7(), action };
-        let written = begun.append("begun", person).await;
+        let written = begun.append("begun", person, about).await;
         written.map_err(|cause| {
             tracing::error!(%cause, action, "the audit log cannot be written: refused");
             let detail = "The audit log cannot be written, and nothing is changed without it.";
@@ -72,14 +85,22 @@ impl AuditLog {
 }
 
 impl Begun {
+    /// Writes down how it ended: done, or refused with which problem.
+    pub(super) async fn end_with<T>(self, outcome: &Result<T, Problem>) {
+        match outcome {
+            Ok(_) => self.end("done").await,
+            Err(problem) => self.end(&format!("refused: {}", problem.code().name())).await,
+        }
+    }
+
     /// Writes down how it ended.
     pub(super) async fn end(self, outcome: &str) {
-        if let Err(error) = self.append(outcome, None).await {
+        if let Err(error) = self.append(outcome, None, Value::Null).await {
             tracing::error!(%error, action = self.action, outcome, "the end of a change is missing in the audit log");
         }
     }
 
-    async fn append(&self, outcome: &str, person: Option<&str>) -> io::Result<()> {
+    async fn append(&self, outcome: &str, person: Option<&str>, about: Value) -> io::Result<()> {
         let mut line = json!({
             "at": self.log.clock.now().to_string(),
             "id": self.id.to_string(),
@@ -88,6 +109,9 @@ impl Begun {
         });
         if let Some(person) = person {
             line["person"] = json!(person);
+        }
+        if !about.is_null() {
+            line["about"] = about;
         }
         let log = self.log.clone();
         let write = move || {
@@ -113,7 +137,7 @@ mod tests {
         }
         let path = dir.path().join(FILE);
         let text = std::fs::read_to_string(&path).unwrap();
-        let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         let outcomes: Vec<_> = lines.iter().map(|line| line["outcome"].as_str().unwrap()).collect();
         assert_eq!(outcomes, ["begun", "done", "begun", "refused: invalid_request"]);
         assert_eq!((&lines[0]["id"], &lines[0]["person"]), (&lines[1]["id"], &json!("p1")));

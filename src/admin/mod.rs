@@ -1,11 +1,17 @@
-//! The operators' listener: live, ready, metrics, reload, sessions.
+//! The operators' listener: live, ready, metrics; members, sessions, upstreams, configuration, backup; a page for people.
 //!
 //! `/livez`, `/readyz` and `/metrics` are open; everything else needs the admin token, on loopback too, and turns away a
 //! browser that was led here by a strange name or page, by `Host` and `Origin` (DNS rebinding, CSRF). Every change is
 //! written down in [`audit`] first, and runs to its end when whoever asked goes away.
 
 pub mod audit;
+mod backup;
 mod keys;
+mod members;
+mod page;
+mod query;
+mod sessions;
+mod state;
 mod token;
 
 use std::net::IpAddr;
@@ -49,10 +55,19 @@ pub fn router(gateway: &Arc<Gateway>, token: AdminToken, audit: AuditLog) -> Rou
     let admin = Arc::new(Admin { gateway: Arc::clone(gateway), token, audit });
     let api = Router::new()
         .route("/api/reload", post(reload))
+        .route("/api/sessions", get(sessions::list))
+        .route("/api/sessions/revoke", post(sessions::revoke))
         .route("/api/sessions/reset-key", post(reset_key))
         .route("/api/keys", get(keys::list))
         .route("/api/keys/rotate", post(keys::rotate))
         .route("/api/token/inspect", post(keys::inspect))
+        .route("/api/members", get(members::list))
+        .route("/api/members/export", get(members::export))
+        .route("/api/members/{id}", get(members::show).put(members::change).delete(members::erase))
+        .route("/api/backup/{which}", get(backup::database))
+        .route("/api/upstreams", get(state::upstreams))
+        .route("/api/config", get(state::config))
+        .route("/api/stats", get(state::stats))
         .fallback(nothing_here)
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(from_fn_with_state(Arc::clone(&admin), authenticate))
@@ -62,6 +77,7 @@ pub fn router(gateway: &Arc<Gateway>, token: AdminToken, audit: AuditLog) -> Rou
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
         .layer(axum::middleware::from_fn(no_foreign_page))
+        .merge(Router::new().route("/", get(page::page)).layer(axum::middleware::from_fn(same_site)))
         .merge(api)
         .with_state(admin)
 }

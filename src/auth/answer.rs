@@ -30,30 +30,21 @@ pub struct MemberView<'a> {
     last_login_at: String,
 }
 
-impl<'a> From<&'a Member> for MemberView<'a> {
-    fn from(member: &'a Member) -> Self {
+impl<'a> MemberView<'a> {
+    /// Of a member under the app and the openid of this session: a member who was merged has several.
+    pub(super) fn of(member: &'a Member, session: &'a Session) -> Self {
         Self {
             member_id: member.member_id.as_str(),
-            appid: member.appid.as_str(),
-            openid: member.openid.as_str(),
+            appid: session.appid.as_str(),
+            openid: session.openid.as_str(),
             unionid: member.unionid.as_ref().map(|u| u.as_str()),
             nickname: &member.nickname,
             avatar_url: &member.avatar_url,
-            phone: masked(&member.phone),
+            phone: member.masked_phone(),
             roles: &member.roles,
             created_at: member.created_at.to_string(),
             last_login_at: member.last_login_at.to_string(),
         }
-    }
-}
-
-/// A phone number with its middle hidden: `138****5678`. Short ones are hidden whole.
-fn masked(phone: &str) -> String {
-    let chars: Vec<char> = phone.chars().collect();
-    match chars.len() {
-        0 => String::new(),
-        n if n < 8 => "*".repeat(n),
-        n => chars.iter().enumerate().map(|(i, c)| if i >= n - 8 && i < n - 4 { '*' } else { *c }).collect(),
     }
 }
 
@@ -98,6 +89,8 @@ pub fn access_token(auth: &Auth, session: &Session, member: &Member) -> Result<M
         openid: session.openid.clone(),
         unionid: member.unionid.clone(),
         roles: member.roles.clone(),
+        user_id: member.hook.user_id.clone(),
+        claims: member.hook.claims.clone(),
         // Not later than now, should the clock have been set back: a token from the future would not be believed.
         auth_time: session.created_at.min(auth.clock.now()),
         session_expires_at: session.expires_at,
@@ -133,7 +126,7 @@ pub fn tokens(
         unionid: member.unionid.as_ref().map(|u| u.as_str()),
         member_id: session.member_id.as_str(),
         is_new,
-        member: member.into(),
+        member: MemberView::of(member, session),
     })?;
     if way == Way::Cookies {
         auth.cookies.set(response.headers_mut(), &minted.token, refresh)?;
@@ -169,18 +162,4 @@ pub async fn not_found(call: Call) -> Response<axum::body::Body> {
 /// The endpoint is there, for another method. `Allow` is added by the router.
 pub async fn method_not_allowed(call: Call) -> Response<axum::body::Body> {
     call.answer(Err(Problem::new(Code::MethodNotAllowed, "The endpoint takes another method; see Allow.")))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_phone_number_is_shown_without_its_middle() {
-        for (phone, shown) in
-            [("", ""), ("13812345678", "138****5678"), ("+14155550123", "+141****0123"), ("1234", "****")]
-        {
-            assert_eq!(masked(phone), shown);
-        }
-    }
 }

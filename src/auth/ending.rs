@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::ids::{AppId, MemberId, SessionId};
-use crate::store::{Error, Notice, RefreshHash, Revoked, Sessions};
+use crate::store::{Error, NewRoles, Notice, RefreshHash, Revoked, Session, Sessions};
 use crate::token::revocation::Revocations;
 
 use super::Auth;
@@ -17,7 +17,7 @@ use super::Auth;
 /// sweep forget what is needed again once it was set right.
 const CLOCK_FAULT: Duration = Duration::from_secs(2 * 3600);
 
-/// Puts every revocation and epoch of the store in force here.
+/// Puts every revocation, epoch and change of roles of the store in force here.
 ///
 /// # Errors
 /// When the store cannot be read.
@@ -37,7 +37,9 @@ pub fn apply(revocations: &Revocations, notice: &Notice) {
         Notice::Session(Revoked { session_id, until }) => revocations.revoke_session(session_id, *until),
         Notice::Member { member_id, at, until } => revocations.revoke_member(member_id, *at, *until),
         Notice::App { appid, at, until } => revocations.revoke_app(appid, *at, *until),
-        Notice::Roles(_) => {}
+        Notice::Roles(NewRoles { member_id, roles, at, until }) => {
+            revocations.set_roles(member_id, roles, *at, *until);
+        }
     }
 }
 
@@ -57,6 +59,11 @@ impl Auth {
     /// the latest; `shown`, when that token expires by which it was ended, may be later. [`CLOCK_FAULT`] comes on top.
     pub(super) fn revoked_until(&self, now: Timestamp, shown: Option<Timestamp>) -> Timestamp {
         now.plus(self.section.access_ttl).max(shown.unwrap_or(now)).plus(CLOCK_FAULT)
+    }
+
+    /// Whether an epoch has ended this session, which its record may not show yet.
+    pub(super) fn is_over(&self, session: &Session) -> bool {
+        self.revocations.is_over(&session.member_id, &session.appid, session.created_at)
     }
 
     /// Ends one session. True when it was live.

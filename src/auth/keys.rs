@@ -35,7 +35,7 @@ pub async fn jwks(State(auth): State<Arc<Auth>>, call: Call) -> Response<axum::b
 
 /// Whether the client says that it has what `etag` names: in a list, marked as weak by a cache on the way, or as `*`
 /// (RFC 9110, section 13.1.2).
-fn is_known(headers: &HeaderMap, etag: &str) -> bool {
+pub(super) fn is_known(headers: &HeaderMap, etag: &str) -> bool {
     let values = headers.get_all(IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
     values
         .flat_map(|value| value.split(','))

@@ -15,7 +15,7 @@ use serde::Deserialize;
 use crate::body::Body;
 use crate::clock::Timestamp;
 use crate::config;
-use crate::ids::{AppId, Secret, SessionId};
+use crate::ids::{AppId, OpenId, Secret, SessionId};
 use crate::problem::{Code, Problem};
 use crate::store::shared::Purpose;
 use crate::store::{CodeHash, Member, NewSession, RefreshHash, SealedKey, Session, SignIn, SignedIn, UsedCode};
@@ -225,27 +225,47 @@ async fn once(
         openid: identity.openid.clone(),
         unionid: identity.unionid.or_else(|| profile.unionid.clone()),
         at: auth.clock.now(),
-        merge: false,
+        merge: auth.merge_by_unionid,
     };
-    let SignedIn { member, is_new, .. } = auth.members.sign_in(person).await?;
+    let (member, is_new) = enter(auth, person, &profile).await?;
+    open(auth, (member, &app.appid, &identity.openid), is_new, hash, Some(session_key)).await
+}
+
+/// Who it is, as a member who may log in: registered or known, not banned, and let in by the login hook.
+pub(super) async fn enter(auth: &Auth, person: SignIn, profile: &Profile) -> Result<(Member, bool), Problem> {
+    let (appid, openid) = (person.appid.clone(), person.openid.clone());
+    let signed_in = auth.members.sign_in(person).await?;
+    auth.merged(&signed_in).await?;
+    let SignedIn { member, is_new, .. } = signed_in;
     if member.banned {
         return Err(Problem::new(Code::MemberBanned, "This member may not log in."));
     }
     let member = profile.store(auth, &member.member_id).await?.unwrap_or(member);
-    open(auth, member, is_new, hash, Some(session_key)).await
+    Ok((auth.ask_hook(member, is_new, (&appid, &openid)).await?, is_new))
 }
 
-/// A session for this member, on disk when this returns.
+/// A session for this member in this app, on disk when this returns.
 pub(super) async fn open(
     auth: &Auth,
-    member: Member,
+    (member, appid, openid): (Member, &AppId, &OpenId),
     is_new: bool,
     code: CodeHash,
     session_key: Option<SealedKey>,
 ) -> Result<LoggedIn, Problem> {
-    let session = new_session(auth, &member, auth.clock.now());
+    let at = auth.clock.now();
+    let session = Session {
+        session_id: SessionId::new_v7(at),
+        member_id: member.member_id.clone(),
+        // Of this login: a member who was merged has several.
+        appid: appid.clone(),
+        openid: openid.clone(),
+        created_at: at,
+        expires_at: at.plus(auth.section.session_ttl),
+    };
     let refresh_expires_at = session.created_at.plus(auth.section.refresh_ttl).min(session.expires_at);
-    auth.sessions
+    let access_until = auth.revoked_until(session.created_at, None);
+    let ended = auth
+        .sessions
         .open(NewSession {
             session: session.clone(),
             refresh: RefreshHash(auth.refresh.first(&session.session_id).hash()),
@@ -254,10 +274,14 @@ pub(super) async fn open(
             code_expires_at: session.created_at.plus(CODE_MEMORY),
             is_new,
             session_key,
-            access_until: auth.revoked_until(session.created_at, None),
-            max_sessions: None,
+            access_until,
+            max_sessions: auth.max_sessions,
         })
-        .await?;
+        .await;
+    for oldest in auth.settled(ended).await? {
+        auth.revocations.revoke_session(&oldest, access_until);
+        auth.metrics.logouts.inc();
+    }
     still_welcome(auth, &session).await?;
     auth.metrics.logins.inc();
     Ok(LoggedIn { session, member, is_new, refresh_expires_at })
@@ -286,17 +310,6 @@ async fn verified(auth: &Auth, appid: &AppId, identity: &Code2Session, shown: &U
     Ok(Profile::of(&shown.verify(&keys, &owner, auth.clock.now())?))
 }
 
-fn new_session(auth: &Auth, member: &Member, at: Timestamp) -> Session {
-    Session {
-        session_id: SessionId::new_v7(at),
-        member_id: member.member_id.clone(),
-        appid: member.appid.clone(),
-        openid: member.openid.clone(),
-        created_at: at,
-        expires_at: at.plus(auth.section.session_ttl),
-    }
-}
-
 /// The code was used here before: the same session again, while that can only mean a lost answer.
 async fn repeat(auth: &Auth, used: &UsedCode, now: Timestamp) -> Result<LoggedIn, Problem> {
     let used_up = || Problem::new(Code::CodeUsed, "Call wx.login again: a code is good for one login.");
@@ -317,6 +330,9 @@ async fn resume(
     gone: impl Fn() -> Problem,
 ) -> Result<LoggedIn, Problem> {
     let session = auth.sessions.find(session_id, now).await?.ok_or_else(&gone)?;
+    if auth.is_over(&session) {
+        return Err(gone());
+    }
     let member = auth.members.find(&session.member_id).await?.ok_or_else(&gone)?;
     if member.banned {
         return Err(Problem::new(Code::MemberBanned, "This member may not log in."));

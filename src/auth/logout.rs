@@ -96,7 +96,9 @@ async fn end(auth: &Auth, target: &Target, all: bool) -> Result<(), Problem> {
     let until = auth.revoked_until(now, target.expires_at);
     let mut ended = u64::from(auth.end(&target.session, now, until).await?);
     if all {
-        ended += auth.end_all((&target.member, &target.appid), None, now, until).await?;
+        for member in auth.ids_of(&target.member).await? {
+            ended += auth.end_all((&member, &target.appid), None, now, until).await?;
+        }
     }
     auth.metrics.logouts.add(ended);
     Ok(())

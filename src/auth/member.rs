@@ -7,7 +7,10 @@ use http::{Response, StatusCode};
 use serde::{Deserialize, Serialize};
 
 use crate::body::Body;
+use crate::clock::Timestamp;
+use crate::ids::SessionId;
 use crate::problem::{Code, Problem};
+use crate::store::Identity;
 
 use super::Auth;
 use super::answer::{self, MemberView};
@@ -45,7 +48,7 @@ async fn handle_me(auth: &Arc<Auth>, call: &Call) -> Result<Response<Body>, Prob
     let session = auth.sessions.find(&caller.session_id, auth.clock.now()).await?.ok_or_else(Problem::token_revoked)?;
     let member = auth.members.find(&session.member_id).await?.ok_or_else(Problem::token_revoked)?;
     answer::json(&Me {
-        member: MemberView::from(&member),
+        member: MemberView::of(&member, &session),
         session: SessionView {
             id: session.session_id.as_str(),
             created_at: session.created_at.to_string(),
@@ -88,7 +91,7 @@ async fn handle_update(auth: &Auth, call: &Call) -> Result<Response<Body>, Probl
         .set_profile(&session.member_id, update.nickname.as_deref(), update.avatar_url.as_deref())
         .await?
         .ok_or_else(Problem::token_revoked)?;
-    answer::json(&MemberView::from(&member))
+    answer::json(&MemberView::of(&member, &session))
 }
 
 /// Empty, or an absolute http(s) URL: it will stand in somebody's `src`.
@@ -109,18 +112,40 @@ async fn handle_erase(auth: &Auth, call: &Call) -> Result<Response<Body>, Proble
     let caller = call.caller(auth)?;
     let now = auth.clock.now();
     let until = auth.revoked_until(now, Some(caller.expires_at));
-    let (who, own) = ((&caller.member_id, &caller.appid), &caller.session_id);
+    let own = &caller.session_id;
+    // Where members are merged, he is known under several ids, in several apps.
+    let mut known = auth.members.identities(&caller.member_id).await?;
+    if known.is_empty() {
+        let (member_id, appid, openid) = (caller.member_id.clone(), caller.appid.clone(), caller.openid.clone());
+        known.push(Identity { member_id, appid, openid });
+    }
     // Sessions first: whatever fails after that, nobody is left logged in to a member that is half gone. But the caller's
     // own goes last, so that who was told of a failure can ask again.
-    auth.end_all(who, Some(own), now, until).await?;
-    auth.sessions.erase_keys(&caller.appid, &caller.openid).await?;
+    end_others(auth, &known, own, now, until).await?;
+    auth.erase_keys(&known).await?;
     auth.members.erase(&caller.member_id).await?;
     // Once more, for a login that was under way: one that comes later finds no member.
-    auth.end_all(who, Some(own), now, until).await?;
-    auth.sessions.erase_keys(&caller.appid, &caller.openid).await?;
+    end_others(auth, &known, own, now, until).await?;
+    auth.erase_keys(&known).await?;
     auth.settled(auth.sessions.end(own, now, until).await).await?;
     auth.revocations.revoke_session(own, until);
     Ok(answer::empty(StatusCode::NO_CONTENT))
+}
+
+/// Ends every session of the person in every app, but for this one.
+async fn end_others(
+    auth: &Auth,
+    known: &[Identity],
+    own: &SessionId,
+    now: Timestamp,
+    until: Timestamp,
+) -> Result<(), Problem> {
+    for Identity { member_id, .. } in known {
+        for Identity { appid, .. } in known {
+            auth.end_all((member_id, appid), Some(own), now, until).await?;
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

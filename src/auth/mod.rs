@@ -11,12 +11,16 @@ pub mod cookie;
 pub mod ending;
 mod exclusive;
 pub mod follower;
+pub mod hook;
 pub mod keys;
 pub mod login;
 pub mod logout;
 pub mod member;
 pub mod on_behalf;
 pub mod open_data;
+mod openapi;
+mod openapi_schema;
+pub mod operate;
 pub mod phone;
 pub mod profile;
 pub mod push;
@@ -29,6 +33,7 @@ mod user_data;
 pub mod wafer2;
 pub mod web;
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use axum::Router;
@@ -90,6 +95,12 @@ pub struct Auth {
     pub renewals: Arc<Renewals>,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// `[login] merge_by_unionid`.
+    pub merge_by_unionid: bool,
+    /// `[login] max_sessions`.
+    pub max_sessions: Option<NonZeroU32>,
+    /// Whom to ask at each login.
+    pub hook: Option<hook::Hook>,
     /// How often each app may log in.
     pub login_limit: Option<Arc<Limit>>,
     /// Logins under way, by code. Outlives a reload: a race does not end because a file was saved.
@@ -133,6 +144,7 @@ pub fn router(auth: Arc<Auth>, base: &str, wafer2: Option<&str>) -> Router {
     endpoints
         .route("/.well-known/jwks.json", get(keys::jwks))
         .route("/.well-known/oauth-authorization-server", get(keys::metadata))
+        .route("/openapi.json", get(openapi::openapi))
         .fallback(answer::not_found)
         .method_not_allowed_fallback(answer::method_not_allowed)
         .with_state(auth)

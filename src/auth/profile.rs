@@ -91,7 +91,7 @@ async fn handle(auth: &Arc<Auth>, call: &Call) -> Result<Response<Body>, Problem
     let owner = Owner { appid: &session.appid, openid: &session.openid };
     let verified = shown.verify(&keys, &owner, auth.clock.now())?;
     let member = Profile::of(&verified).store(auth, &session.member_id).await?.ok_or_else(Problem::token_revoked)?;
-    answer::json(&MemberView::from(&member))
+    answer::json(&MemberView::of(&member, session))
 }
 
 #[cfg(test)]

@@ -96,6 +96,10 @@ async fn handle(auth: &Auth, shown: &RefreshToken, way: Way) -> Result<Response<
         )
         .await;
     let (session, refresh_expires_at) = match auth.settled(rotated).await? {
+        Rotation::Rotated { session, .. } if auth.is_over(&session) => {
+            auth.end(&session.session_id, now, auth.revoked_until(now, None)).await?;
+            return Err(Problem::token_revoked());
+        }
         Rotation::Rotated { session, refresh_expires_at } => (session, refresh_expires_at),
         Rotation::Reused(session) => {
             auth.revocations.revoke_session(&session.session_id, auth.revoked_until(now, None));

@@ -55,7 +55,7 @@ pub fn import(
 /// # Errors
 /// When no gateway answers.
 pub async fn list(config: &Config, out: &mut (dyn Write + Send)) -> anyhow::Result<()> {
-    let ring = Operator::of(config)?.get("/api/keys").await?;
+    let ring = Operator::of(config)?.get("/api/keys", &[]).await?;
     print(&ring, out)
 }
 

@@ -1,16 +1,20 @@
 //! The commands of `wxgate`, one file each. Nothing else prints.
 
+pub mod backup;
 pub mod check;
 pub mod demo;
 pub mod diff;
 pub mod explain;
 pub mod keys;
+pub mod members;
 pub mod operator;
 pub mod reload;
 pub mod sample;
 pub mod schema;
 pub mod serve;
+pub mod sessions;
 pub mod simulate;
+pub mod table;
 pub mod token;
 
 use std::io::{Write, stderr, stdin, stdout};
@@ -105,6 +109,22 @@ enum Command {
     },
     /// Print the JSON Schema of gateway.toml, for editors
     Schema,
+    /// Look at the live sessions of the running gateway, and end them
+    #[command(subcommand)]
+    Sessions(sessions::Sessions),
+    /// Look at the members of the running gateway, and change them
+    #[command(subcommand)]
+    Members(members::Members),
+    /// Copy database and keys of the running gateway into a new folder
+    ///
+    /// One consistent copy, made while the gateway goes on serving. To restore it, stop the gateway, put the files where the
+    /// configuration names them, and start it. The copy is as secret as the keys.
+    Backup {
+        /// The folder; it is made, or must be empty
+        dir: PathBuf,
+        #[command(flatten)]
+        config: ConfigFile,
+    },
     /// Signing keys: list, rotate, import
     #[command(subcommand)]
     Keys(Keys),
@@ -154,8 +174,9 @@ enum Keys {
     },
 }
 
+/// Which configuration.
 #[derive(Debug, clap::Args)]
-struct ConfigFile {
+pub struct ConfigFile {
     /// The configuration
     #[arg(long, default_value = "gateway.toml")]
     config: PathBuf,
@@ -223,6 +244,15 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
                 on_control(token::inspect(&config, &token, &mut stdin(), &mut stdout()))
             })
         }
+        Command::Sessions(command) => with_config(&command.config().config, &Environment::incomplete(), |config| {
+            on_control(async { command.run(&config, &mut stdout()).await.map(|()| 0) })
+        }),
+        Command::Members(command) => with_config(&command.config().config, &Environment::incomplete(), |config| {
+            on_control(async { command.run(&config, &mut stdout()).await.map(|()| 0) })
+        }),
+        Command::Backup { dir, config } => with_config(&config.config, &Environment::incomplete(), |config| {
+            on_control(async { backup::run(&config, &dir, &mut stdout()).await.map(|()| 0) })
+        }),
         Command::Keys(Keys::Import { file, hs256, config }) => {
             with_config(&config.config, &Environment::incomplete(), |config| {
                 keys::import(&config.token, &file, hs256, &Clock::system(), &mut stdout())?;

@@ -1,27 +1,31 @@
-//! How commands speak to the running gateway: over its admin listener, with the token of the file beside the keys.
+//! What the commands for operators have in common: the running gateway's admin listener, asked with the admin token.
 
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use reqwest::Method;
 use serde_json::Value;
 
 use crate::admin::AdminToken;
 use crate::config::Config;
 
-/// How long the gateway may take.
-const DEADLINE: Duration = Duration::from_secs(30);
+/// How long an answer may take to begin. The end of all sessions of a large app takes minutes.
+const DEADLINE: Duration = Duration::from_secs(600);
 
-/// The running gateway of a configuration.
+/// How long the connection may take.
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// The admin listener of a running gateway.
 #[derive(Debug)]
 pub struct Operator {
-    client: reqwest::Client,
     address: String,
-    token: AdminToken,
     keys: String,
+    token: AdminToken,
+    client: reqwest::Client,
 }
 
 impl Operator {
-    /// The one that `config` describes.
+    /// That of the gateway of this configuration; opens no connection yet.
     ///
     /// # Errors
     /// When the admin token cannot be read.
@@ -33,44 +37,85 @@ impl Operator {
         let keys = config.token.keys.display().to_string();
         let token =
             AdminToken::read(&config.token.keys).with_context(|| format!("cannot read the admin token in {keys}"))?;
-        let client = reqwest::Client::builder().no_proxy().timeout(DEADLINE).build()?;
-        Ok(Self { client, address, token, keys })
+        let client = reqwest::Client::builder().no_proxy().connect_timeout(CONNECT).read_timeout(DEADLINE).build()?;
+        Ok(Self { address, keys, token, client })
     }
 
-    /// GETs `path`.
+    /// Makes a call; any answer but a problem with the token comes back.
     ///
     /// # Errors
-    /// When no gateway answers, or not with 200.
-    pub async fn get(&self, path: &str) -> anyhow::Result<Value> {
-        self.ask(self.client.get(self.url(path))).await
-    }
-
-    /// POSTs `body` to `path`.
-    ///
-    /// # Errors
-    /// As [`Operator::get`].
-    pub async fn post(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
-        self.ask(self.client.post(self.url(path)).json(body)).await
-    }
-
-    fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.address)
-    }
-
-    async fn ask(&self, request: reqwest::RequestBuilder) -> anyhow::Result<Value> {
-        let address = &self.address;
+    /// When no gateway answers, or it does not accept the token.
+    pub async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        query: &[(&str, String)],
+        body: Option<&Value>,
+    ) -> anyhow::Result<reqwest::Response> {
+        let url = format!("http://{}{path}", self.address);
+        let mut request = self.client.request(method, url).query(query).bearer_auth(self.token.expose());
+        if let Some(body) = body {
+            request = request.json(body);
+        }
         let response = request
-            .bearer_auth(self.token.expose())
             .send()
             .await
-            .with_context(|| format!("no gateway answers at {address} ([admin] listen); is it running?"))?;
-        let status = response.status();
-        let answer: Value = response.json().await.unwrap_or_default();
-        match (status.as_u16(), answer["detail"].as_str()) {
-            (200, _) => Ok(answer),
-            (401, _) => bail!("the gateway at {address} does not accept the admin token of {}", self.keys),
-            (_, Some(detail)) if !detail.is_empty() => bail!("the gateway at {address} refuses: {detail}"),
-            _ => bail!("the gateway at {address} answered {status}"),
+            .with_context(|| format!("no gateway answers at {} ([admin] listen); is it running?", self.address))?;
+        if response.status().as_u16() == 401 {
+            bail!("the gateway at {} does not accept the admin token of {}", self.address, self.keys);
         }
+        Ok(response)
     }
+
+    /// Makes a call that answers with JSON.
+    ///
+    /// # Errors
+    /// As [`Operator::send`], and with the detail of a problem.
+    pub async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        query: &[(&str, String)],
+        body: Option<&Value>,
+    ) -> anyhow::Result<Value> {
+        let response = self.send(method, path, query, body).await?;
+        good(response).await?.json().await.context("the gateway's answer cannot be read")
+    }
+
+    /// Reads something.
+    ///
+    /// # Errors
+    /// As [`Operator::call`].
+    pub async fn get(&self, path: &str, query: &[(&str, String)]) -> anyhow::Result<Value> {
+        self.call(Method::GET, path, query, None).await
+    }
+
+    /// Changes something.
+    ///
+    /// # Errors
+    /// As [`Operator::call`].
+    pub async fn post(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
+        self.call(Method::POST, path, &[], Some(body)).await
+    }
+}
+
+/// The answer, if it is no problem.
+///
+/// # Errors
+/// With the problem's detail.
+pub async fn good(response: reqwest::Response) -> anyhow::Result<reqwest::Response> {
+    let status = response.status();
+    if status.is_success() {
+        return Ok(response);
+    }
+    let problem: Value = response.json().await.unwrap_or_default();
+    match (problem["code"].as_str(), problem["detail"].as_str()) {
+        (Some(code), Some(detail)) => bail!("{code}: {detail}"),
+        _ => bail!("the gateway answered {status}"),
+    }
+}
+
+/// An id as a part of a path.
+pub fn segment(id: &str) -> String {
+    percent_encoding::utf8_percent_encode(id, percent_encoding::NON_ALPHANUMERIC).to_string()
 }

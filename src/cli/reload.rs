@@ -1,16 +1,13 @@
 //! `wxgate reload`: asks the running gateway to read its file again.
 
 use std::io::Write;
-use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use reqwest::Method;
 use serde::Deserialize;
 
-use crate::admin::AdminToken;
+use super::operator::Operator;
 use crate::config::Config;
-
-/// How long the gateway may take.
-const DEADLINE: Duration = Duration::from_secs(30);
 
 #[derive(Deserialize)]
 struct Answer {
@@ -28,19 +25,8 @@ struct Answer {
 /// # Errors
 /// When no gateway answers, or it does not accept the admin token.
 pub async fn run(config: &Config, out: &mut impl Write, err: &mut impl Write) -> anyhow::Result<u8> {
-    let address = match config.admin.listen {
-        address if address.ip().is_unspecified() => format!("127.0.0.1:{}", address.port()),
-        address => address.to_string(),
-    };
-    let token = AdminToken::read(&config.token.keys)
-        .with_context(|| format!("cannot read the admin token in {}", config.token.keys.display()))?;
-    let client = reqwest::Client::builder().no_proxy().timeout(DEADLINE).build()?;
-    let response = client
-        .post(format!("http://{address}/api/reload"))
-        .bearer_auth(token.expose())
-        .send()
-        .await
-        .with_context(|| format!("no gateway answers at {address} ([admin] listen); is it running?"))?;
+    let operator = Operator::of(config)?;
+    let response = operator.send(Method::POST, "/api/reload", &[], None).await?;
     let status = response.status();
     match status.as_u16() {
         200 => {
@@ -62,7 +48,6 @@ pub async fn run(config: &Config, out: &mut impl Write, err: &mut impl Write) ->
             }
             Ok(64)
         }
-        401 => bail!("the gateway at {address} does not accept the admin token of {}", config.token.keys.display()),
-        _ => bail!("the gateway at {address} answered {status}"),
+        _ => bail!("the gateway answered {status}"),
     }
 }

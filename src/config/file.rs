@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 pub use super::rule_text::{
-    Breaker, Cors, DecryptLimit, DecryptLimitBy, Health, LoginLimit, LoginLimitBy, Queue, Retry, RouteLimit,
+    Breaker, Cors, DecryptLimit, DecryptLimitBy, Health, Hook, LoginLimit, LoginLimitBy, Queue, Retry, RouteLimit,
     Server as UpstreamServer,
 };
 use super::section::{AccessTokenLine, Algorithm, AppKind, Auth, Balance, WebResult, WebScope};
@@ -304,6 +304,13 @@ pub struct Login {
     pub limit: Option<LoginLimit>,
     /// How often one member may use profile, phone, open-data and check. Default: 10/s, burst 200.
     pub decrypt_limit: Option<DecryptLimit>,
+    /// Whether all who have one unionid are one member, across apps. Default: false.
+    pub merge_by_unionid: Option<bool>,
+    /// How many sessions a member may have at once; the oldest ends. Default: 0, no limit.
+    #[schemars(range(min = 0, max = 1_000_000), example = 5)]
+    pub max_sessions: Option<i64>,
+    /// The business service is asked at each login. Default: nobody is.
+    pub hook: Option<Hook>,
     /// Exact path of a login for clients of the wafer2 SDK, whose headers are read then. Default: none.
     #[schemars(example = &"/wafer2/login")]
     pub wafer2: Option<String>,

@@ -15,6 +15,7 @@ use super::file::{self, File};
 use super::report::Report;
 use super::secret::Environment;
 use super::section::Config;
+use super::shown;
 use super::structure::prune;
 
 /// Reads and checks the file at `path`, with the environment of this process. Opens no socket.
@@ -54,7 +55,7 @@ pub fn parse(text: impl AsRef<[u8]>, path: &Path, env: &Environment) -> Result<C
     let mut report = Report::new(text);
     let checked = shaped(text, env, &mut report).map(|file| check::file(file, path, &mut report));
     match checked {
-        Some(config) if report.is_clean() => Ok(Config { digest, ..config }),
+        Some(config) if report.is_clean() => Ok(Config { digest, shown: shown::shown(text), ..config }),
         Some(_) | None => Err(report.into_faults(path)),
     }
 }

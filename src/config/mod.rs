@@ -21,6 +21,7 @@ pub mod rule;
 pub mod rule_text;
 pub mod secret;
 pub mod section;
+mod shown;
 mod structure;
 pub mod transform;
 pub mod transform_text;

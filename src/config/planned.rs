@@ -20,14 +20,8 @@ const fn planned_off(key: &'static str, off: &'static str) -> Planned {
     Planned { key, off: Some(off) }
 }
 
-const KEYS: &[Planned] = &[
-    planned("server.tls.acme"),
-    planned_off("token.format", "\"jwt\""),
-    planned("token.master_key"),
-    planned_off("login.merge_by_unionid", "false"),
-    planned_off("login.max_sessions", "0"),
-    planned("login.hook"),
-];
+const KEYS: &[Planned] =
+    &[planned("server.tls.acme"), planned_off("token.format", "\"jwt\""), planned("token.master_key")];
 
 /// Values, by how they start, of keys that otherwise exist; and what to write instead.
 const VALUES: &[(&str, &str, &str)] = &[

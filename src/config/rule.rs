@@ -91,6 +91,28 @@ pub struct Breaker {
     pub max_requests: Option<NonZeroUsize>,
 }
 
+/// `hook` of `[login]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hook {
+    /// What is asked with POST.
+    pub url: String,
+    /// From the call to the last byte of its answer.
+    pub timeout: Duration,
+    /// What becomes of a login without a good answer.
+    pub on_failure: OnFailure,
+}
+
+/// What becomes of a login when the hook gives no good answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OnFailure {
+    /// It is refused.
+    #[default]
+    Refuse,
+    /// It goes on with what was known of the member.
+    Allow,
+}
+
 /// `health` of an `[[upstream]]`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Health {

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::file::Duration;
-use super::rule::{LimitBy, RetryOn};
+use super::rule::{LimitBy, OnFailure, RetryOn};
 
 /// How often POST /auth/login may be called.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
@@ -98,6 +98,19 @@ pub struct Breaker {
     /// Most requests under way with all servers together, 0 to 1000000; 0 is no limit. Default: 0.
     #[schemars(range(min = 0, max = 1_000_000), example = 1000)]
     pub max_requests: Option<i64>,
+}
+
+/// Who is asked at each login.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Hook {
+    /// URL that is asked with POST. Required.
+    #[schemars(required, example = &"http://127.0.0.1:3001/wxgate/login")]
+    pub url: Option<String>,
+    /// How long the answer may take in all, at most "30s". Default: "2s".
+    pub timeout: Option<Duration>,
+    /// What becomes of a login when the answer is not there or not good. Default: "refuse".
+    pub on_failure: Option<OnFailure>,
 }
 
 /// How servers are asked whether they are well.

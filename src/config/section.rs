@@ -4,7 +4,7 @@
 //! the shipped `gateway.toml`; here stand the types.
 
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +19,8 @@ use serde::Deserialize;
 use super::certificate::Certificate;
 pub use super::database::{MembersStore, Postgres, Redis, SessionsStore, Topology};
 pub use super::pattern::{HostPattern, PathPattern, Segment};
-pub use super::rule::{Breaker, Capacity, Cors, Health, Limit, LimitBy, Queue, Retry, RetryOn};
+pub use super::rule::{Breaker, Capacity, Cors, Health, Hook, Limit, LimitBy, OnFailure, Queue, Retry, RetryOn};
+pub use super::shown::Shown;
 pub use super::transform::{
     Compress, ErrorPage, HeaderRules, Headers, Networks, PagePart, PathTemplate, Piece, Redirect, Rewrite,
 };
@@ -33,6 +34,8 @@ pub struct Config {
     pub source: PathBuf,
     /// [`digest`](super::digest) of that file's content.
     pub digest: u64,
+    /// What it says, with secrets hidden.
+    pub shown: Shown,
     /// `[server]`: the public listener.
     pub server: Server,
     /// `[admin]`: the operators' listener.
@@ -225,6 +228,12 @@ pub struct Login {
     pub limit: Option<Limit>,
     /// How often one member may use the calls that decrypt.
     pub decrypt_limit: Limit,
+    /// Whether all who have one unionid are one member.
+    pub merge_by_unionid: bool,
+    /// How many sessions a member may have; `None` for no limit.
+    pub max_sessions: Option<NonZeroU32>,
+    /// Whom to ask at each login.
+    pub hook: Option<Hook>,
     /// Path of the login of clients of the wafer2 SDK; `None` when there is none, and their headers are not read.
     pub wafer2: Option<String>,
 }

@@ -30,6 +30,15 @@ pub fn base(text: &str) -> Result<String, Wrong> {
     Ok(text.trim_end_matches('/').to_owned())
 }
 
+/// Where the login hook is: an `http` or `https` URL.
+///
+/// # Errors
+/// As [`issuer`].
+pub fn hook(text: &str) -> Result<String, Wrong> {
+    http_url(text, "write a URL such as \"http://127.0.0.1:3001/wxgate/login\"")?;
+    Ok(text.to_owned())
+}
+
 /// An origin as a browser writes it (RFC 6454): `https://HOST[:PORT]`, and plain `http` for a loopback host alone.
 ///
 /// # Errors

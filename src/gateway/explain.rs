@@ -107,6 +107,8 @@ pub async fn explain(config: &Config, question: Question) -> anyhow::Result<Expl
             roles: caller.roles.clone(),
             auth_time: now,
             session_expires_at: now.plus(token.session_ttl),
+            user_id: None,
+            claims: Default::default(),
         })?;
         let mut bearer = HeaderValue::from_str(&format!("Bearer {}", minted.token.expose()))?;
         bearer.set_sensitive(true);

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use aws_lc_rs::rand;
@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 
 use crate::auth::ending;
 use crate::auth::follower::Followers;
+use crate::auth::hook::HookHealth;
 use crate::auth::login::Logins;
 use crate::auth::push::Pushes;
 use crate::auth::session_keys::Exchanges;
@@ -79,6 +80,8 @@ pub struct Kept {
     pub web: Arc<WebLogins>,
     /// Who follows which official account.
     pub followers: Arc<Followers>,
+    /// How the login hook fares.
+    pub hook: Arc<HookHealth>,
     /// What is known of WeChat's health.
     pub circuits: Arc<Circuits>,
     /// The apps' credentials at WeChat.
@@ -110,6 +113,8 @@ impl Kept {
         let Stores { members, sessions, shared, birth_mark } = stores::open(&config.store, &metrics, &clock).await?;
         let limits = Arc::<Tables>::default();
         register_limits(&metrics, &limits);
+        let hook = Arc::<HookHealth>::default();
+        register_hook(&metrics, &hook);
         let revocations = Arc::new(Revocations::new());
         if let Some(epoch) = birth::epoch(keys, &birth_mark, clock.now()).map_err(Error::KeyFile)? {
             revocations.revoke_all(epoch);
@@ -134,6 +139,7 @@ impl Kept {
             web: Arc::new(WebLogins::new(&refresh, &shared)),
             followers: Arc::default(),
             exchanges: Arc::default(),
+            hook,
             circuits,
             access_tokens,
             refresh,
@@ -264,4 +270,25 @@ fn register_limits(metrics: &Metrics, tables: &Arc<Tables>) {
         let figures = of.figures().into_iter();
         figures.map(|((rule, by), f)| (format!("{{rule={},by=\"{by}\"}}", label(&rule)), f.evicted as f64)).collect()
     });
+}
+
+#[allow(clippy::cast_precision_loss)] // counts far from 2^53
+fn register_hook(metrics: &Metrics, hook: &Arc<HookHealth>) {
+    let hook = Arc::clone(hook);
+    metrics.register(
+        "wxgate_login_hook_total",
+        "counter",
+        "Logins that the hook was asked about, by outcome.",
+        move || {
+            let counts = &hook.counts;
+            let line =
+                |outcome: &str, n: &AtomicU64| (format!("{{outcome=\"{outcome}\"}}"), n.load(Ordering::Relaxed) as f64);
+            vec![
+                line("allowed", &counts.allowed),
+                line("refused", &counts.refused),
+                line("failed", &counts.failed),
+                line("skipped", &counts.skipped),
+            ]
+        },
+    );
 }

@@ -5,6 +5,7 @@
 //! list of all that outlives a reload, and swaps. On any fault nothing is swapped.
 
 mod birth;
+mod copy;
 mod deliver;
 mod endpoints;
 pub mod explain;
@@ -32,6 +33,7 @@ use axum::Router;
 use tower::Service as _;
 
 use crate::auth::cookie::Cookies;
+use crate::auth::hook::Hook;
 use crate::auth::{self, Auth};
 use crate::clock::{Clock, HttpDate};
 use crate::config::{Config, LimitBy, WebResult};
@@ -65,6 +67,7 @@ use crate::wechat;
 
 pub use crate::pipeline::connection::Connection;
 pub use crate::pipeline::trace::{Inbound, Traced};
+pub use copy::Copying;
 pub use endpoints::Room;
 pub use forward_auth::Demand;
 pub use inspect::Inspection;
@@ -102,6 +105,9 @@ pub enum Error {
     /// What was revoked before the start cannot be read; without it, ended sessions would come back.
     #[error("store: live revocations cannot be read: {0}")]
     Revocations(#[source] crate::store::Error),
+    /// The client for the login hook.
+    #[error("login hook: {0}")]
+    Hook(#[source] reqwest::Error),
     /// TLS of the public listener.
     #[error("tls: {0}")]
     Tls(#[from] rustls::Error),
@@ -135,11 +141,15 @@ impl Snapshot {
         let verifier = Arc::new(Verifier::new(Arc::clone(&ring), &config.token, kept.clock.clone()));
         kept.revocations.freshness().set_limit(config.token.max_staleness);
         let limits = Limits::new(&config, &kept.limits, &kept.in_flight);
+        let hook = config.login.hook.as_ref().map(|hook| Hook::new(hook, Arc::clone(&kept.hook)));
         let by_app = config.login.limit.is_some_and(|limit| limit.by == LimitBy::App);
         let upstreams: Arc<[Arc<Upstream>]> =
             config.upstreams.iter().map(|section| Upstream::new(section, &kept.backends)).collect();
         let wechat = wechat::Client::with_circuits(&config.wechat, Arc::clone(&kept.circuits))?;
         let auth = Auth {
+            merge_by_unionid: config.login.merge_by_unionid,
+            max_sessions: config.login.max_sessions,
+            hook: hook.transpose().map_err(Error::Hook)?,
             login_limit: limits.login.clone().filter(|_| by_app),
             section: config.token.clone(),
             apps: config.apps.clone(),

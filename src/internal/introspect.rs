@@ -71,6 +71,7 @@ fn describe(snapshot: &Snapshot, claims: &Claims) -> Value {
     let optional = [
         ("unionid", claims.unionid.as_ref().map(|unionid| json!(unionid))),
         ("roles", (!claims.roles.is_empty()).then(|| json!(claims.roles))),
+        ("user_id", claims.user_id.as_ref().map(|id| json!(id))),
         ("jti", claims.jti.as_ref().map(|jti| json!(jti))),
         ("auth_time", claims.auth_time.map(|at| json!(at.secs()))),
     ];
@@ -86,6 +87,9 @@ async fn of_refresh_token(gateway: &Gateway, token: &RefreshToken) -> Result<Opt
     let kept = gateway.kept();
     let now = kept.clock.now();
     let Some(session) = kept.sessions.find_by_refresh(RefreshHash(token.hash()), now).await? else { return Ok(None) };
+    if kept.revocations.is_over(&session.member_id, &session.appid, session.created_at) {
+        return Ok(None);
+    }
     // Its successor is there once it has been used.
     let successor = RefreshHash(kept.refresh.successor(token).hash());
     if kept.sessions.find_by_refresh(successor, now).await?.is_some() {

@@ -19,11 +19,11 @@ use crate::credential::cookie::{self, Origins};
 use crate::metrics::Shard;
 use crate::problem::{Code, Problem};
 use crate::telemetry::Pseudonyms;
-use crate::token::access;
 use crate::token::cache::{Expires, VerifiedCache};
 use crate::token::renewal::Renewals;
 use crate::token::revocation::Revocations;
 use crate::token::verify::Verifier;
+use crate::token::{Claims, access};
 
 use super::principal::Principal;
 use super::route::Matched;
@@ -99,10 +99,20 @@ impl Authenticator {
         if let Some(known) = self.cache.get(token, self.clock.now()) {
             self.shard.token_hits.inc();
             access::check_again(&self.revocations, &known.claims)?;
-            return Ok(known);
+            return match self.revocations.roles().of(&known.claims.member_id) {
+                Some(roles) if *roles != *known.claims.roles => {
+                    let claims = Claims { roles: roles.to_vec(), ..known.claims.clone() };
+                    self.remember(token, claims)
+                }
+                _ => Ok(known),
+            };
         }
         self.shard.token_misses.inc();
         let claims = access::check(&self.verifier, &self.revocations, token)?;
+        self.remember(token, claims)
+    }
+
+    fn remember(&self, token: &[u8], claims: Claims) -> Result<Arc<Principal>, Problem> {
         let principal = Principal::new(claims, &self.pseudonyms)
             .map_err(|_| Problem::new(Code::TokenInvalid, "A claim of the token cannot be used."))?;
         let principal = Arc::new(principal);

@@ -27,6 +27,7 @@ const UNIONID: HeaderName = HeaderName::from_static("x-wx-unionid");
 const SOURCE: HeaderName = HeaderName::from_static("x-wx-source");
 const MEMBER: HeaderName = HeaderName::from_static("x-wxgate-member");
 const ROLES: HeaderName = HeaderName::from_static("x-wxgate-roles");
+const USER: HeaderName = HeaderName::from_static("x-wxgate-user");
 const SESSION: HeaderName = HeaderName::from_static("x-wxgate-session");
 const ASSERTION: HeaderName = HeaderName::from_static("x-wxgate-assertion");
 const SUBSCRIBED: HeaderName = HeaderName::from_static("x-wxgate-subscribed");
@@ -38,7 +39,7 @@ const WX_CLIENT: HeaderValue = HeaderValue::from_static("wx_client");
 const WX_PUSH: HeaderValue = HeaderValue::from_static("wx_push");
 
 /// All names under which a caller's identity is told, but for the assertion: that has an upstream's name in it.
-pub const NAMES: [HeaderName; 8] = [OPENID, APPID, UNIONID, SOURCE, MEMBER, ROLES, SESSION, SUBSCRIBED];
+pub const NAMES: [HeaderName; 9] = [OPENID, APPID, UNIONID, SOURCE, MEMBER, ROLES, USER, SESSION, SUBSCRIBED];
 
 /// Sets the caller's headers.
 pub fn inject(headers: &mut HeaderMap, caller: &Principal) {
@@ -52,6 +53,9 @@ pub fn inject(headers: &mut HeaderMap, caller: &Principal) {
     }
     if let Some(roles) = &caller.roles {
         headers.insert(ROLES, roles.clone());
+    }
+    if let Some(user) = &caller.user {
+        headers.insert(USER, user.clone());
     }
 }
 
@@ -164,6 +168,7 @@ mod tests {
             openid: OpenId::parse("oPerson").unwrap(),
             unionid: None,
             roles: Vec::new(),
+            user_id: None,
             jti: None,
             auth_time: None,
             issued_at: Timestamp::from_secs(1),
@@ -190,6 +195,7 @@ mod tests {
         let mut claims = claims();
         claims.unionid = Some(UnionId::parse("uPerson").unwrap());
         claims.roles = vec!["admin".to_owned(), "ops".to_owned()];
+        claims.user_id = crate::ids::UserId::parse("u-17").ok();
         let headers = injected(claims);
         for (name, value) in [
             ("x-wx-openid", "oPerson"),
@@ -198,6 +204,7 @@ mod tests {
             ("x-wxgate-member", "m1"),
             ("x-wxgate-session", "s1"),
             ("x-wxgate-roles", "admin,ops"),
+            ("x-wxgate-user", "u-17"),
         ] {
             assert_eq!(headers[name], value, "{name}");
         }

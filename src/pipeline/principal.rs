@@ -30,6 +30,8 @@ pub struct Principal {
     pub member: HeaderValue,
     /// `X-Wxgate-Session`.
     pub session: HeaderValue,
+    /// `X-Wxgate-User`: the business service's own id, from the login hook.
+    pub user: Option<HeaderValue>,
     /// `X-Wxgate-Roles`, comma-separated; absent when there are none.
     pub roles: Option<HeaderValue>,
     /// `X-Wxgate-Assertion`, where routes asked for it.
@@ -56,6 +58,7 @@ impl Principal {
             claims.member_id.as_str(),
             claims.session_id.as_str(),
             &roles,
+            claims.user_id.as_ref().map_or("", |u| u.as_str()),
         ];
         let mut buffer = BytesMut::with_capacity(texts.iter().map(|t| t.len()).sum());
         for text in texts {
@@ -65,7 +68,7 @@ impl Principal {
         let mut values = texts.map(|text| HeaderValue::from_maybe_shared(rest.split_to(text.len())).ok());
         let mut next = |n: usize| values[n].take().ok_or(Unprintable);
         let (openid, appid, unionid) = (next(0)?, next(1)?, next(2)?);
-        let (member, session, role_list) = (next(3)?, next(4)?, next(5)?);
+        let (member, session, role_list, user) = (next(3)?, next(4)?, next(5)?, next(6)?);
         Ok(Self {
             pseudonym: pseudonyms.of(claims.appid.as_str(), claims.openid.as_str()),
             openid,
@@ -73,6 +76,7 @@ impl Principal {
             unionid: claims.unionid.is_some().then_some(unionid),
             member,
             session,
+            user: claims.user_id.is_some().then_some(user),
             roles: (!claims.roles.is_empty()).then_some(role_list),
             assertions: Assertions::default(),
             renewal: Renewal::default(),

@@ -17,8 +17,10 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 use crate::clock::{Clock, Timestamp};
 use crate::config;
 use crate::ids::SessionId;
+use crate::token::Claims;
 use crate::token::renewal::Renewals;
 use crate::token::revocation::Revocations;
+use crate::token::roles::Roles;
 use crate::tunnel::Ending;
 
 use super::Exchange;
@@ -54,13 +56,15 @@ pub(super) struct Tenant {
     pub(super) route: Arc<Route>,
     /// When the newest known token of the session ends.
     until: Timestamp,
+    /// The caller's roles of today, where they are not those of his token.
+    roles: Option<Roles>,
 }
 
 impl Tenant {
     pub(super) fn new(exchange: &Exchange, route: &Arc<Route>) -> Self {
         let caller = exchange.principal.get().map(Arc::clone);
         let until = caller.as_ref().map_or(Timestamp::from_secs(0), |caller| caller.expires_at());
-        Self { caller, client: exchange.client(), route: Arc::clone(route), until }
+        Self { caller, client: exchange.client(), route: Arc::clone(route), until, roles: None }
     }
 
     /// Why these routes have no place for it; `None` when they have. `protocol`: of a socket.
@@ -74,11 +78,20 @@ impl Tenant {
         if !new.networks.admit(self.client) {
             return Some(FORBIDDEN);
         }
-        let caller = self.caller.as_deref().map(|caller| &caller.claims);
-        authorize(new.auth, &new.roles, &new.apps, caller).is_err().then_some(FORBIDDEN)
+        self.is_forbidden(new).then_some(FORBIDDEN)
     }
 
-    /// Why its token is not good any more; `None` while it is, or when there is none.
+    /// Whether `route` is not open to the caller.
+    fn is_forbidden(&self, route: &config::Route) -> bool {
+        let refuses = |claims: Option<&Claims>| authorize(route.auth, &route.roles, &route.apps, claims).is_err();
+        let claims = self.caller.as_deref().map(|caller| &caller.claims);
+        match (claims, &self.roles) {
+            (Some(claims), Some(roles)) => refuses(Some(&Claims { roles: roles.to_vec(), ..claims.clone() })),
+            _ => refuses(claims),
+        }
+    }
+
+    /// Why its token is not good any more, or not for this route; `None` while it is, or when there is none.
     pub(super) fn expelled_by(&mut self, look: &Look<'_>) -> Option<Ending> {
         let caller = self.caller.as_deref()?;
         if let Some(until) = look.renewed.get(&caller.claims.session_id) {
@@ -86,6 +99,10 @@ impl Tenant {
         }
         if look.revocations.is_revoked(&caller.claims) {
             return Some(REVOKED);
+        }
+        self.roles = look.revocations.roles().of(&caller.claims.member_id);
+        if self.roles.is_some() && self.is_forbidden(&self.route.policy) {
+            return Some(FORBIDDEN);
         }
         (self.until <= look.now).then_some(EXPIRED)
     }

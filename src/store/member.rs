@@ -39,6 +39,22 @@ pub struct Member {
     pub last_login_at: Timestamp,
 }
 
+impl Member {
+    /// The phone number with its middle hidden: `138****5678`. Short ones are hidden whole.
+    pub fn masked_phone(&self) -> String {
+        masked(&self.phone)
+    }
+}
+
+fn masked(phone: &str) -> String {
+    let chars: Vec<char> = phone.chars().collect();
+    match chars.len() {
+        0 => String::new(),
+        n if n < 8 => "*".repeat(n),
+        n => chars.iter().enumerate().map(|(i, c)| if i >= n - 8 && i < n - 4 { '*' } else { *c }).collect(),
+    }
+}
+
 /// What the business service said of a member.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct HookAnswer {
@@ -184,4 +200,18 @@ pub trait Members: Send + Sync + Debug {
 
     /// Whether the store answers.
     async fn ping(&self) -> Result<(), Error>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_phone_number_is_shown_without_its_middle() {
+        for (phone, shown) in
+            [("", ""), ("13812345678", "138****5678"), ("+14155550123", "+141****0123"), ("1234", "****")]
+        {
+            assert_eq!(masked(phone), shown);
+        }
+    }
 }

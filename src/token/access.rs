@@ -18,13 +18,16 @@ pub enum Error {
     Stale,
 }
 
-/// What `token` says, if it is good now.
+/// What `token` says, if it is good now; with the member's roles of today, should they have been changed since.
 ///
 /// # Errors
 /// The first reason to refuse it.
 pub fn check(verifier: &Verifier, revocations: &Revocations, token: &[u8]) -> Result<Claims, Error> {
-    let claims = verifier.verify(token)?;
+    let mut claims = verifier.verify(token)?;
     check_again(revocations, &claims)?;
+    if let Some(roles) = revocations.roles().of(&claims.member_id) {
+        claims.roles = roles.to_vec();
+    }
     Ok(claims)
 }
 

@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
+use serde_json::{Map, Value};
 
 use super::keys::KeyRing;
 use super::sign::{self, sign};
-use super::{ACCESS_TYP, Claims, Grant, MAX_TOKEN, is_name};
+use super::{ACCESS_TYP, Claims, Grant, MAX_TOKEN, is_name, is_reserved_claim};
 use crate::clock::{Clock, Timestamp};
 use crate::config::{self, Algorithm};
-use crate::ids::{AppId, MemberId, OpenId, Secret, SessionId, UnionId};
+use crate::ids::{AppId, MemberId, OpenId, Secret, SessionId, UnionId, UserId};
 
 /// Why no token was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -64,11 +65,15 @@ struct Written<'a> {
     unionid: Option<&'a UnionId>,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     roles: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user_id: Option<&'a UserId>,
     sid: &'a SessionId,
     jti: &'a str,
     auth_time: i64,
     iat: i64,
     exp: i64,
+    #[serde(flatten)]
+    others: Map<String, Value>,
 }
 
 #[derive(Serialize)]
@@ -105,6 +110,9 @@ impl Minter {
         if !grant.roles.iter().all(|role| is_name(role)) {
             return Err(Error::Role);
         }
+        // They were held against the same list when they came in; by an older build perhaps, with a shorter one.
+        let mut others: Map<String, Value> = serde_json::from_str(&grant.claims).unwrap_or_default();
+        others.retain(|name, _| !is_reserved_claim(name));
         let jti = uuid::Uuid::now_v7().to_string();
         let written = Written {
             iss: &self.issuer,
@@ -118,11 +126,13 @@ impl Minter {
             openid: &grant.openid,
             unionid: grant.unionid.as_ref(),
             roles: &grant.roles,
+            user_id: grant.user_id.as_ref(),
             sid: &grant.session_id,
             jti: &jti,
             auth_time: grant.auth_time.secs(),
             iat: now.secs(),
             exp: exp.secs(),
+            others,
         };
         let token = sign(&self.ring, self.algorithm, ACCESS_TYP, &written)?;
         if token.expose().len() > MAX_TOKEN {
@@ -135,6 +145,7 @@ impl Minter {
             openid: grant.openid.clone(),
             unionid: grant.unionid.clone(),
             roles: grant.roles.clone(),
+            user_id: grant.user_id.clone(),
             jti: Some(jti),
             auth_time: Some(Timestamp::from_secs(grant.auth_time.secs())),
             issued_at: now,
@@ -186,6 +197,17 @@ mod tests {
         let claims = part(&minter(&section).mint(&grant).unwrap(), 1);
         assert_eq!(claims["aud"], json!(["wxgate", "other"]));
         assert!(claims.get("unionid").is_none() && claims.get("roles").is_none());
+    }
+
+    #[test]
+    fn claims_of_others_stand_beside_ours_and_never_in_their_place() {
+        let claims = r#"{"tier":"gold","sub":"admin","exp":9999999999,"roles":["root"]}"#.to_owned();
+        let user_id = UserId::parse("u-17").ok();
+        let minted = minter(&section(Algorithm::Es256)).mint(&Grant { claims, user_id, ..grant(NOW) }).unwrap();
+        let claims = part(&minted, 1);
+        assert_eq!((&claims["tier"], &claims["user_id"]), (&json!("gold"), &json!("u-17")));
+        assert_eq!((&claims["sub"], &claims["exp"]), (&json!("member-1"), &json!(1_700_007_200)));
+        assert_eq!(claims["roles"], json!(["admin", "shop:read"]));
     }
 
     #[test]

@@ -23,6 +23,7 @@ pub(super) struct Payload<'a> {
     pub(super) openid: Option<Text<'a>>,
     pub(super) unionid: Option<Text<'a>>,
     pub(super) roles: Option<Vec<Text<'a>>>,
+    pub(super) user_id: Option<Text<'a>>,
     pub(super) jti: Option<Text<'a>>,
     pub(super) auth_time: Option<NumericDate>,
     pub(super) iat: Option<NumericDate>,
@@ -76,7 +77,7 @@ impl<'a> Members<'a> for Payload<'a> {
                 }
             };
         }
-        claims!(iss aud sub sid appid client_id openid unionid roles jti auth_time iat nbf exp)
+        claims!(iss aud sub sid appid client_id openid unionid roles user_id jti auth_time iat nbf exp)
     }
 }
 

@@ -5,6 +5,8 @@
 //! so the set is as large as what was revoked within one token life. The store keeps revocations durably; this is the
 //! copy in memory.
 //!
+//! Roles that were changed ([`roles`](super::roles)) live beside them, and announce themselves in the same way.
+//!
 //! *Epochs and the second.* A token says in whole seconds when its login was. An epoch must end a login of the same
 //! second that came before it and spare one that came after it. The session ids that the gateway makes are UUIDs of
 //! version 7 and carry the millisecond (RFC 9562, section 5.7); where that agrees with `auth_time`, it decides, and a tie
@@ -20,6 +22,7 @@ use tokio::sync::watch;
 
 use super::Claims;
 use super::freshness::Freshness;
+use super::roles::ChangedRoles;
 use crate::clock::Timestamp;
 use crate::ids::{AppId, MemberId, SessionId};
 
@@ -53,6 +56,7 @@ pub struct Revocations {
     apps: HashMap<AppId, Epoch, RandomState>,
     /// Milliseconds: every login before is dead; [`NEVER`] as a rule. Not counted in `entries`.
     all: AtomicI64,
+    roles: ChangedRoles,
     /// Told at each new entry.
     changes: watch::Sender<()>,
     freshness: Freshness,
@@ -77,6 +81,26 @@ impl Revocations {
         self.sessions.pin().contains_key(&claims.session_id)
             || self.members.pin().get(&claims.member_id).is_some_and(|epoch| opened_before(claims, epoch.at))
             || self.apps.pin().get(&claims.appid).is_some_and(|epoch| opened_before(claims, epoch.at))
+    }
+
+    /// Whether a session that was opened then is over by an epoch; for those who hold the session and not a token of it. What
+    /// was opened in the very millisecond of an epoch is spared, as a token is.
+    pub fn is_over(&self, member: &MemberId, appid: &AppId, opened_at: Timestamp) -> bool {
+        let all = self.all.load(Ordering::Acquire);
+        (all != NEVER && opened_at < Timestamp::from_millis(all))
+            || self.members.pin().get(member).is_some_and(|epoch| opened_at < epoch.at)
+            || self.apps.pin().get(appid).is_some_and(|epoch| opened_at < epoch.at)
+    }
+
+    /// Roles that were changed, whatever a token says.
+    pub fn roles(&self) -> &ChangedRoles {
+        &self.roles
+    }
+
+    /// The member has these roles, sorted, from `at` on. `until`: when the last token with others has expired.
+    pub fn set_roles(&self, id: &MemberId, roles: &[String], at: Timestamp, until: Timestamp) {
+        self.roles.set(id, roles, at, until);
+        self.changes.send_replace(());
     }
 
     /// Ends one session. `until`: when the last access token of it has expired.
@@ -116,6 +140,7 @@ impl Revocations {
         self.drop_from(&self.sessions, |until| *until <= now);
         self.drop_from(&self.members, |epoch| epoch.until <= now);
         self.drop_from(&self.apps, |epoch| epoch.until <= now);
+        self.roles.sweep(now);
     }
 
     /// How many entries there are; for metrics.
@@ -197,6 +222,7 @@ mod tests {
             openid: OpenId::parse("o1").unwrap(),
             unionid: None,
             roles: Vec::new(),
+            user_id: None,
             jti: None,
             auth_time: auth_time.map(|t| Timestamp::from_secs(ms(t).secs())),
             issued_at: Timestamp::from_secs(ms(LOGIN).secs()),
@@ -242,6 +268,16 @@ mod tests {
             assert!(!set.is_revoked(&token(&session, Some(LOGIN + 500))), "the next second");
         }
         assert!(set.is_revoked(&token("s1", None)), "without auth_time, iat counts");
+    }
+
+    #[test]
+    fn a_session_itself_is_held_against_the_same_epochs() {
+        let set = member_epoch(LOGIN);
+        set.revoke_app(&AppId::parse("wx2").unwrap(), ms(LOGIN), ms(LOGIN + 1));
+        let (alice, bob) = (MemberId::parse("alice").unwrap(), MemberId::parse("bob").unwrap());
+        let (wx1, wx2) = (AppId::parse("wx1").unwrap(), AppId::parse("wx2").unwrap());
+        assert!(set.is_over(&alice, &wx1, ms(LOGIN - 1)) && set.is_over(&bob, &wx2, ms(LOGIN - 1)));
+        assert!(!set.is_over(&alice, &wx1, ms(LOGIN)) && !set.is_over(&bob, &wx1, ms(LOGIN - 1)));
     }
 
     #[test]

@@ -23,7 +23,7 @@ use super::payload::{NumericDate, Payload};
 use super::{ACCESS_TYP, ASSERTION_TYP, Claims, LEEWAY_SECS, MAX_TOKEN, is_name};
 use crate::clock::{Clock, Timestamp};
 use crate::config;
-use crate::ids::{AppId, MemberId, OpenId, SessionId, UnionId};
+use crate::ids::{AppId, MemberId, OpenId, SessionId, UnionId, UserId};
 
 /// Longest signature: RSA with 8192 bits.
 const MAX_SIGNATURE: usize = 1024;
@@ -163,6 +163,7 @@ impl Verifier {
             openid: required(payload.openid.as_ref(), "openid", OpenId::parse)?,
             unionid: optional(payload.unionid.as_ref(), "unionid", UnionId::parse)?,
             roles: names(payload.roles.as_deref().unwrap_or_default(), "roles")?,
+            user_id: optional(payload.user_id.as_ref(), "user_id", UserId::parse)?,
             jti: names(payload.jti.as_slice(), "jti")?.pop(),
             auth_time: payload.auth_time.map(|date| Timestamp::from_secs(date.0)),
             issued_at: Timestamp::from_secs(issued_at.0),

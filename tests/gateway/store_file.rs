@@ -107,7 +107,7 @@ async fn a_key_that_others_may_read_or_that_is_damaged_stops_the_start() {
 #[tokio::test]
 async fn a_full_disk_refuses_logins_and_harms_nobody_who_is_in() {
     let place = Place::new("").await;
-    let mut served = place.serve_with_disk_of(600).await;
+    let mut served = place.serve_with_disk_of(1200).await;
     let caller = served.caller();
     let login = async |n: usize| {
         let body = json!({ "code": place.wechat.issue_code(None, &format!("user{n}")) });

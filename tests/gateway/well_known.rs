@@ -117,3 +117,31 @@ async fn the_endpoints_stand_where_the_base_says() {
     assert_eq!(answer.status, 200, "{}", answer.body);
     assert_eq!(gateway.get("/account/me", answer.json()["access_token"].as_str()).await.status, 200);
 }
+
+#[tokio::test]
+async fn the_endpoints_describe_themselves_and_a_cache_may_keep_that() {
+    let gateway = Gateway::with(&format!("server.base = \"/account\"\n{ROUTES}")).await;
+    let ask = async |etag: &str| {
+        let request = gateway.client().get(gateway.url("/openapi.json")).header("if-none-match", etag);
+        Answer::of(request.send().await.unwrap()).await
+    };
+    let answer = ask("\"other\"").await;
+    assert_eq!((answer.status, answer.headers["content-type"].to_str().unwrap()), (200, "application/json"));
+    assert_eq!(answer.headers["cache-control"], "public, max-age=300");
+    let document = answer.json();
+    assert_eq!(
+        (&document["openapi"], &document["servers"][0]["url"]),
+        (&json!("3.1.0"), &json!("https://api.example.com"))
+    );
+    let again = ask(answer.headers["etag"].to_str().unwrap()).await;
+    assert_eq!((again.status, again.body.as_str()), (304, ""));
+    // Every method that it names is there, and no other.
+    for (path, operations) in document["paths"].as_object().unwrap() {
+        let path = path.replace("{appid}", "wx0123456789abcdef");
+        for method in ["GET", "PUT", "POST", "DELETE", "PATCH"] {
+            let named = operations.get(method.to_ascii_lowercase()).is_some();
+            let request = gateway.client().request(method.parse::<Method>().unwrap(), gateway.url(&path));
+            assert_eq!(request.send().await.unwrap().status() != 405, named, "{method} {path}");
+        }
+    }
+}

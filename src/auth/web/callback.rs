@@ -12,13 +12,13 @@ use http::header::SET_COOKIE;
 use crate::auth::Auth;
 use crate::auth::answer::access_token;
 use crate::auth::call::Call;
-use crate::auth::login::{LoggedIn, checked_code, open, web_code_hash};
+use crate::auth::login::{self, LoggedIn, checked_code, open, web_code_hash};
 use crate::auth::profile::Profile;
 use crate::body::Body;
 use crate::config::{self, WebResult, WebScope};
 use crate::ids::Secret;
 use crate::problem::{Code, Problem};
-use crate::store::{SignIn, SignedIn};
+use crate::store::SignIn;
 use crate::wechat::{self, Meaning};
 
 use super::redirect;
@@ -115,15 +115,12 @@ async fn enter(
         openid: who.openid,
         unionid: who.unionid.or_else(|| profile.unionid.clone()),
         at: auth.clock.now(),
-        merge: false,
+        merge: auth.merge_by_unionid,
     };
-    let SignedIn { member, is_new, .. } = auth.members.sign_in(person).await?;
-    if member.banned {
-        return Err(Problem::new(Code::MemberBanned, "This member may not log in."));
-    }
-    let member = profile.store(auth, &member.member_id).await?.unwrap_or(member);
+    let openid = person.openid.clone();
+    let (member, is_new) = login::enter(auth, person, &profile).await?;
     let hash = web_code_hash(&app.appid, code.expose());
-    open(auth, member, is_new, hash, None).await
+    open(auth, (member, &app.appid, &openid), is_new, hash, None).await
 }
 
 /// WeChat's refusals of a code ask for something else here than in a mini program.

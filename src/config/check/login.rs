@@ -36,7 +36,14 @@ pub(super) fn login(
     if let Some(what) = wafer2.as_deref().and_then(|path| taken(path, server, routes, statics, report)) {
         report.fault(WAFER2, what);
     }
-    Login { limit, decrypt_limit: decrypt_limit(file, report), wafer2 }
+    Login {
+        limit,
+        decrypt_limit: decrypt_limit(file, report),
+        merge_by_unionid: file.merge_by_unionid.unwrap_or_default(),
+        max_sessions: file.max_sessions.and_then(|n| u32::try_from(n).ok()).and_then(NonZeroU32::new),
+        hook: file.hook.as_ref().and_then(|hook| super::hook::hook(hook, report)),
+        wafer2,
+    }
 }
 
 fn decrypt_limit(file: &file::Login, report: &mut Report<'_>) -> Limit {

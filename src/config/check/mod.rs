@@ -6,6 +6,7 @@
 
 mod app;
 mod cors;
+mod hook;
 mod internal;
 mod limit;
 mod login;
@@ -23,7 +24,7 @@ use std::path::Path;
 
 use super::file::File;
 use super::report::Report;
-use super::section::Config;
+use super::section::{Config, Shown};
 
 /// Checks `file`, read from `path`.
 pub(super) fn file(file: File, path: &Path, report: &mut Report<'_>) -> Config {
@@ -50,6 +51,7 @@ pub(super) fn file(file: File, path: &Path, report: &mut Report<'_>) -> Config {
     Config {
         source,
         digest: 0,
+        shown: Shown::default(),
         server,
         admin,
         internal,

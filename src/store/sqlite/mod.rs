@@ -5,6 +5,7 @@
 //! store rest on it, and a lock file beside the database sees to it. A file that is damaged, cut or not ours is refused
 //! ([`mod@file`]), never replaced.
 
+mod copy;
 mod epochs;
 mod fault;
 mod file;
@@ -30,6 +31,7 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
+pub use copy::copy;
 pub use file::OpenError;
 
 use super::Error;

@@ -9,6 +9,7 @@ pub(crate) mod gateway;
 pub(crate) mod held;
 pub(crate) mod http1;
 pub(crate) mod operate;
+pub(crate) mod operator;
 pub(crate) mod people;
 pub(crate) mod place;
 pub(crate) mod postgres;
