@@ -126,6 +126,10 @@ pub struct Metrics {
     pub wechat_calls: Counter,
     /// Calls to WeChat that failed.
     pub wechat_failures: Counter,
+    /// Connections of HTTP/2 that were ended because their clients flooded them.
+    pub http2_floods: Counter,
+    /// Answers on HTTP/2 that were ended because their clients did not read them.
+    pub http2_stalls: Counter,
     /// Configurations that were put in force after the start.
     pub reloads: Counter,
     /// Configurations that were refused.
@@ -245,7 +249,7 @@ impl Metrics {
             head(&mut page, name, "gauge", help);
             let _ = writeln!(page, "{name} {value}");
         }
-        let counters: [(&str, &str, u64); 15] = [
+        let counters: [(&str, &str, u64); 17] = [
             ("wxgate_connections_accepted_total", "Connections of clients.", sum(&|s| s.accepted.get())),
             ("wxgate_response_bytes_total", "Bytes of answer bodies.", sum(&|s| s.bytes_out.get())),
             ("wxgate_token_cache_hits_total", "Tokens found verified.", sum(&|s| s.token_hits.get())),
@@ -259,6 +263,8 @@ impl Metrics {
             ("wxgate_logouts_total", "Sessions ended by logout.", self.logouts.get()),
             ("wxgate_wechat_calls_total", "Calls to WeChat.", self.wechat_calls.get()),
             ("wxgate_wechat_failures_total", "Calls to WeChat that failed.", self.wechat_failures.get()),
+            ("wxgate_http2_floods_total", "HTTP/2 connections ended for flooding.", self.http2_floods.get()),
+            ("wxgate_http2_stalls_total", "HTTP/2 answers ended because nobody read them.", self.http2_stalls.get()),
             ("wxgate_reloads_total", "Configurations put in force after the start.", self.reloads.get()),
             ("wxgate_reload_faults_total", "Configurations refused.", self.reload_faults.get()),
         ];

@@ -149,6 +149,8 @@ pub struct Server {
     pub listen: Option<Vec<String>>,
     /// TLS: a certificate and its key, or a list of them for several names (SNI). Default: plain HTTP.
     pub tls: Option<Tls>,
+    /// Whether clients may speak HTTP/2: by TLS, or with prior knowledge. Default: true.
+    pub http2: Option<bool>,
     /// Worker threads, 1 to 1024. Default: one per core.
     #[schemars(range(min = 1, max = 1024), example = 2)]
     pub workers: Option<i64>,

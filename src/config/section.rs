@@ -58,6 +58,8 @@ pub struct Server {
     pub listen: Vec<SocketAddr>,
     /// Certificates for TLS; empty means plain HTTP.
     pub tls: Vec<Certificate>,
+    /// Whether clients may speak HTTP/2.
+    pub http2: bool,
     /// Worker threads; one per core unless said.
     pub workers: NonZeroUsize,
     /// Where the gateway's own endpoints stand; starts with `/`, does not end with one.

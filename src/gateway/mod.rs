@@ -145,7 +145,7 @@ impl Snapshot {
             wechat,
             // A new cache with each snapshot: what was verified by another ring or policy is verified again.
             cache: Arc::default(),
-            tls: tls::config(&config.server.tls)?,
+            tls: tls::config(&config.server.tls, config.server.http2)?,
             limits,
             config,
             generation,
@@ -299,6 +299,8 @@ pub struct ConnectionLimits {
     pub head_timeout: Duration,
     /// How long an idle connection is kept.
     pub keep_alive: Duration,
+    /// Whether a client on clear text may speak HTTP/2. By TLS it is what was agreed on.
+    pub http2: bool,
 }
 
 type WorkerStack = Stack<Dispatch<Endpoints, ToProxy>>;
@@ -349,6 +351,7 @@ impl Worker {
             max_uri: server.max_uri,
             head_timeout: server.head_timeout,
             keep_alive: server.keep_alive,
+            http2: server.http2,
         }
     }
 
@@ -360,6 +363,16 @@ impl Worker {
     /// Something panicked outside of the stack.
     pub fn panicked(&self) {
         self.observer.metrics.panics.inc();
+    }
+
+    /// A connection was ended because its client flooded it.
+    pub fn flooded(&self) {
+        self.observer.metrics.http2_floods.inc();
+    }
+
+    /// So many answers were ended because their clients did not read them.
+    pub fn stalled(&self, answers: usize) {
+        (0..answers).for_each(|_| self.observer.metrics.http2_stalls.inc());
     }
 
     /// The worker's counters.

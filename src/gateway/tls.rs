@@ -15,7 +15,7 @@ use crate::config::Certificate;
 ///
 /// # Errors
 /// When the system gives no random numbers.
-pub(super) fn config(certificates: &[Certificate]) -> Result<Option<Arc<ServerConfig>>, rustls::Error> {
+pub(super) fn config(certificates: &[Certificate], http2: bool) -> Result<Option<Arc<ServerConfig>>, rustls::Error> {
     if certificates.is_empty() {
         return Ok(None);
     }
@@ -26,6 +26,9 @@ pub(super) fn config(certificates: &[Certificate]) -> Result<Option<Arc<ServerCo
         .with_no_client_auth()
         .with_cert_resolver(Arc::new(chosen));
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    if http2 {
+        config.alpn_protocols.insert(0, b"h2".to_vec());
+    }
     // A phone that comes back resumes its session without a new key exchange, on any worker.
     config.ticketer = Ticketer::new()?;
     Ok(Some(Arc::new(config)))

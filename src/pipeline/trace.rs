@@ -291,6 +291,18 @@ pub struct Traced {
     record: Option<Record>,
 }
 
+impl Traced {
+    /// Without its bytes, for an answer that has none whatever its service says: to HEAD, and 204 and 304.
+    #[must_use]
+    pub fn without_bytes(mut self) -> Self {
+        self.body = Body::empty();
+        if let Some(record) = &mut self.record {
+            record.complete = true;
+        }
+        self
+    }
+}
+
 impl http_body::Body for Traced {
     type Data = Bytes;
     type Error = body::Error;

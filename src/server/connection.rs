@@ -1,4 +1,5 @@
-//! One client connection: guard, hyper, its place in the drain, and the tunnel that it may become.
+//! One client connection: which HTTP it speaks; for HTTP/1 guard, hyper, its place in the drain, and the tunnel that it
+//! may become. HTTP/2 is in `http2`.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -17,12 +18,15 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
 
 use crate::gateway::{Connection, ConnectionLimits, Inbound, Worker};
 use crate::tunnel::{Stream, Switched};
 
 use super::drain::Watch;
 use super::guard::{Guard, Limits};
+use super::http2::{self, Accepted};
+use super::protocol::{self, Spoken};
 use super::tls;
 
 /// How long a connection must have been idle after the drain has started before it is closed: a request may be on its way
@@ -37,28 +41,71 @@ const IDLE_CHECK: Duration = Duration::from_millis(200);
 const MIN_BUFFER: usize = 8 * 1024;
 
 /// Serves one connection until it ends, or until its current answer is sent when the drain starts.
-pub async fn serve(stream: TcpStream, peer: SocketAddr, worker: Arc<Worker>, drain: Watch) {
+pub async fn serve(stream: TcpStream, peer: SocketAddr, worker: Arc<Worker>, mut drain: Watch) {
     let _open = Open::new(&worker);
+    let since = Instant::now();
     match worker.tls() {
-        None => serve_http(stream, Connection::new(peer, false), &worker, drain).await,
+        None => {
+            let connection = Connection::new(peer, false);
+            let Some((stream, spoken)) = spoken(stream, &connection, &worker, since, &mut drain).await else { return };
+            let accepted = Accepted { stream, read: spoken.read, since };
+            if spoken.http2 {
+                // Boxed, so that connections of HTTP/1 do not carry the room for it.
+                Box::pin(http2::serve(accepted, connection, &worker, drain)).await;
+            } else {
+                serve_http1(accepted, connection, &worker, drain).await;
+            }
+        }
         // Boxed, so that connections without TLS do not carry the room for it.
         Some(config) => {
             Box::pin(async {
-                if let Some(stream) = tls::accept(config, stream).await {
-                    serve_http(stream, Connection::new(peer, true), &worker, drain).await;
+                let Some(stream) = tls::accept(config, stream).await else { return };
+                let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+                // The head has its time from the handshake on.
+                let accepted = Accepted { stream, read: Vec::new(), since: Instant::now() };
+                let connection = Connection::new(peer, true);
+                if http2 {
+                    Box::pin(http2::serve(accepted, connection, &worker, drain)).await;
+                } else {
+                    serve_http1(accepted, connection, &worker, drain).await;
                 }
             })
-            .await
+            .await;
         }
     }
 }
 
-async fn serve_http<S: Stream + 'static>(stream: S, connection: Connection, worker: &Arc<Worker>, mut drain: Watch) {
+/// What a client on clear text speaks; `None` when it says nothing in time, goes away, or is idle at the drain.
+async fn spoken(
+    mut stream: TcpStream,
+    connection: &Connection,
+    worker: &Worker,
+    since: Instant,
+    drain: &mut Watch,
+) -> Option<(TcpStream, Spoken)> {
+    let limits = worker.connection_limits();
+    if !limits.http2 {
+        return Some((stream, Spoken { http2: false, read: Vec::new() }));
+    }
+    let spoken = tokio::select! {
+        biased;
+        spoken = timeout_at(since + limits.head_timeout, protocol::spoken(&mut stream)) => spoken.ok()?.ok()?,
+        () = quiet(connection, drain) => return None,
+    };
+    Some((stream, spoken))
+}
+
+async fn serve_http1<S: Stream + 'static>(
+    accepted: Accepted<S>,
+    connection: Connection,
+    worker: &Arc<Worker>,
+    mut drain: Watch,
+) {
     let connection = Arc::new(connection);
     let limits = worker.connection_limits();
-    let ConnectionLimits { max_head, max_uri, head_timeout, keep_alive } = limits;
+    let ConnectionLimits { max_head, max_uri, head_timeout, keep_alive, http2: _ } = limits;
     let limits = Limits { max_head, max_uri, head_timeout, keep_alive };
-    let guard = Guard::new(stream, limits, Arc::clone(&connection));
+    let guard = Guard::new(accepted.stream, limits, Arc::clone(&connection)).after(accepted.read, accepted.since);
     let upgrade = Upgrade::default();
     let service = service_fn(|mut request: http::Request<Incoming>| {
         if request.headers().contains_key(UPGRADE) {
@@ -94,7 +141,7 @@ async fn serve_http<S: Stream + 'static>(stream: S, connection: Connection, work
         tokio::select! {
             biased;
             ended = &mut serving => break ended,
-            () = &mut look => look.as_mut().reset(tokio::time::Instant::now() + limits.keep_alive),
+            () = &mut look => look.as_mut().reset(Instant::now() + limits.keep_alive),
             () = &mut drained, if !told_to_end => {
                 told_to_end = true;
                 serving.as_mut().graceful_shutdown();

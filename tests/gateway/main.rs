@@ -14,6 +14,8 @@ mod forward;
 mod forward_auth;
 mod framing;
 mod health;
+mod http2;
+mod http2_hostile;
 mod identity;
 mod internal;
 mod limit;

@@ -18,6 +18,7 @@ use wxgate::config::{self, Environment};
 
 use crate::support::DEADLINE;
 use crate::support::gateway::{Answer, Gateway, ROUTES};
+use crate::support::http2;
 
 /// Somebody whom the clients of a test trust.
 struct Authority {
@@ -166,7 +167,7 @@ async fn tls(authority: &Authority, gateway: &Gateway, alpn: &[&[u8]]) -> tokio_
 async fn the_guard_reads_what_comes_out_of_tls() {
     let authority = Authority::new();
     let gateway = gateway(&authority).await;
-    let mut stream = tls(&authority, &gateway, &[b"h2", b"http/1.1"]).await;
+    let mut stream = tls(&authority, &gateway, &[b"http/1.1"]).await;
     assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"http/1.1"[..]));
     let smuggling =
         "POST /public/a HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
@@ -175,6 +176,32 @@ async fn the_guard_reads_what_comes_out_of_tls() {
     let _ = timeout(DEADLINE, stream.read_to_end(&mut answer)).await.expect("closed");
     assert!(answer.starts_with(b"HTTP/1.1 400 "), "{}", answer.escape_ascii());
     assert!(gateway.upstream.requests().is_empty());
+}
+
+#[tokio::test]
+async fn a_client_that_offers_http2_gets_it_unless_it_is_off() {
+    let authority = Authority::new();
+    let mut gateway = gateway(&authority).await;
+    let stream = tls(&authority, &gateway, &[b"h2", b"http/1.1"]).await;
+    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+    let mut client = http2::Client::over(stream).await;
+    for _ in 0..3 {
+        let answer = client.send(http2::get("https://a.example.com/public/x"), "").await.unwrap();
+        assert_eq!(answer.status, 200);
+    }
+    let seen = gateway.upstream.requests();
+    assert_eq!((seen.len(), seen[0].all("x-forwarded-proto")), (3, vec!["https"]));
+    assert_eq!(seen[0].all("host"), ["a.example.com"]);
+    let path = gateway.dir.path().join("gateway.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text.replace("[admin]", "http2 = false\n[admin]")).unwrap();
+    gateway.inner().reload().await.unwrap();
+    let stream = tls(&authority, &gateway, &[b"h2", b"http/1.1"]).await;
+    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"http/1.1"[..]));
+    // The open connection goes on.
+    assert_eq!(client.send(http2::get("https://a.example.com/healthz"), "").await.unwrap().status, 200);
+    drop(client);
+    assert_eq!(gateway.stop().await, wxgate::server::drain::Drained::Complete);
 }
 
 #[tokio::test]

@@ -59,6 +59,7 @@ pub(super) fn server(file: &file::Server, folder: &Path, report: &mut Report<'_>
     Server {
         listen: addresses,
         tls: tls::certificates(file.tls.as_ref(), folder, report),
+        http2: file.http2.unwrap_or(true),
         workers,
         base,
         health_path,

@@ -6,6 +6,7 @@
 
 pub(crate) mod gateway;
 pub(crate) mod http1;
+pub(crate) mod http2;
 pub(crate) mod operate;
 pub(crate) mod people;
 pub(crate) mod place;
