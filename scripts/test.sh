@@ -2,8 +2,8 @@
 # Every check that a change must pass. Run it from anywhere: scripts/test.sh
 #
 # Needs Rust (the version in Cargo.toml), a C compiler, curl (the tests run the lines that `wxgate demo` prints), nginx and
-# caddy (the tests put them in front), Node 20 with npm (the SDK), and the network once for crates and packages. Where
-# apt-get can be used, what is missing of the compiler, curl, nginx and caddy is installed. cargo-deny is run when it is
+# caddy (the tests put them in front), Node 20 with npm and Chromium (the SDKs), and the network once for crates and packages.
+# Where apt-get can be used, what is missing of the compiler, curl, nginx, caddy and Chromium is installed. cargo-deny is run when it is
 # there.
 #
 # Every phase runs, also after one has failed. The last line is "N passed, N failed": all tests of the run, and one
@@ -53,6 +53,13 @@ phase() {
     fi
 }
 
+# A phase whose tests are counted one by one; when they do not even build or start, it counts once.
+counted=()
+counted_phase() {
+    counted+=("$1:$((phases + 1))")
+    phase "$@"
+}
+
 # --- what is needed ---------------------------------------------------------------------------------------------
 
 need_rust() {
@@ -89,6 +96,24 @@ need_program() {
     fi
 }
 
+# A real Chromium for the pages: $CHROMIUM, one that is installed, Debian's, or the one that playwright downloads.
+need_chromium() {
+    local name
+    for name in "${CHROMIUM:-}" chromium chromium-browser google-chrome; do
+        CHROMIUM=$(command -v "${name:-/nowhere}") && export CHROMIUM && return
+    done
+    if command -v apt-get >/dev/null && [ "$(id -u)" = 0 ] && apt-get update -qq &&
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; then
+        CHROMIUM=$(command -v chromium)
+    else
+        need_npm && npx --yes playwright-core@1 install --with-deps chromium-headless-shell || return
+        CHROMIUM=$(find "${PLAYWRIGHT_BROWSERS_PATH:-$HOME/.cache/ms-playwright}" -type f \( -name headless_shell -o -name chrome-headless-shell \) | head -n 1)
+    fi
+    [ -x "$CHROMIUM" ] && export CHROMIUM && return
+    say "Missing: Chromium. Install it (Debian: apt-get install chromium), or name it in CHROMIUM."
+    return 1
+}
+
 # --- phases -----------------------------------------------------------------------------------------------------
 
 # `set -e` does not reach into what is called from an `if`, as phases are: a function says `|| return` itself.
@@ -104,8 +129,8 @@ docs() { RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked --document-priv
 
 deny() { cargo deny --all-features check; }
 
-# The SDK for mini programs. Its tests run the built file against the gateway's own binary.
-sdk=sdk/miniprogram
+# The SDKs for mini programs and for web pages. Their tests run the built file against the gateway's own binary; those of
+# the second run it in Chromium.
 
 need_npm() {
     command -v npm >/dev/null && return
@@ -115,10 +140,10 @@ need_npm() {
 
 sdk_build() {
     need_npm || return
-    npm --prefix "$sdk" ci --ignore-scripts --no-audit --no-fund --loglevel=error || return
-    npm --prefix "$sdk" run --silent check || return
-    npm --prefix "$sdk" run --silent build || return
-    say "$(wc -c <"$sdk/dist/index.js") bytes"
+    npm --prefix "$1" ci --ignore-scripts --no-audit --no-fund --loglevel=error || return
+    npm --prefix "$1" run --silent check || return
+    npm --prefix "$1" run --silent build || return
+    say "$(wc -c <"$1/dist/index.js") bytes"
 }
 
 # Runs the tests of a folder, which start the gateway themselves.
@@ -131,7 +156,12 @@ node_tests() {
 
 sdk_tests() {
     need_npm || return
-    node_tests "$sdk"
+    node_tests "$1"
+}
+
+web_tests() {
+    need_chromium || return
+    sdk_tests sdk/web
 }
 
 example_node() {
@@ -151,13 +181,12 @@ phase "shell scripts" shell_syntax
 phase "format" cargo fmt --check
 phase "lints" cargo clippy --all-targets --locked -- -D warnings
 phase "documentation" docs
-phase "tests" cargo test --locked --no-fail-fast
-tests_log=$work/$phases.log
-phase "mini-program SDK: types and build" sdk_build
-phase "mini-program SDK: tests" sdk_tests
-sdk_log=$work/$phases.log
-phase "example: service in Node" example_node
-node_log=$work/$phases.log
+counted_phase "tests" cargo test --locked --no-fail-fast
+phase "mini-program SDK: types and build" sdk_build sdk/miniprogram
+counted_phase "mini-program SDK: tests" sdk_tests sdk/miniprogram
+phase "web SDK: types and build" sdk_build sdk/web
+counted_phase "web SDK: tests, in Chromium" web_tests
+counted_phase "example: service in Node" example_node
 if compgen -G 'benches/*.rs' >/dev/null; then
     phase "benches build" cargo build --benches --locked
 fi
@@ -185,22 +214,20 @@ count() {
         /^# (fail|cancelled) [0-9]+$/ { failed += $3 }
         END { print passed + 0, failed + 0 }' "$1"
 }
-read -r tests_passed tests_failed < <(count "$tests_log")
-read -r sdk_passed sdk_failed < <(count "$sdk_log")
-read -r node_passed node_failed < <(count "$node_log")
-passed=$((tests_passed + sdk_passed + node_passed))
-not_passed=$((tests_failed + sdk_failed + node_failed))
+passed=0
+not_passed=0
+has_failed_tests=" "
+for each in "${counted[@]}"; do
+    read -r good bad < <(count "$work/${each##*:}.log")
+    passed=$((passed + good))
+    not_passed=$((not_passed + bad))
+    [ "$bad" = 0 ] || has_failed_tests+="[${each%:*}] "
+done
 
 say ""
 for name in ${failed[@]+"${failed[@]}"}; do
     say "FAILED: $name"
-    # Failed tests are counted one by one; tests that do not even build or start count once.
-    case $name in
-        tests) [ "$tests_failed" = 0 ] || continue ;;
-        "mini-program SDK: tests") [ "$sdk_failed" = 0 ] || continue ;;
-        "example: service in Node") [ "$node_failed" = 0 ] || continue ;;
-    esac
-    not_passed=$((not_passed + 1))
+    [[ $has_failed_tests == *"[$name]"* ]] || not_passed=$((not_passed + 1))
 done
 if [ "$passed" = 0 ] && [ "$not_passed" = 0 ]; then
     say "FAILED: no test ran"

@@ -107,6 +107,12 @@ id!(
     SessionId, debug = shown
 );
 
+id!(
+    /// The business service's own id of a member, as its login hook gave it. May be anything, a phone number too: never
+    /// printed raw.
+    UserId, debug = hidden
+);
+
 impl MemberId {
     /// A new one, ordered by time.
     pub fn new_v7() -> Self {

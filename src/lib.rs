@@ -28,7 +28,7 @@
 //!
 //! | module | what it is |
 //! | --- | --- |
-//! | [`ids`], [`clock`], [`body`], [`credential`], [`keyfile`], [`limiter`], [`metrics`], [`telemetry`] | leaves, which everybody may import |
+//! | [`ids`], [`clock`], [`body`], [`credential`], [`keyfile`], `http1`, [`limiter`], [`metrics`], [`telemetry`] | leaves, which everybody may import |
 //! | [`config`] | `gateway.toml`: file → checked |
 //! | [`token`], [`store`], [`wechat`], [`proxy`] | four trades that do not know each other |
 //! | [`problem`] | the one HTTP error, and the table from their errors to it |
@@ -48,6 +48,7 @@ pub mod clock;
 pub mod config;
 pub mod credential;
 pub mod gateway;
+mod http1;
 pub mod ids;
 pub mod internal;
 pub mod keyfile;

@@ -17,7 +17,7 @@ use crate::clock::Timestamp;
 use crate::config;
 use crate::ids::{AppId, Secret, SessionId};
 use crate::problem::{Code, Problem};
-use crate::store::{CodeHash, Member, NewSession, RefreshHash, SealedKey, Session, SignIn, UsedCode};
+use crate::store::{CodeHash, Member, NewSession, RefreshHash, SealedKey, Session, SignIn, SignedIn, UsedCode};
 use crate::wechat::Code2Session;
 use crate::wechat::open_data::Owner;
 
@@ -206,8 +206,9 @@ async fn once(
         openid: identity.openid.clone(),
         unionid: identity.unionid.or_else(|| profile.unionid.clone()),
         at: auth.clock.now(),
+        merge: false,
     };
-    let (member, is_new) = auth.members.sign_in(person).await?;
+    let SignedIn { member, is_new, .. } = auth.members.sign_in(person).await?;
     if member.banned {
         return Err(Problem::new(Code::MemberBanned, "This member may not log in."));
     }
@@ -235,6 +236,7 @@ pub(super) async fn open(
             is_new,
             session_key,
             access_until: auth.revoked_until(session.created_at, None),
+            max_sessions: None,
         })
         .await?;
     still_welcome(auth, &session).await?;

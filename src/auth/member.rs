@@ -51,7 +51,7 @@ async fn handle_me(auth: &Arc<Auth>, call: &Call) -> Result<Response<Body>, Prob
             created_at: session.created_at.to_string(),
             expires_at: session.expires_at.to_string(),
         },
-        subscribed: follower::subscribed(auth, &session).await,
+        subscribed: follower::subscribed(auth, &session.appid, &session.openid).await,
     })
 }
 

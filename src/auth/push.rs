@@ -130,28 +130,32 @@ pub async fn receive(
 async fn handle(auth: &Arc<Auth>, appid: &str, query: Shown, body: &Bytes) -> Result<Response<Body>, Problem> {
     let (app, section) = find(auth, appid)?;
     let signed = Signed::read(query)?;
-    let key = match &section.aes_key {
-        None => None,
-        Some(text) => Some(AesKey::parse(text.expose()).ok_or_else(|| Problem::internal("an aes_key is no key"))?),
-    };
+    let keys = section
+        .aes_key
+        .iter()
+        .chain(&section.previous_aes_key)
+        .map(|text| AesKey::parse(text.expose()).ok_or_else(|| Problem::internal("an aes_key is no key")));
+    let keys: Vec<_> = keys.collect::<Result<_, _>>()?;
     let (envelope, format) = message::parse(body).map_err(malformed)?;
-    let message = match &key {
-        None => {
+    let (message, key) = match keys.is_empty() {
+        true => {
             signed.check("signature", section, None, auth.clock.now())?;
-            envelope
+            (envelope, None)
         }
-        Some(key) => {
+        false => {
             let encrypted = envelope.get("Encrypt").and_then(Value::as_str);
             let encrypted = encrypted.ok_or_else(|| invalid("This app takes message push in safe mode only."))?;
             signed.check("msg_signature", section, Some(encrypted), auth.clock.now())?;
-            let opened = push::open(key, encrypted, app.appid.as_str()).map_err(|unreadable| {
-                Problem::new(Code::DecryptFailed, "Check EncodingAESKey and appid.").caused_by(unreadable)
+            // While a changed key spreads at WeChat, the one before still comes.
+            let open = |key: &AesKey| push::open(key, encrypted, app.appid.as_str()).ok();
+            let (opened, key) = keys.iter().find_map(|key| Some((open(key)?, key))).ok_or_else(|| {
+                Problem::new(Code::DecryptFailed, "Check EncodingAESKey and appid.").caused_by(push::Unreadable)
             })?;
-            message::parse(&opened).map_err(malformed)?.0
+            (message::parse(&opened).map_err(malformed)?.0, Some(key))
         }
     };
     let reply = once(auth, app, section, &signed, message).await?;
-    answer(reply, key.as_ref(), app, section, &signed, format, auth.clock.now())
+    answer(reply, key, app, section, &signed, format, auth.clock.now())
 }
 
 fn find<'a>(auth: &'a Auth, appid: &str) -> Result<(&'a config::App, &'a config::Push), Problem> {
@@ -285,6 +289,11 @@ async fn deliver(
     let openid = person.and_then(|person| OpenId::parse(person).ok());
     if revoked && let Some(openid) = &openid {
         forget(auth, &app.appid, openid).await?;
+    }
+    if let Some(openid) = &openid
+        && let Some(event @ ("subscribe" | "unsubscribe")) = text("Event")
+    {
+        auth.followers.told(&app.appid, openid, event == "subscribe", auth.clock.now());
     }
     let body = serde_json::to_vec(&message).map_err(Problem::internal)?;
     let delivery = Delivery {

@@ -337,6 +337,8 @@ pub struct Push {
     pub token: Option<Secret>,
     /// The EncodingAESKey; with it only safe mode is taken. Default: plain mode.
     pub aes_key: Option<Secret>,
+    /// The EncodingAESKey before that one, taken as well until a change has reached all of WeChat. Default: none.
+    pub previous_aes_key: Option<Secret>,
     /// Name of the upstream that gets the messages. Required.
     #[schemars(required, example = &"orders")]
     pub upstream: Option<String>,

@@ -306,6 +306,8 @@ pub struct Push {
     pub token: Secret<String>,
     /// The EncodingAESKey, 43 letters and digits; with it only safe mode is taken.
     pub aes_key: Option<Secret<String>>,
+    /// The EncodingAESKey before that one, which WeChat may use for a while after a change.
+    pub previous_aes_key: Option<Secret<String>>,
     /// Index into [`Config::upstreams`].
     pub upstream: usize,
     /// Where the messages go there.

@@ -1,11 +1,13 @@
 //! The pipeline's decision for somebody else's proxy: the same steps, without a route.
 
+use std::borrow::Cow;
+
 use http::{HeaderMap, HeaderValue};
 
 use crate::config::Auth;
 use crate::ids::AppId;
 use crate::pipeline::authorize::authorize;
-use crate::pipeline::identity;
+use crate::pipeline::{identity, wafer2};
 use crate::problem::Problem;
 
 use super::Gateway;
@@ -29,7 +31,12 @@ impl Gateway {
     /// # Errors
     /// The problem that the pipeline would answer on a route that demands the same.
     pub fn identify(&self, headers: &HeaderMap, demand: &Demand) -> Result<HeaderMap, Problem> {
-        let caller = self.authenticator(&self.current(), &self.shard).authenticate(headers)?;
+        let snapshot = self.current();
+        let headers = match snapshot.config.login.wafer2 {
+            Some(_) => wafer2::with_skey(headers),
+            None => Cow::Borrowed(headers),
+        };
+        let caller = self.authenticator(&snapshot, &self.shard).authenticate(&headers)?;
         if caller.is_none() && !demand.optional {
             return Err(Problem::token_missing());
         }
@@ -39,6 +46,10 @@ impl Gateway {
             identity::NAMES.into_iter().map(|name| (name, HeaderValue::from_static(""))).collect();
         if let Some(caller) = caller {
             identity::inject(&mut identity, &caller);
+            let (appid, openid) = (&caller.claims.appid, &caller.claims.openid);
+            if let Some(known) = self.subscriptions(&snapshot).and_then(|who| who.subscribed(appid, openid)) {
+                identity::inject_subscribed(&mut identity, known);
+            }
         }
         Ok(identity)
     }

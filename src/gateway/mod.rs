@@ -11,6 +11,7 @@ mod figures;
 mod forward_auth;
 mod kept;
 mod reload;
+mod subscriptions;
 mod tls;
 mod to_proxy;
 mod token_shelf;
@@ -32,6 +33,7 @@ use crate::pipeline::authenticate::{AuthenticateLayer, Authenticator};
 use crate::pipeline::client_addr::ClientAddrLayer;
 use crate::pipeline::dispatch::Dispatch;
 use crate::pipeline::hygiene::HygieneLayer;
+use crate::pipeline::identity::IdentityLayer;
 use crate::pipeline::limit::{LimitLayer, Limits};
 use crate::pipeline::principal::Principal;
 use crate::pipeline::route::{RouteLayer, Routes};
@@ -259,6 +261,7 @@ impl Gateway {
             limit_before: LimitLayer::before(&snapshot.config, &snapshot.limits, self.kept.clock.clone()),
             limit_after: LimitLayer::after(self.kept.clock.clone()),
             authenticate: AuthenticateLayer::new(self.authenticator(snapshot, &observer.shard)),
+            identity: IdentityLayer { subscriptions: self.subscriptions(snapshot) },
         };
         let endpoints = Endpoints::new(
             snapshot.router.clone(),

@@ -4,6 +4,8 @@
 //! knows the names.
 
 use std::convert::Infallible;
+use std::fmt::Debug;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http::header::{AUTHORIZATION, HeaderName};
@@ -23,6 +25,7 @@ const SOURCE: HeaderName = HeaderName::from_static("x-wx-source");
 const MEMBER: HeaderName = HeaderName::from_static("x-wxgate-member");
 const ROLES: HeaderName = HeaderName::from_static("x-wxgate-roles");
 const SESSION: HeaderName = HeaderName::from_static("x-wxgate-session");
+const SUBSCRIBED: HeaderName = HeaderName::from_static("x-wxgate-subscribed");
 
 /// What CloudRun sends for calls of a mini program; its presence is the documented proof that the gateway carried the call.
 const WX_CLIENT: HeaderValue = HeaderValue::from_static("wx_client");
@@ -31,7 +34,7 @@ const WX_CLIENT: HeaderValue = HeaderValue::from_static("wx_client");
 const WX_PUSH: HeaderValue = HeaderValue::from_static("wx_push");
 
 /// All names under which a caller's identity is told.
-pub const NAMES: [HeaderName; 7] = [OPENID, APPID, UNIONID, SOURCE, MEMBER, ROLES, SESSION];
+pub const NAMES: [HeaderName; 8] = [OPENID, APPID, UNIONID, SOURCE, MEMBER, ROLES, SESSION, SUBSCRIBED];
 
 /// Sets the caller's headers.
 pub fn inject(headers: &mut HeaderMap, caller: &Principal) {
@@ -48,6 +51,18 @@ pub fn inject(headers: &mut HeaderMap, caller: &Principal) {
     }
 }
 
+/// Who follows which official account.
+pub trait Subscriptions: Debug + Send + Sync {
+    /// What is known, without waiting, of a caller's subscription to the official account that they logged in to. `None`
+    /// when nothing is, or the app is no official account.
+    fn subscribed(&self, appid: &AppId, openid: &OpenId) -> Option<bool>;
+}
+
+/// Tells whether the caller follows the official account: `true` or `false`.
+pub fn inject_subscribed(headers: &mut HeaderMap, subscribed: bool) {
+    headers.insert(SUBSCRIBED, HeaderValue::from_static(if subscribed { "true" } else { "false" }));
+}
+
 /// Sets the headers of a message that WeChat pushed: no client called, so no member and no session.
 pub fn inject_push(headers: &mut HeaderMap, appid: &AppId, openid: Option<&OpenId>) {
     let value = |text: &str| HeaderValue::from_str(text).ok();
@@ -57,14 +72,17 @@ pub fn inject_push(headers: &mut HeaderMap, appid: &AppId, openid: Option<&OpenI
 }
 
 /// Makes [`InjectIdentity`].
-#[derive(Debug, Clone, Copy)]
-pub struct IdentityLayer;
+#[derive(Debug, Clone, Default)]
+pub struct IdentityLayer {
+    /// Asked for each caller; none where no official account is configured.
+    pub subscriptions: Option<Arc<dyn Subscriptions>>,
+}
 
 impl<S> Layer<S> for IdentityLayer {
     type Service = InjectIdentity<S>;
 
     fn layer(&self, inner: S) -> InjectIdentity<S> {
-        InjectIdentity { inner }
+        InjectIdentity { inner, subscriptions: self.subscriptions.clone() }
     }
 }
 
@@ -72,6 +90,7 @@ impl<S> Layer<S> for IdentityLayer {
 #[derive(Debug, Clone)]
 pub struct InjectIdentity<S> {
     inner: S,
+    subscriptions: Option<Arc<dyn Subscriptions>>,
 }
 
 impl<S> Service<Request> for InjectIdentity<S>
@@ -97,6 +116,10 @@ where
             }
             if let Some(caller) = exchange.principal.get() {
                 inject(headers, caller);
+                let (appid, openid) = (&caller.claims.appid, &caller.claims.openid);
+                if let Some(subscribed) = self.subscriptions.as_ref().and_then(|who| who.subscribed(appid, openid)) {
+                    inject_subscribed(headers, subscribed);
+                }
             }
         }
         self.inner.call(request)

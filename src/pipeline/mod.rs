@@ -88,6 +88,8 @@ pub struct Layers {
     pub limit_after: limit::LimitLayer,
     /// Tokens.
     pub authenticate: authenticate::AuthenticateLayer,
+    /// Headers for the upstream.
+    pub identity: identity::IdentityLayer,
 }
 
 /// Puts the layers around `inner` in their order. `tower::ServiceBuilder` would say the same; nested calls keep the
@@ -112,7 +114,7 @@ where
                                 // Whoever is over his limit is not told what he may do.
                                 layers.limit_after.layer(authorize::AuthorizeLayer.layer(
                                     // Last before forwarding, so that nothing removes what it adds.
-                                    identity::IdentityLayer.layer(inner),
+                                    layers.identity.layer(inner),
                                 )),
                             ),
                         ),

@@ -116,7 +116,7 @@ async fn a_route_that_needs_somebody_is_closed_where_nobody_was_authenticated() 
         let behind = Behind::default();
         let exchange = exchange();
         exchange.matched.set(matched(path)).unwrap();
-        let stack = authorize::AuthorizeLayer.layer(identity::IdentityLayer.layer(behind.clone()));
+        let stack = authorize::AuthorizeLayer.layer(identity::IdentityLayer::default().layer(behind.clone()));
         assert_eq!(status(stack, request(path, Some(&exchange))).await, expected, "{path}");
         assert_eq!(behind.0.load(Ordering::Relaxed), usize::from(expected == 200), "{path}");
     }

@@ -4,6 +4,9 @@
 //! into an extension, on the path of that login alone, and `X-WX-Skey` into `Authorization`, where every later step looks.
 //! One spelling counts; the others are removed like any header of that namespace.
 
+use std::borrow::Cow;
+
+use http::HeaderMap;
 use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
 
 use super::Request;
@@ -27,14 +30,23 @@ pub fn lift(request: &mut Request, login: &str) {
         let shown = Wafer2 { code: text(&CODE), encrypted_data: text(&ENCRYPTED_DATA), iv: text(&IV) };
         request.extensions_mut().insert(shown);
     } else if request.headers().contains_key(SKEY) {
-        authorize(request);
+        authorize(request.headers_mut());
     }
+}
+
+/// The headers of such a client as later steps are to see them, where there is no request: for forward-auth.
+pub fn with_skey(headers: &HeaderMap) -> Cow<'_, HeaderMap> {
+    if !headers.contains_key(SKEY) {
+        return Cow::Borrowed(headers);
+    }
+    let mut headers = headers.clone();
+    authorize(&mut headers);
+    Cow::Owned(headers)
 }
 
 /// Each `X-WX-Skey` becomes an `Authorization`. Where another token stands there already, or two are shown, there are two
 /// headers afterwards, which is what `ambiguous_token` is made of.
-fn authorize(request: &mut Request) {
-    let headers = request.headers_mut();
+fn authorize(headers: &mut HeaderMap) {
     let shown: Vec<HeaderValue> = headers.get_all(SKEY).iter().filter(|skey| !skey.is_empty()).cloned().collect();
     for skey in shown {
         let Ok(mut value) = HeaderValue::from_bytes(&[b"Bearer ", skey.as_bytes()].concat()) else { continue };

@@ -1,40 +1,30 @@
 //! One HTTP/1.1 connection to a backend, and how it is opened.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
+use socket2::SockRef;
 use tokio::net::TcpStream;
-use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout_at};
 
 use super::Error;
 use super::backend::Backend;
-use super::request_body::RequestBody;
-use super::stream::{Stream, Watch};
+use super::patience::Patience;
 
-/// How far hyper's read buffer and its write buffer may grow, bytes (reading may round it up to the double); also the
-/// largest response head. With hyper's own 400 KiB a few hundred stalled readers would hold hundreds of megabytes.
-const MAX_BUFFER: usize = 128 * 1024;
-
-/// An open connection. Its task lives exactly as long: dropping this closes the socket, whatever the task is waiting
-/// for, and with it ends the client's body that the task may hold.
+/// An open connection. Dropping it closes the socket.
 #[derive(Debug)]
 pub(super) struct Connection {
-    pub(super) send: SendRequest<RequestBody>,
-    pub(super) watch: Watch,
+    pub(super) tcp: TcpStream,
+    /// Head or size line of what is being sent, and how much of it the kernel has taken. Kept for its room.
+    pub(super) unsent: Vec<u8>,
+    pub(super) sent: usize,
+    /// Of whatever is waited for on this connection.
+    pub(super) patience: Patience,
     /// Whether it has carried a request before this one.
     pub(super) reused: bool,
-    task: AbortHandle,
-}
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
 }
 
 impl Connection {
@@ -54,14 +44,23 @@ impl Connection {
             let tcp = dial(addresses.as_slice(), by).await.map_err(Error::Connect)?;
             // Requests are written whole; waiting for more bytes would only delay them.
             tcp.set_nodelay(true).map_err(Error::Connect)?;
-            let (stream, watch) = Stream::new(tcp);
-            let handshake = http1::Builder::new().max_buf_size(MAX_BUFFER).handshake(TokioIo::new(stream)).await;
-            let (send, driver) = handshake.map_err(Error::Closed)?;
-            // What goes wrong in the task is told to the request that it carries.
-            let task = tokio::spawn(async move { drop(driver.with_upgrades().await) }).abort_handle();
-            Ok(Self { send, watch, reused: false, task })
+            Ok(Self { tcp, unsent: Vec::new(), sent: 0, patience: Patience::default(), reused: false })
         };
         timeout_at(by, opening).await.unwrap_or(Err(late))
+    }
+
+    /// Whether an idle connection is still open with nothing to read. It asks the kernel, because the runtime learns of
+    /// bytes and of a close only at its next look at its sockets: by then the next request would have been sent, and would
+    /// be answered by stray bytes of the last exchange, or fail on a connection known to be closed. One system call.
+    pub(super) fn is_quiet(&self) -> bool {
+        let mut byte = [MaybeUninit::uninit()];
+        SockRef::from(&self.tcp).peek(&mut byte).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    }
+
+    /// The same as far as the runtime knows; no system call as long as it has heard of nothing.
+    pub(super) fn seems_quiet(&self) -> bool {
+        // What is read here belongs to nobody.
+        self.tcp.try_read(&mut [0]).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
 }
 

@@ -24,7 +24,7 @@ pub enum Error {
     ResponseHeadTimeout,
     /// The connection ended before any byte of an answer.
     #[error("the upstream closed the connection without an answer")]
-    Closed(#[source] hyper::Error),
+    Closed(#[source] io::Error),
     /// The answer is not one that can be passed on in one unambiguous form.
     #[error("the upstream's answer breaks HTTP/1.1")]
     Protocol(#[source] Violation),
@@ -39,7 +39,7 @@ pub enum Error {
     RequestBodyIdle,
     /// The answer broke off after its head: truncated, reset, or wrongly chunked.
     #[error("the upstream broke off the response body")]
-    ResponseBodyBroken(#[source] hyper::Error),
+    ResponseBodyBroken(#[source] io::Error),
     /// The upstream sent nothing of the rest of its answer for `idle_timeout`.
     #[error("the upstream's response body fell silent")]
     ResponseBodyIdle,
@@ -53,7 +53,7 @@ pub enum Error {
 pub enum Violation {
     /// It is not HTTP/1.1 at all, or ends within its head.
     #[error("malformed or truncated response head")]
-    Malformed(#[source] hyper::Error),
+    Malformed(#[source] Malformed),
     /// 101 to a request that asked for no upgrade (RFC 9110 section 15.2.2).
     #[error("101 Switching Protocols without an upgrade request")]
     UnaskedSwitch,
@@ -66,6 +66,26 @@ pub enum Violation {
     /// A transfer coding other than `chunked` alone (RFC 9112 section 6.1): it was not asked for, and cannot be undone.
     #[error("a transfer coding other than chunked")]
     Encoding,
+}
+
+/// Why bytes are no response head.
+#[derive(Debug, thiserror::Error)]
+pub enum Malformed {
+    /// The grammar (RFC 9112, section 4).
+    #[error("not the grammar of HTTP/1.1: {0}")]
+    Grammar(httparse::Error),
+    /// A line that ends in LF alone: parsers differ on whether it ends.
+    #[error("a line ends without CR")]
+    BareLf,
+    /// A status code below 100.
+    #[error("an impossible status code")]
+    Status,
+    /// More bytes than a head may have.
+    #[error("the head is too large")]
+    TooLarge,
+    /// The connection ended within the head.
+    #[error("the connection ended within the head")]
+    Truncated(#[source] io::Error),
 }
 
 /// Who caused a failure.

@@ -1,7 +1,6 @@
 //! What of an upstream's response head reaches the client, and what makes the head one that cannot be passed on.
 //!
-//! hyper repairs nothing in a response head (it appends every line to the map and only then decides on the framing), so
-//! the map shows whatever contradiction the upstream sent.
+//! `response_head` repairs nothing, so the map shows whatever contradiction the upstream sent.
 
 use http::header::{CONNECTION, CONTENT_LENGTH, Entry, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING};
 use http::response::Parts;
@@ -9,6 +8,8 @@ use http::{Method, StatusCode, Version};
 use smallvec::SmallVec;
 
 use super::error::Violation;
+use super::receiving::Framing;
+use crate::http1::chunked::Scanner;
 
 /// Whether a connection may carry another request after this answer, as far as its head tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,41 +19,52 @@ pub(super) enum Reuse {
 }
 
 /// Makes an upstream's response head ours: checks its framing, removes what belongs to the connection or to the gateway's
-/// namespace, and states our own version.
+/// namespace, and states our own version. Says how the body ends.
 ///
 /// # Errors
 /// A [`Violation`] of the framing rules; the connection must then be closed (RFC 9112 section 6.3).
-pub(super) fn relay(head: &mut Parts, method: &Method) -> Result<Reuse, Violation> {
+pub(super) fn relay(head: &mut Parts, method: &Method) -> Result<(Framing, Reuse), Violation> {
     // Not for us to pass on: the bytes after it are not HTTP. The one that was asked for has gone to `switch`.
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
         return Err(Violation::UnaskedSwitch);
     }
     let announced = framing(&mut head.headers)?;
+    let has_body = !matches!(announced, Framing::Length(0));
     // These have no body whatever their head says (RFC 9112 section 6.3 rule 1). An upstream that sends one all the same
     // would have it read as the answer to the next request, possibly another person's; so a head that announces a body
     // ends the connection.
     let bodiless = method == Method::HEAD || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-    // hyper speaks 1.0 back on such a connection, and would then drop a request body of unknown length.
-    let old = head.version != Version::HTTP_11;
+    // An upstream of HTTP/1.0 would not understand a body of unknown length.
+    let once = head.version != Version::HTTP_11 || ends_here(&head.headers);
     if head.status == StatusCode::NO_CONTENT {
         // Not allowed there (RFC 9110 section 8.6), though common with the value 0.
         head.headers.remove(CONTENT_LENGTH);
     }
     clean(head);
-    Ok(if old || (bodiless && announced) { Reuse::No } else { Reuse::Yes })
+    Ok(match announced {
+        // Nobody says that a body follows, and nobody says that none does: what follows is one.
+        Framing::Close if bodiless => (Framing::Length(0), if once { Reuse::No } else { Reuse::Yes }),
+        Framing::Close => (Framing::Close, Reuse::No),
+        _ if bodiless => (Framing::Length(0), if once || has_body { Reuse::No } else { Reuse::Yes }),
+        announced => (announced, if once { Reuse::No } else { Reuse::Yes }),
+    })
+}
+
+/// Whether the upstream says that it closes the connection (RFC 9112, section 9.6).
+fn ends_here(headers: &HeaderMap) -> bool {
+    let options = headers.get_all(CONNECTION).iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+    options.map(<[u8]>::trim_ascii).any(|option| option.eq_ignore_ascii_case(b"close"))
 }
 
 /// Removes what does not concern the client, and states our version.
 pub(super) fn clean(head: &mut Parts) {
     strip(&mut head.headers);
-    // An intermediary states its own version (RFC 9110 section 2.5). What hyper keeps in extensions (reason phrase,
-    // upgrade handle) concerns the upstream's connection.
+    // An intermediary states its own version (RFC 9110 section 2.5).
     head.version = Version::HTTP_11;
-    head.extensions.clear();
 }
 
-/// Checks Content-Length and Transfer-Encoding, collapses equal lengths into one, and says whether a body is announced.
-fn framing(headers: &mut HeaderMap) -> Result<bool, Violation> {
+/// Checks Content-Length and Transfer-Encoding, collapses equal lengths into one, and says which body is announced.
+fn framing(headers: &mut HeaderMap) -> Result<Framing, Violation> {
     let chunked = {
         let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
         match codings.next() {
@@ -61,7 +73,9 @@ fn framing(headers: &mut HeaderMap) -> Result<bool, Violation> {
             Some(_) => return Err(Violation::Encoding),
         }
     };
-    let Entry::Occupied(mut lengths) = headers.entry(CONTENT_LENGTH) else { return Ok(chunked) };
+    let Entry::Occupied(mut lengths) = headers.entry(CONTENT_LENGTH) else {
+        return Ok(if chunked { Framing::Chunked(Scanner::new()) } else { Framing::Close });
+    };
     if chunked {
         return Err(Violation::LengthAndEncoding);
     }
@@ -79,7 +93,7 @@ fn framing(headers: &mut HeaderMap) -> Result<bool, Violation> {
         // RFC 9110 section 8.6: equal repetitions are replaced by one before they are forwarded.
         lengths.insert(HeaderValue::from(length));
     }
-    Ok(length > 0)
+    Ok(Framing::Length(length))
 }
 
 /// `1*DIGIT` (RFC 9110 section 8.6); the standard parser would also take a sign.
@@ -214,7 +228,8 @@ mod tests {
 
     #[test]
     fn an_answer_that_announces_a_body_it_must_not_have_ends_the_connection() {
-        let reuse = |method: Method, status, lines: &[(&str, &str)]| relay(&mut head(status, lines), &method).unwrap();
+        let reuse =
+            |method: Method, status, lines: &[(&str, &str)]| relay(&mut head(status, lines), &method).unwrap().1;
         assert_eq!(reuse(Method::HEAD, 200, &[("content-length", "5")]), Reuse::No);
         assert_eq!(reuse(Method::HEAD, 200, &[("transfer-encoding", "chunked")]), Reuse::No);
         assert_eq!(reuse(Method::GET, 204, &[("content-length", "5")]), Reuse::No);
@@ -223,6 +238,31 @@ mod tests {
         assert_eq!(reuse(Method::GET, 204, &[("content-length", "0")]), Reuse::Yes);
         assert_eq!(reuse(Method::GET, 304, &[]), Reuse::Yes);
         assert_eq!(reuse(Method::GET, 200, &[("content-length", "5")]), Reuse::Yes);
+    }
+
+    #[test]
+    fn the_head_says_how_its_body_ends() {
+        let ends = |method: Method, status, lines: &[(&str, &str)]| {
+            let (framing, reuse) = relay(&mut head(status, lines), &method).unwrap();
+            let framing = match framing {
+                Framing::Length(length) => length.to_string(),
+                Framing::Chunked(_) => "chunked".to_owned(),
+                Framing::Close => "close".to_owned(),
+            };
+            (framing, reuse)
+        };
+        let length = [("content-length", "5")];
+        let chunked = [("transfer-encoding", "Chunked")];
+        let closes = [length[0], ("connection", "x-a , Close")];
+        assert_eq!(ends(Method::GET, 200, &length), ("5".to_owned(), Reuse::Yes));
+        assert_eq!(ends(Method::GET, 200, &chunked), ("chunked".to_owned(), Reuse::Yes));
+        assert_eq!(ends(Method::GET, 200, &closes), ("5".to_owned(), Reuse::No));
+        assert_eq!(ends(Method::GET, 200, &[]), ("close".to_owned(), Reuse::No));
+        assert_eq!(ends(Method::HEAD, 200, &[]), ("0".to_owned(), Reuse::Yes));
+        for (method, status) in [(Method::HEAD, 200), (Method::GET, 204), (Method::GET, 304)] {
+            assert_eq!(ends(method.clone(), status, &length), ("0".to_owned(), Reuse::No));
+            assert_eq!(ends(method, status, &chunked), ("0".to_owned(), Reuse::No));
+        }
     }
 
     #[test]
@@ -239,7 +279,7 @@ mod tests {
     fn an_old_upstreams_answer_is_relayed_as_ours_and_its_connection_not_reused() {
         let mut old = head(200, &[]);
         old.version = Version::HTTP_10;
-        assert_eq!(relay(&mut old, &Method::GET).unwrap(), Reuse::No);
+        assert_eq!(relay(&mut old, &Method::GET).unwrap().1, Reuse::No);
         assert_eq!(old.version, Version::HTTP_11);
     }
 }

@@ -14,9 +14,14 @@ use http::{HeaderValue, Request, StatusCode};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
+use super::Limits;
 use super::backend::Backend;
 use super::connection::Connection;
-use super::request_body::RequestBody;
+use super::exchange::exchange;
+use super::pool::Pool;
+use super::request_body::prepare;
+use super::sending::Sending;
+use crate::body::Body;
 use crate::config::section;
 
 /// Failures in a row after which a backend is ejected.
@@ -170,15 +175,17 @@ async fn watch(probe: Weak<Probe>, backend: Arc<Backend>, section: section::Heal
 /// One probe, on a connection of its own; 2xx and 3xx are good.
 async fn ask(backend: &Backend, section: &section::Health) -> Result<(), String> {
     let mut connection = Connection::open(backend, section.timeout, None).await.map_err(|error| error.to_string())?;
-    let mut request = Request::new(RequestBody::empty());
+    let mut request = Request::new(Body::empty());
     *request.uri_mut() = section.path.parse().map_err(|_| "the path is no target".to_owned())?;
     let headers = request.headers_mut();
     let host = HeaderValue::from_str(backend.authority().as_str()).unwrap_or(HeaderValue::from_static("localhost"));
     headers.insert(HOST, host);
     headers.insert(USER_AGENT, HeaderValue::from_static("wxgate-health"));
     headers.insert(CONNECTION, HeaderValue::from_static("close"));
-    let answer = connection.send.try_send_request(request).await;
-    match answer.map_err(|failed| failed.into_error().to_string())?.status() {
+    let (head, body) = prepare(request, 0).map_err(|error| error.to_string())?;
+    let limits = Limits { response_head: section.timeout, idle: section.timeout, total: None, max_body: 0 };
+    let answer = exchange(&Pool::default(), &mut connection, &head, &mut Sending::new(body), &limits, None).await;
+    match answer.map_err(|unanswered| unanswered.error.to_string())?.0.status {
         status if status.is_success() || status.is_redirection() => Ok(()),
         status => Err(format!("status {}", status.as_u16())),
     }

@@ -9,10 +9,14 @@
 //!    │
 //! forward ── upstream ── balance        which backend
 //!    │          └── health             and which not
-//!    ├────── pool ────── connection     over which connection (stream: its bytes)
-//!    ├────── request_body               what is sent
-//!    └────── headers ─── response_body  what comes back
+//!    ├────── pool ────── connection     over which connection
+//!    ├────── sending ─── request_body   what is sent
+//!    ├────── exchange                   and what is waited for meanwhile
+//!    └────── receiving ─ response_body  what comes back (response_head, headers: its head)
 //! ```
+//!
+//! An exchange has no task of its own: whoever polls the answer sends the request and reads the answer, straight from the
+//! socket, and no other thread or task is woken for it.
 //!
 //! Each worker thread has a [`Forwarder`] of its own, so that nothing here waits for another thread. [`Backends`] is one
 //! for the process and outlives reloads; [`Upstream`] belongs to one configuration.
@@ -24,15 +28,19 @@ mod backend;
 mod balance;
 mod connection;
 mod error;
+mod exchange;
 mod forward;
 mod headers;
 mod health;
+mod patience;
 mod pool;
+mod receiving;
 mod request_body;
 mod response_body;
+mod response_head;
 mod retry;
+mod sending;
 mod silence;
-mod stream;
 mod switch;
 #[cfg(test)]
 mod tests;
@@ -46,7 +54,7 @@ use http::{HeaderValue, Request, Response};
 use tokio::time::Instant;
 
 pub use self::backend::{Backend, Backends, Counters};
-pub use self::error::{Error, Fault, Retry, Violation};
+pub use self::error::{Error, Fault, Malformed, Retry, Violation};
 pub use self::upstream::Upstream;
 use crate::body::Body;
 use crate::config::section;

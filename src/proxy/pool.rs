@@ -5,13 +5,16 @@
 //! has closed or spoken on since is found out when it is taken, and dropped.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, PoisonError};
+use std::ops::{Deref, DerefMut};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bytes::{Bytes, BytesMut};
 use tokio::time::Instant;
 
 use super::backend::Backend;
 use super::connection::Connection;
+use super::response_head::MAX_HEAD;
 
 /// Most idle connections to one backend, per worker.
 const MAX_IDLE: usize = 256;
@@ -20,12 +23,20 @@ const MAX_IDLE: usize = 256;
 /// between their close and our next request is rare.
 const MAX_AGE: Duration = Duration::from_secs(60);
 
+/// Largest buffer that an idle connection keeps for its next head, bytes.
+const KEPT: usize = 4 * 1024;
+
+/// Largest read that is copied out of the worker's buffer; with a larger one the buffer itself is given away.
+const COPIED: usize = 8 * 1024;
+
 /// The pool.
 #[derive(Debug, Default)]
 pub(super) struct Pool {
     /// By [`Backend::slot`]; oldest first. Only the worker's own thread takes the lock on the request path, so it is
     /// never waited for; it is there to keep the pool `Sync`.
     idle: Mutex<Vec<VecDeque<Idle>>>,
+    /// What answers are read into. One for all of the worker's connections, so that a connection that waits holds none.
+    room: Mutex<BytesMut>,
 }
 
 #[derive(Debug)]
@@ -34,33 +45,48 @@ struct Idle {
     since: Instant,
 }
 
+/// The worker's buffer, empty.
+pub(super) struct Room<'a>(MutexGuard<'a, BytesMut>);
+
+impl Room<'_> {
+    /// What was read into it.
+    pub(super) fn take(mut self) -> Bytes {
+        if self.0.len() > COPIED { self.0.split().freeze() } else { Bytes::copy_from_slice(&self.0) }
+    }
+}
+
+impl Deref for Room<'_> {
+    type Target = BytesMut;
+
+    fn deref(&self) -> &BytesMut {
+        &self.0
+    }
+}
+
+impl DerefMut for Room<'_> {
+    fn deref_mut(&mut self) -> &mut BytesMut {
+        &mut self.0
+    }
+}
+
 impl Pool {
     /// A connection that is ready for a request, if there is one.
     pub(super) fn take(&self, backend: &Backend) -> Option<Connection> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let list = idle.get_mut(backend.slot())?;
-        let mut index = list.len();
-        while index > 0 {
-            index -= 1;
-            let send = &list[index].connection.send;
-            if send.is_closed() {
-                list.remove(index);
-            } else if send.is_ready() {
-                let mut connection = list.remove(index)?.connection;
-                if connection.watch.is_quiet() {
-                    connection.reused = true;
-                    return Some(connection);
-                }
+        while let Some(Idle { mut connection, .. }) = list.pop_back() {
+            if connection.is_quiet() {
+                connection.reused = true;
+                return Some(connection);
             }
-            // Neither: its task has not yet come round after the last answer.
         }
         None
     }
 
     /// Keeps a connection whose last exchange ended cleanly.
-    pub(super) fn put(&self, backend: &Backend, connection: Connection) {
-        if connection.send.is_closed() {
-            return;
+    pub(super) fn put(&self, backend: &Backend, mut connection: Connection) {
+        if connection.unsent.capacity() > KEPT {
+            connection.unsent = Vec::new();
         }
         let now = Instant::now();
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
@@ -81,9 +107,19 @@ impl Pool {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         for list in idle.iter_mut() {
             drop_old(list, now);
-            list.retain(|idle| !idle.connection.send.is_closed());
+            list.retain(|idle| idle.connection.seems_quiet());
             list.shrink_to_fit();
         }
+    }
+
+    /// The worker's buffer for one read.
+    pub(super) fn room(&self) -> Room<'_> {
+        let mut room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
+        room.clear();
+        if room.capacity() < MAX_HEAD {
+            *room = BytesMut::with_capacity(MAX_HEAD);
+        }
+        Room(room)
     }
 
     /// How many connections to `backend` are idle.

@@ -1,16 +1,17 @@
 //! The client's body on its way to an upstream: counted, watched, without trailers.
 //!
-//! It has no timer. Until the response head is there, `forward` waits with one timer for whatever is due, and asks the
+//! It has no timer. Until the response head is there, `exchange` waits with one timer for whatever is due, and asks the
 //! [`Upload`] what that is; after the head, silence of the response decides, and its end also ends the upload.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HeaderMap, HeaderValue, TRAILER, TRANSFER_ENCODING};
+use http::request::Parts;
 use http::{Method, Request, Version};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::Instant;
@@ -22,10 +23,7 @@ use crate::body::Body;
 ///
 /// # Errors
 /// [`Error::RequestBodyTooLarge`] when its stated length is over the limit; nothing has been sent then.
-pub(super) fn prepare(
-    request: Request<Body>,
-    max_body: u64,
-) -> Result<(Request<RequestBody>, Option<Arc<Upload>>), Error> {
+pub(super) fn prepare(request: Request<Body>, max_body: u64) -> Result<(Parts, RequestBody), Error> {
     let (mut head, body) = request.into_parts();
     let size = body.size_hint();
     if size.lower() > max_body {
@@ -41,15 +39,12 @@ pub(super) fn prepare(
         head.uri = head.uri.path_and_query().cloned().map_or_else(Default::default, Into::into);
     }
     if empty {
-        return Ok((Request::from_parts(head, RequestBody::empty()), None));
+        return Ok((head, RequestBody::empty()));
     }
-    let upload = Arc::new(Upload::new());
-    let body = RequestBody { inner: body, left: max_body, upload: Some(Arc::clone(&upload)) };
-    Ok((Request::from_parts(head, body), Some(upload)))
+    Ok((head, RequestBody { inner: body, left: max_body, upload: Some(Upload::new()) }))
 }
 
-/// States the framing of a body of `length`, in place of whatever the client stated. hyper takes existing headers at their
-/// word, and sends no body at all with a GET of unknown length unless told that it is chunked.
+/// States the framing of a body of `length`, in place of whatever the client stated.
 fn frame(headers: &mut HeaderMap, method: &Method, length: Option<u64>) {
     headers.remove(TRANSFER_ENCODING);
     // Trailers are not passed on, so none are announced.
@@ -69,20 +64,25 @@ fn frame(headers: &mut HeaderMap, method: &Method, length: Option<u64>) {
     }
 }
 
-/// The body as hyper sends it.
+/// The body as it is sent.
 #[derive(Debug)]
 pub(super) struct RequestBody {
     inner: Body,
     /// How many more bytes are allowed.
     left: u64,
     /// `None` when there is no body.
-    upload: Option<Arc<Upload>>,
+    upload: Option<Upload>,
 }
 
 impl RequestBody {
     /// No body.
     pub(super) const fn empty() -> Self {
         Self { inner: Body::empty(), left: 0, upload: None }
+    }
+
+    /// How far it is; `None` when there is no body.
+    pub(super) const fn upload(&self) -> Option<&Upload> {
+        self.upload.as_ref()
     }
 }
 
@@ -203,11 +203,6 @@ impl Upload {
         self.cause.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// Whether all of it was handed over.
-    pub(super) fn is_done(&self) -> bool {
-        self.state.load(Ordering::Relaxed) & 3 == Phase::Done as u64
-    }
-
     /// When patience ends if nothing more happens, and with which error. The time for the answer runs only while the
     /// client is not the one who is waited for.
     pub(super) fn due(&self, limits: &Limits) -> (Instant, Error) {
@@ -235,7 +230,7 @@ mod tests {
         for (name, value) in lines {
             request = request.header(*name, *value);
         }
-        prepare(request.body(body).unwrap(), 100).unwrap().0.into_parts().0.headers
+        prepare(request.body(body).unwrap(), 100).unwrap().0.headers
     }
 
     #[test]
@@ -255,7 +250,7 @@ mod tests {
     #[test]
     fn an_absolute_target_becomes_origin_form() {
         let request = Request::builder().uri("http://elsewhere/a?b").body(Body::empty()).unwrap();
-        assert_eq!(prepare(request, 0).unwrap().0.uri(), "/a?b");
+        assert_eq!(prepare(request, 0).unwrap().0.uri, "/a?b");
     }
 
     #[test]

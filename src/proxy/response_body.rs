@@ -7,14 +7,14 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use hyper::body::Incoming;
 
 use super::Error;
 use super::backend::Backend;
 use super::connection::Connection;
 use super::error::Fault;
 use super::pool::Pool;
-use super::request_body::Upload;
+use super::receiving::{Next, Receiving};
+use super::sending::{Sending, Stopped};
 use super::silence::Silence;
 
 /// One attempt's hold on a backend, and on a connection once it has one. Dropped before [`Hold::release`], it closes the
@@ -24,8 +24,8 @@ pub(super) struct Hold {
     pool: Arc<Pool>,
     backend: Arc<Backend>,
     pub(super) connection: Option<Connection>,
-    /// The request body, where there is one.
-    pub(super) upload: Option<Arc<Upload>>,
+    /// The request, while it is still being sent.
+    pub(super) sending: Option<Box<Sending>>,
     /// Whether the response head allows another request on this connection.
     pub(super) reusable: bool,
 }
@@ -36,7 +36,7 @@ impl Hold {
         backend.counts.in_flight.fetch_add(1, Ordering::Relaxed);
         backend.counts.requests.fetch_add(1, Ordering::Relaxed);
         let (pool, backend) = (Arc::clone(pool), Arc::clone(backend));
-        Self { pool, backend, connection: None, upload: None, reusable: false }
+        Self { pool, backend, connection: None, sending: None, reusable: false }
     }
 
     /// The backend held.
@@ -44,11 +44,12 @@ impl Hold {
         &self.backend
     }
 
-    /// The answer ended cleanly: its connection is kept, unless the head forbade it or the upload has not ended. An upload
-    /// that outlives its answer would still be read from this connection as if it were the next request's.
-    pub(super) fn release(mut self) {
-        let done = self.upload.as_ref().is_none_or(|upload| upload.is_done());
-        if let Some(connection) = self.connection.take_if(|_| self.reusable && done) {
+    /// The answer ended cleanly: its connection is kept, unless the head forbade it, more came than the answer, or the
+    /// upload has not ended. An upload that outlives its answer would still be read from this connection as if it were the
+    /// next request's.
+    pub(super) fn release(mut self, received: &Receiving) {
+        let clean = self.reusable && self.sending.is_none() && !received.has_excess();
+        if let Some(connection) = self.connection.take_if(|_| clean) {
             self.pool.put(&self.backend, connection);
         }
     }
@@ -77,24 +78,26 @@ impl Drop for Hold {
 pub(super) struct ResponseBody {
     /// Came together with the head.
     pub(super) first: Option<Bytes>,
-    pub(super) rest: Incoming,
+    pub(super) receiving: Receiving,
     /// `None` once the body has ended, in whichever way.
     pub(super) hold: Option<Hold>,
     pub(super) silence: Silence,
+    /// Why it broke off, to be told by the next poll.
+    pub(super) failed: Option<Error>,
 }
 
 impl ResponseBody {
-    /// Ends it as broken: the client must not take what it has for the whole (RFC 9112 section 8).
-    fn broken(&mut self, error: Error) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let Some(hold) = self.hold.take() else { return Poll::Ready(None) };
-        // A failing upload takes the connection with it, and the answer: then that is the reason.
-        let cause = hold.upload.as_ref().and_then(|upload| upload.cause());
-        Poll::Ready(Some(Err(hold.fail(cause.unwrap_or(error)))))
+    /// Ends it as broken: the client must not take what it has for the whole (RFC 9112 section 8). It is told one poll
+    /// later, because a server throws away what it has not written yet when it hears of it: the client shall have what came.
+    fn broken(&mut self, cx: &Context<'_>, error: Error) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        self.failed = self.hold.take().map(|hold| hold.fail(error));
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     fn release(&mut self) {
         if let Some(hold) = self.hold.take() {
-            hold.release();
+            hold.release(&self.receiving);
         }
     }
 }
@@ -108,46 +111,60 @@ impl HttpBody for ResponseBody {
         if let Some(first) = this.first.take() {
             return Poll::Ready(Some(Ok(Frame::data(first))));
         }
-        if this.hold.is_none() {
-            return Poll::Ready(None);
+        if let Some(error) = this.failed.take() {
+            return Poll::Ready(Some(Err(error)));
         }
         loop {
-            match Pin::new(&mut this.rest).poll_frame(cx) {
-                Poll::Pending => {
-                    return match this.silence.poll_over(cx) {
-                        Poll::Ready(error) => this.broken(error),
-                        Poll::Pending => Poll::Pending,
-                    };
+            let Some(hold) = &mut this.hold else { return Poll::Ready(None) };
+            let Some(connection) = &mut hold.connection else { return Poll::Ready(None) };
+            if let Some(sending) = &mut hold.sending {
+                match sending.poll(cx, connection) {
+                    Poll::Ready(Ok(())) => hold.sending = None,
+                    // A failing upload takes the connection with it, and so the answer.
+                    Poll::Ready(Err(Stopped::Body(error))) => return this.broken(cx, error),
+                    Poll::Ready(Err(Stopped::Connection(error) | Stopped::Untouched(error))) => {
+                        return this.broken(cx, Error::ResponseBodyBroken(error));
+                    }
+                    Poll::Pending => {}
                 }
-                Poll::Ready(None) => {
+            }
+            match this.receiving.next() {
+                Ok(Next::Data(data)) => {
+                    if let Err(error) = this.silence.flows() {
+                        return this.broken(cx, error);
+                    }
+                    // The last one: the server may never poll again.
+                    if this.receiving.is_over() {
+                        this.release();
+                    }
+                    return Poll::Ready(Some(Ok(Frame::data(data))));
+                }
+                Ok(Next::Over) => {
                     this.release();
                     return Poll::Ready(None);
                 }
-                Poll::Ready(Some(Err(error))) => return this.broken(Error::ResponseBodyBroken(error)),
-                Poll::Ready(Some(Ok(frame))) => {
-                    if let Err(error) = this.silence.flows() {
-                        return this.broken(error);
+                Ok(Next::More) => match this.receiving.poll_read(cx, &mut connection.tcp) {
+                    Poll::Ready(Ok(())) => {}
+                    Poll::Ready(Err(error)) => return this.broken(cx, Error::ResponseBodyBroken(error)),
+                    Poll::Pending => {
+                        return match this.silence.poll_over(cx, &mut connection.patience) {
+                            Poll::Ready(error) => this.broken(cx, error),
+                            Poll::Pending => Poll::Pending,
+                        };
                     }
-                    // Trailers are not passed on: the client did not ask for them (RFC 9110 section 6.5.1).
-                    if let Ok(data) = frame.into_data() {
-                        // The last one: the server may never poll again.
-                        if this.rest.is_end_stream() {
-                            this.release();
-                        }
-                        return Poll::Ready(Some(Ok(Frame::data(data))));
-                    }
-                }
+                },
+                Err(error) => return this.broken(cx, Error::ResponseBodyBroken(error)),
             }
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.first.is_none() && self.hold.is_none()
+        self.first.is_none() && self.hold.is_none() && self.failed.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
         let first = self.first.as_ref().map_or(0, |first| first.len() as u64);
-        let mut hint = self.rest.size_hint();
+        let mut hint = self.receiving.size_hint();
         if let Some(upper) = hint.upper() {
             hint.set_upper(upper + first);
         }

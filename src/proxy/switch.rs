@@ -2,14 +2,12 @@
 
 use http::header::{CONNECTION, HeaderMap, HeaderValue, UPGRADE};
 use http::{Response, StatusCode};
-use hyper::body::Incoming;
-use hyper_util::rt::TokioIo;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use super::error::Violation;
+use super::exchange::Answer;
 use super::headers;
 use super::response_body::Hold;
-use super::stream::Stream;
 use super::{Error, Limits};
 use crate::body::Body;
 use crate::tunnel::{self, Switched, Tunnel};
@@ -26,30 +24,19 @@ pub(super) fn ask(headers: &mut HeaderMap, protocol: &HeaderValue) {
 /// The client's 101 and the tunnel behind it, from the upstream's 101.
 ///
 /// # Errors
-/// When the upstream has switched to something else, or its connection ended just then.
-pub(super) async fn switch(
-    mut response: Response<Incoming>,
+/// When the upstream has switched to something else.
+pub(super) fn switch(
+    (mut head, early): Answer,
     mut hold: Hold,
     protocol: &HeaderValue,
     limits: &Limits,
     total: Option<Instant>,
 ) -> Result<Response<Body>, Error> {
-    if !is_to(response.headers(), protocol) {
-        return Err(hold.fail(Error::Protocol(Violation::UnaskedSwitch)));
-    }
-    let upgrade = hyper::upgrade::on(&mut response);
-    let upgraded = match timeout(limits.response_head, upgrade).await {
-        Ok(Ok(upgraded)) => upgraded,
-        Ok(Err(error)) => return Err(hold.fail(Error::Closed(error))),
-        Err(_) => return Err(hold.fail(Error::ResponseHeadTimeout)),
-    };
-    let parts = upgraded.downcast::<TokioIo<Stream>>().ok();
-    let Some((tcp, early)) = parts.and_then(|parts| Some((parts.io.into_inner().into_tcp()?, parts.read_buf))) else {
+    let Some(connection) = hold.connection.take_if(|_| is_to(&head.headers, protocol)) else {
         return Err(hold.fail(Error::Protocol(Violation::UnaskedSwitch)));
     };
-    // hyper's side of it is over; what it was kept by is memory that a socket at rest need not hold.
-    hold.connection = None;
-    let (mut head, _) = response.into_parts();
+    // What else the connection held is memory that a socket at rest need not hold.
+    let tcp = connection.tcp;
     headers::clean(&mut head);
     // A 101 has no body, whatever its head says (RFC 9112, section 6.3).
     head.headers.remove(http::header::CONTENT_LENGTH);

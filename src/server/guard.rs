@@ -22,7 +22,8 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::chunked;
+use crate::http1::chunked;
+
 use super::head::{self, Framing, Refusal};
 
 /// How long a client may leave its answer unread. Long enough for a phone in a lift, short enough that slow readers

@@ -10,8 +10,8 @@ use std::net::Ipv6Addr;
 
 use memchr::memchr;
 
-/// Most header fields in one head, and most trailers of one body.
-pub(crate) const MAX_FIELDS: usize = 100;
+use crate::http1::MAX_FIELDS;
+use crate::http1::grammar::{is_path, is_query, is_token, is_value};
 
 /// Longest request target that the `http` crate holds, bytes; no setting goes over it.
 const MAX_TARGET: usize = u16::MAX as usize - 1;
@@ -177,8 +177,8 @@ impl<'a> RequestLine<'a> {
 /// UTF-8. It is the set that hyper's parser takes, so that a refusal is always ours. No control bytes, space or fragment.
 pub(super) fn is_target(target: &[u8]) -> bool {
     let path_end = memchr(b'?', target).unwrap_or(target.len());
-    target[..path_end].iter().all(|&b| TABLE[b as usize] & PATH != 0)
-        && target[path_end..].iter().all(|&b| TABLE[b as usize] & QUERY != 0)
+    target[..path_end].iter().all(|&b| is_path(b))
+        && target[path_end..].iter().all(|&b| is_query(b))
         && (target.is_ascii() || std::str::from_utf8(target).is_ok())
 }
 
@@ -319,48 +319,6 @@ fn trim_ows(mut value: &[u8]) -> &[u8] {
     }
     value
 }
-
-/// `tchar` (RFC 9110, section 5.6.2).
-pub(crate) const fn is_token(b: u8) -> bool {
-    TABLE[b as usize] & TOKEN != 0
-}
-
-/// `field-vchar`, SP and HTAB (RFC 9110, section 5.5).
-pub(crate) const fn is_value(b: u8) -> bool {
-    TABLE[b as usize] & VALUE != 0
-}
-
-// Classes of bytes in `TABLE`.
-const TOKEN: u8 = 1;
-const VALUE: u8 = 2;
-const PATH: u8 = 4;
-const QUERY: u8 = 8;
-
-const TABLE: [u8; 256] = {
-    let mut table = [0; 256];
-    let mut b = 0;
-    while b < 256 {
-        let c = b as u8;
-        let special = matches!(
-            c,
-            b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~'
-        );
-        if c.is_ascii_alphanumeric() || special {
-            table[b] |= TOKEN;
-        }
-        if c == b'\t' || (c >= b' ' && c != 0x7f) {
-            table[b] |= VALUE;
-        }
-        if c > b' ' && !matches!(c, b'#' | b'<' | b'>' | b'`' | 0x7f) {
-            table[b] |= PATH;
-        }
-        if c > b' ' && !matches!(c, b'#' | b'<' | b'>' | b'"' | 0x7f) {
-            table[b] |= QUERY;
-        }
-        b += 1;
-    }
-    table
-};
 
 #[cfg(test)]
 mod tests;

@@ -4,7 +4,6 @@
 //! its own upstream connections; a connection lives and dies on its worker. In front of hyper stands the [`guard`]. Who
 //! answers a request is not known here: that is `gateway`.
 
-mod chunked;
 pub mod connection;
 pub mod drain;
 mod guard;

@@ -6,6 +6,7 @@
 //! may stand. [`vault`] seals `session_key` before it gets here: a store never sees it in clear. HTTP, JSON of WeChat and
 //! tokens are unknown here.
 
+pub mod member;
 pub mod sqlite;
 pub mod vault;
 
@@ -13,12 +14,15 @@ pub mod vault;
 mod contract;
 
 use std::fmt::Debug;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use async_trait::async_trait;
 
 use crate::clock::Timestamp;
-use crate::ids::{AppId, MemberId, OpenId, SessionId, UnionId};
+use crate::ids::{AppId, MemberId, OpenId, SessionId};
+
+pub use member::{HookAnswer, Identity, Member, MemberCursor, MemberFilter, MemberPage, Members, SignIn, SignedIn};
 
 /// Why a store could not do it.
 #[derive(Debug, thiserror::Error)]
@@ -29,79 +33,6 @@ pub enum Error {
     /// What it holds cannot be right: it is damaged, or was changed from outside.
     #[error("the store holds a damaged record: {0}")]
     Damaged(&'static str),
-}
-
-/// A person who logged in with one app.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Member {
-    /// Our id of the member.
-    pub member_id: MemberId,
-    /// The app.
-    pub appid: AppId,
-    /// The person within the app.
-    pub openid: OpenId,
-    /// The person across apps, once WeChat told it; never overwritten by absence.
-    pub unionid: Option<UnionId>,
-    /// Empty until set.
-    pub nickname: String,
-    /// Empty until set.
-    pub avatar_url: String,
-    /// As WeChat tells it, with `+` and country code where it is foreign; empty until known. Masked wherever it is shown.
-    pub phone: String,
-    /// Roles, sorted.
-    pub roles: Vec<String>,
-    /// Whether a ban is in force.
-    pub banned: bool,
-    /// First login.
-    pub created_at: Timestamp,
-    /// Newest login.
-    pub last_login_at: Timestamp,
-}
-
-/// What a login knows of a person.
-#[derive(Debug, Clone)]
-pub struct SignIn {
-    /// The app.
-    pub appid: AppId,
-    /// The person within it.
-    pub openid: OpenId,
-    /// When WeChat told it.
-    pub unionid: Option<UnionId>,
-    /// Now.
-    pub at: Timestamp,
-}
-
-/// Members, by id and by (appid, openid).
-#[async_trait]
-pub trait Members: Send + Sync + Debug {
-    /// Registers the person at the first login, else notes the login and the unionid if one is told; one that differs
-    /// replaces the old one (the app was moved to another Open Platform account). Returns the member and whether it is
-    /// new. Of concurrent first logins of one person exactly one is new, and all get the same
-    /// member id.
-    async fn sign_in(&self, who: SignIn) -> Result<(Member, bool), Error>;
-
-    /// The member of this id.
-    async fn find(&self, id: &MemberId) -> Result<Option<Member>, Error>;
-
-    /// Sets nickname and avatar where given. `None` when there is no such member.
-    async fn set_profile(
-        &self,
-        id: &MemberId,
-        nickname: Option<&str>,
-        avatar_url: Option<&str>,
-    ) -> Result<Option<Member>, Error>;
-
-    /// Empties nickname, avatar and phone of this person. Returns the member as it is now; `None` when there is none.
-    async fn forget_profile(&self, appid: &AppId, openid: &OpenId) -> Result<Option<Member>, Error>;
-
-    /// Sets the phone number. `None` when there is no such member.
-    async fn set_phone(&self, id: &MemberId, phone: &str) -> Result<Option<Member>, Error>;
-
-    /// Erases the member's record (and, where the same store holds them, nothing else). True when there was one.
-    async fn erase(&self, id: &MemberId) -> Result<bool, Error>;
-
-    /// Whether the store answers.
-    async fn ping(&self) -> Result<(), Error>;
 }
 
 /// SHA-256 of a refresh token: what is stored of it.
@@ -149,6 +80,8 @@ pub struct NewSession {
     /// Until when its access tokens may live, before it is cut at the session's end: as long it is remembered as revoked
     /// at least, should it be ended.
     pub access_until: Timestamp,
+    /// How many live sessions its member may have, this one included, in all apps together; the oldest end to make room.
+    pub max_sessions: Option<NonZeroU32>,
 }
 
 /// A sealed session_key and when its exchange began. Of two, the one whose exchange began later is the newer, whichever
@@ -209,13 +142,65 @@ pub struct Revoked {
     pub until: Timestamp,
 }
 
+/// Something that overrides what older tokens say. Written once, in force on every instance: at once where it was
+/// written, within a second elsewhere, and from the first request on after a restart. Each may be forgotten at `until`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice {
+    /// A session is over.
+    Session(Revoked),
+    /// Every session of this member that was opened before `at` is over.
+    Member {
+        /// The member.
+        member_id: MemberId,
+        /// The epoch.
+        at: Timestamp,
+        /// When the last access token that it concerns has expired.
+        until: Timestamp,
+    },
+    /// Every session of this app that was opened before `at` is over.
+    App {
+        /// The app.
+        appid: AppId,
+        /// The epoch.
+        at: Timestamp,
+        /// When the last token that it concerns has expired.
+        until: Timestamp,
+    },
+    /// The member has these roles, whatever a token says.
+    Roles(NewRoles),
+}
+
+/// Roles of a member that were changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewRoles {
+    /// The member.
+    pub member_id: MemberId,
+    /// All of them, sorted.
+    pub roles: Vec<String>,
+    /// When; of two changes the later one counts, of the same millisecond the one that was written last.
+    pub at: Timestamp,
+    /// When the last token with other roles has expired.
+    pub until: Timestamp,
+}
+
+/// Whose sessions are asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SessionsOf {
+    /// Those of a member, in all apps.
+    Member(MemberId),
+    /// Those of an app.
+    App(AppId),
+}
+
 /// Sessions, refresh tokens, used login codes, sealed session keys, revocations.
 #[async_trait]
 pub trait Sessions: Send + Sync + Debug {
     /// Writes a new session with everything that belongs to it, at once; its session_key is kept by the rule of
     /// [`SealedKey`]. A record of the same code is replaced (WeChat took the code again, so the old one is of the past).
+    /// Where the member has more than [`NewSession::max_sessions`] then, the oldest others are ended in the same
+    /// transaction, as [`Sessions::end`] does; they are returned.
     /// [`Error::Damaged`] when the session or the refresh token is there already; then nothing is written.
-    async fn open(&self, new: NewSession) -> Result<(), Error>;
+    async fn open(&self, new: NewSession) -> Result<Vec<SessionId>, Error>;
 
     /// The session of this id, unless it was ended or has expired at `now`.
     async fn find(&self, id: &SessionId, now: Timestamp) -> Result<Option<Session>, Error>;
@@ -251,6 +236,40 @@ pub trait Sessions: Send + Sync + Debug {
         revoked_until: Timestamp,
     ) -> Result<Vec<SessionId>, Error>;
 
+    /// Ends all live sessions of a member, in all apps, that were opened at `at` or before, as [`Sessions::end`] does, and
+    /// writes the epoch of the member ([`Notice::Member`]) with them: a token of a session that is not known here ends, too.
+    /// An epoch only ever moves forward. Returns the sessions.
+    async fn end_member(
+        &self,
+        member: &MemberId,
+        at: Timestamp,
+        revoked_until: Timestamp,
+    ) -> Result<Vec<SessionId>, Error>;
+
+    /// Writes the epoch of an app ([`Notice::App`]); once that is on disk, ends its sessions that were opened before `at`,
+    /// a part at a time, without a revocation for each. Returns how many ended. What is left when that breaks off is ended
+    /// by [`Sessions::sweep`], while the epoch lasts: so `until` must not be before the end of the sessions.
+    async fn end_app(&self, appid: &AppId, at: Timestamp, until: Timestamp) -> Result<u64, Error>;
+
+    /// Writes down that the member's roles have changed ([`Notice::Roles`]).
+    async fn announce_roles(&self, roles: NewRoles) -> Result<(), Error>;
+
+    /// Live epochs and roles, for loading at start. Revocations of single sessions are in [`Sessions::revoked`].
+    async fn notices(&self, now: Timestamp) -> Result<Vec<Notice>, Error>;
+
+    /// At most `limit` live sessions, newest first (by id, which begins with the time), after the last one of the page
+    /// before. Costs the same on the last page as on the first.
+    async fn list(
+        &self,
+        of: &SessionsOf,
+        after: Option<&SessionId>,
+        limit: u32,
+        now: Timestamp,
+    ) -> Result<Vec<Session>, Error>;
+
+    /// How many live sessions there are, counted no further than `at_most`.
+    async fn count(&self, of: &SessionsOf, at_most: u32, now: Timestamp) -> Result<u32, Error>;
+
     /// Live revocations, for loading at start.
     async fn revoked(&self, now: Timestamp) -> Result<Vec<Revoked>, Error>;
 
@@ -271,7 +290,7 @@ pub trait Sessions: Send + Sync + Debug {
     /// The sealed access token of an app on this line, also when it has expired.
     async fn access_token(&self, appid: &AppId, line: &'static str) -> Result<Option<SealedToken>, Error>;
 
-    /// Deletes what has expired at `now`: sessions, refresh tokens, codes, revocations. Returns how many rows went.
+    /// Deletes what has expired at `now`: sessions, refresh tokens, codes, revocations, notices. Returns how many rows went.
     async fn sweep(&self, now: Timestamp) -> Result<u64, Error>;
 
     /// Whether the store answers.

@@ -7,7 +7,8 @@ use std::path::Path;
 use super::support::source::Source;
 
 /// Modules that everybody may import, and that know nobody but `ids`.
-const LEAVES: &[&str] = &["ids", "clock", "body", "credential", "keyfile", "limiter", "metrics", "telemetry", "tunnel"];
+const LEAVES: &[&str] =
+    &["ids", "clock", "body", "credential", "http1", "keyfile", "limiter", "metrics", "telemetry", "tunnel"];
 
 /// Who may import whom: a module, and what it may import besides itself. `*` stands for [`LEAVES`], `a::b` for that part
 /// of `a` alone. The order is bottom to top; nothing imports upwards.
@@ -15,6 +16,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("clock", &[]),
     ("ids", &["clock"]),
     ("body", &[]),
+    ("http1", &[]),
     ("keyfile", &["ids"]),
     ("limiter", &[]),
     ("metrics", &["ids"]),
@@ -27,7 +29,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     // Keys in files are the business of `token` and `store` alone.
     ("wechat", &["ids", "clock", "body", "metrics", "telemetry", "config"]),
     // It does not know who the user is.
-    ("proxy", &["ids", "clock", "body", "metrics", "telemetry", "tunnel", "config"]),
+    ("proxy", &["ids", "clock", "body", "http1", "metrics", "telemetry", "tunnel", "config"]),
     ("problem", &["ids", "body", "credential", "limiter", "token", "store", "wechat", "proxy"]),
     ("auth", &["*", "config", "token", "store", "wechat", "problem"]),
     // Its inner services (endpoints, proxy) arrive as arguments.

@@ -10,6 +10,7 @@ mod cors;
 mod crash;
 mod demo;
 mod drain;
+mod follower;
 mod forward;
 mod forward_auth;
 mod framing;

@@ -10,7 +10,7 @@ use wxgate::wechat::push::{AesKey, open, seal, signature};
 use crate::support::gateway::{APPID, Answer, Gateway, ROUTES, START};
 use crate::support::upstream::{After, Upstream};
 
-const TOKEN: &str = "PushToken1";
+pub(crate) const TOKEN: &str = "PushToken1";
 /// With spare bits that are not zero, as three of four real keys have.
 const AES_KEY: &str = "kWxPEV2UEDyxWpmPdKC3F4dgPDmOvfKX1HGnEUDS1aR";
 
@@ -34,7 +34,7 @@ async fn gateway(aes_key: Option<&str>, service: &Upstream) -> Gateway {
 }
 
 /// A query signed as WeChat signs it.
-fn signed(timestamp: i64, nonce: &str, encrypted: Option<&str>) -> String {
+pub(crate) fn signed(timestamp: i64, nonce: &str, encrypted: Option<&str>) -> String {
     let timestamp = timestamp.to_string();
     let plain = signature(&[TOKEN, &timestamp, nonce]);
     let safe = encrypted.map_or_else(String::new, |encrypted| {
@@ -217,6 +217,27 @@ async fn a_reply_of_the_service_goes_back_and_in_safe_mode_encrypted() {
         assert_eq!(reply("MsgSignature"), signature(&parts));
         assert_eq!(open(&key, &reply("Encrypt"), APPID).unwrap(), br#"{"reply":1}"#);
     }
+}
+
+#[tokio::test]
+async fn after_a_change_of_key_messages_under_the_old_one_are_read_and_answered_with_it() {
+    const NEW_KEY: &str = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
+    let reply = (200, r#"{"reply":1}"#);
+    let service = service(&[reply, reply]).await;
+    let gateway = gateway(Some(&format!("{NEW_KEY}\", previous_aes_key = \"{AES_KEY}")), &service).await;
+    for (id, text_key) in [(1, AES_KEY), (2, NEW_KEY)] {
+        let key = AesKey::parse(text_key).unwrap();
+        let sealed = seal(&key, &[7; 16], text(id).as_bytes(), APPID).unwrap();
+        let query = signed(START, &id.to_string(), Some(&sealed));
+        let answer = push(&gateway, &query, json!({ "Encrypt": sealed }).to_string()).await;
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        assert_eq!(open(&key, answer.json()["Encrypt"].as_str().unwrap(), APPID).unwrap(), reply.1.as_bytes());
+    }
+    let third = seal(&AesKey::parse(&"c".repeat(43)).unwrap(), &[7; 16], text(3).as_bytes(), APPID).unwrap();
+    let query = signed(START, "3", Some(&third));
+    let refused = push(&gateway, &query, json!({ "Encrypt": third }).to_string()).await;
+    assert_eq!(refused.code(), "decrypt_failed");
+    assert_eq!(service.requests().len(), 2);
 }
 
 #[tokio::test]

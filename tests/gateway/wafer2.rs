@@ -163,3 +163,28 @@ async fn its_logins_count_towards_the_limit_of_logins() {
     let answer = get(&gateway, LOGIN, &[("X-WX-Code", &code)]).await;
     assert_eq!((answer.status, answer.code().as_str()), (429, "rate_limited"));
 }
+
+#[tokio::test]
+async fn forward_auth_reads_a_skey_where_the_option_is_on() {
+    let service = "\n[[internal.service]]\nname = \"front\"\nfrom = [\"127.0.0.1/32\"]\n";
+    for on in [true, false] {
+        let login = if on { format!("[login]\nwafer2 = \"{LOGIN}\"\n") } else { String::new() };
+        let gateway = Gateway::with(&format!("{login}{ROUTES}{service}")).await;
+        let alice = gateway.login("alice").await;
+        let verify = async |headers: &[(&str, &str)]| {
+            let mut request = gateway.client().get(gateway.internal_url("/verify"));
+            for (name, value) in headers {
+                request = request.header(*name, *value);
+            }
+            let answer = Answer::of(request.send().await.unwrap()).await;
+            (answer.status, answer.headers.get("x-wx-openid").map(|openid| openid.to_str().unwrap().to_owned()))
+        };
+        let passed = (200, Some(alice.openid().to_owned()));
+        let skey = ("x-wx-skey", alice.token());
+        assert_eq!(verify(&[skey]).await, if on { passed.clone() } else { (401, None) });
+        let bearer = format!("Bearer {}", alice.token());
+        assert_eq!(verify(&[skey, ("authorization", &bearer)]).await, passed);
+        let other = format!("{bearer}x");
+        assert_eq!(verify(&[skey, ("authorization", &other)]).await, (if on { 400 } else { 401 }, None));
+    }
+}

@@ -9,7 +9,6 @@ use wxgate::wechat::simulator::Fault;
 use crate::support::gateway::{APPID, Answer, Gateway, Member, OTHER_APPID, ROUTES};
 
 const EXCHANGE: &str = "/sns/oauth2/access_token";
-const FOLLOWER: &str = "/cgi-bin/user/info";
 const PAGE: &str = "https://m.example.com/shop?item=7#/top";
 
 /// A second app of the other kind.
@@ -21,7 +20,7 @@ secret = "planted-other-secret-77aa31"
 origins = ["https://www.example.com", "https://m.example.com"]
 "#;
 
-async fn gateway(scope: &str) -> Gateway {
+pub(crate) async fn gateway(scope: &str) -> Gateway {
     let app =
         format!("app.kind = \"official-account\"\napp.origins = [\"https://m.example.com\"]\napp.scope = {scope:?}");
     Gateway::with(&format!("{app}\n{ROUTES}{WEBSITE}")).await
@@ -83,7 +82,7 @@ async fn by_ticket(gateway: &Gateway, ticket: &str) -> Answer {
     gateway.post("/auth/login", &json!({ "ticket": ticket })).await
 }
 
-async fn log_in(gateway: &Gateway, appid: &str, user: &str) -> Member {
+pub(crate) async fn log_in(gateway: &Gateway, appid: &str, user: &str) -> Member {
     gateway.wechat.browse_as(user, false);
     let ticket = Browser::default().ticket(gateway, appid).await;
     let answer = by_ticket(gateway, &ticket).await;
@@ -376,29 +375,4 @@ async fn tickets_codes_and_tokens_do_not_stand_in_for_each_other() {
     }
     assert_eq!(gateway.wechat.calls().count("/sns/jscode2session"), 0);
     assert_eq!(by_ticket(&gateway, &ticket).await.status, 200, "none of that used it up");
-}
-
-#[tokio::test]
-async fn a_follower_of_the_official_account_is_known_for_ten_minutes() {
-    let gateway = gateway("snsapi_base").await;
-    let me = async |member: &Member| {
-        let answer = gateway.get("/auth/me", Some(member.token())).await;
-        assert_eq!(answer.status, 200, "{}", answer.body);
-        answer.json()["subscribed"].clone()
-    };
-    let asked = || gateway.wechat.calls().count(FOLLOWER);
-    let (alice, bob) = (log_in(&gateway, APPID, "alice").await, log_in(&gateway, APPID, "bob-stranger").await);
-    assert_eq!((me(&alice).await, me(&bob).await), (json!(true), json!(false)));
-    assert_eq!((me(&alice).await, me(&bob).await, asked()), (json!(true), json!(false), 2));
-    gateway.clock.advance(Duration::from_secs(600));
-    assert_eq!((me(&alice).await, asked()), (json!(true), 3));
-
-    let carol = log_in(&gateway, APPID, "carol").await;
-    gateway.wechat.fault(FOLLOWER, 1, Fault::Errcode(48001));
-    assert_eq!((me(&carol).await, me(&carol).await, asked()), (Value::Null, Value::Null, 4));
-    gateway.clock.advance(Duration::from_secs(60));
-    assert_eq!((me(&carol).await, asked()), (json!(true), 5));
-
-    let visitor = log_in(&gateway, OTHER_APPID, "alice").await;
-    assert_eq!((me(&visitor).await, asked()), (Value::Null, 5), "a website has no followers");
 }

@@ -1,7 +1,5 @@
-// Requests, uploads, downloads, callContainer and open data: what goes out, what comes back, what goes wrong.
+// Requests, uploads, downloads and callContainer: what goes out, what comes back, what goes wrong.
 import assert from 'node:assert/strict'
-import { once } from 'node:events'
-import http from 'node:http'
 import { after, before, test } from 'node:test'
 import { gateway } from './shim/world.mjs'
 import { Phone, fetchText } from './shim/wx.mjs'
@@ -193,6 +191,17 @@ test('429 with Retry-After: the call waits and is repeated once', async t => {
   await fails(wx.request({ url: '/api/limited' }), 'rate_limited')
 })
 
+test('a caller above the limit of a route waits as long as the gateway says, and goes on', async t => {
+  const phone = new Phone(world)
+  t.after(() => phone.close())
+  const wx = phone.launch({ patient: true }).createGateway({ baseURL: world.gateway })
+  await wx.request({ url: '/limited/a', method: 'POST' })
+  assert.equal((await wx.request({ url: '/limited/b', method: 'POST' })).statusCode, 200)
+  const seen = path => phone.requests.filter(r => r.path === path).map(r => r.status)
+  assert.deepEqual([seen('/limited/a'), seen('/limited/b')], [[200], [429, 200]])
+  assert.equal(world.service.seen.filter(s => s.path === '/limited/b').length, 1, 'the service saw it once')
+})
+
 test('a service that is being restarted: 503 of the gateway is waited out', async t => {
   const { phone, wx } = visitor(t)
   await wx.login()
@@ -295,80 +304,4 @@ test('callContainer: parameters and result of wx.cloud.callContainer', async t =
   assert.equal(seen[0].errCode, -1)
   const late = await fails(wx.callContainer({ path: '/api/hang', timeout: 30 }), 'timeout')
   assert.equal(late.errCode, 102002)
-})
-
-// The endpoints for open data are asked as the contract says; here something stands in for the gateway that answers so.
-async function standIn(t, answers) {
-  const asked = []
-  const server = http.createServer(async (request, response) => {
-    const chunks = []
-    for await (const chunk of request) chunks.push(chunk)
-    const body = JSON.parse(Buffer.concat(chunks).toString() || '{}')
-    const path = request.url
-    asked.push({ path, method: request.method, body })
-    const number = asked.filter(a => a.path === '/auth/login').length
-    const answer =
-      path === '/auth/login'
-        ? { access_token: `t${number}`, expires_in: 7200, refresh_token: 'r', refresh_expires_in: 9e5, openid: 'o' }
-        : answers.shift()
-    response.statusCode = answer.status ?? 200
-    if (answer.status === 401) response.setHeader('www-authenticate', 'Bearer realm="wxgate"')
-    response.end(JSON.stringify(answer))
-  })
-  server.listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  t.after(() => (server.closeAllConnections(), server.close()))
-  const phone = new Phone(world)
-  t.after(() => phone.close())
-  const wx = phone.launch().createGateway({ baseURL: `http://127.0.0.1:${server.address().port}` })
-  const without = path => asked.filter(a => a.path === path)
-  return { phone, wx, asked: without }
-}
-
-const refused = (status, code) => ({ status, code, type: `urn:wxgate:problem:${code}` })
-
-test('phone sends the code of the button', async t => {
-  const { wx, asked } = await standIn(t, [{ phoneNumber: '+8613800000000', purePhoneNumber: '13800000000', countryCode: '86' }])
-  assert.equal((await wx.phone('c-1')).countryCode, '86')
-  assert.deepEqual(asked('/auth/phone'), [{ path: '/auth/phone', method: 'POST', body: { code: 'c-1' } }])
-})
-
-test('profile sends open data, and nothing else of what WeChat returned', async t => {
-  const { wx, asked } = await standIn(t, [{ nickname: 'a' }])
-  await wx.profile({ rawData: 'r', signature: 's', encryptedData: 'e', iv: 'i', errMsg: 'ok', userInfo: {} })
-  assert.deepEqual(asked('/auth/profile')[0].body, { rawData: 'r', signature: 's', encryptedData: 'e', iv: 'i' })
-})
-
-test('open data by a function: checkSession first, and once more after decrypt_failed, with new data', async t => {
-  const { phone, wx, asked } = await standIn(t, [refused(400, 'decrypt_failed'), { steps: 5 }])
-  let times = 0
-  const data = await wx.openData(async () => ({ encryptedData: `e${++times}`, iv: 'i' }))
-  assert.equal(data.steps, 5)
-  assert.deepEqual(asked('/auth/open-data').map(a => a.body.encryptedData), ['e1', 'e2'])
-  assert.equal(phone.calls.checkSession, 1)
-  assert.equal(phone.calls.login, 2)
-})
-
-test('open data as it is: never sent twice after decrypt_failed, but the next one will fit', async t => {
-  const { phone, wx, asked } = await standIn(t, [refused(400, 'decrypt_failed')])
-  await fails(wx.openData({ encryptedData: 'e', iv: 'i' }), 'decrypt_failed')
-  assert.equal(asked('/auth/open-data').length, 1)
-  assert.equal(phone.calls.login, 2)
-})
-
-test('session_key_stale: a login, and the call once more, never a third time', async t => {
-  const stale = refused(401, 'session_key_stale')
-  const { phone, wx, asked } = await standIn(t, [stale, { steps: 5 }, stale, stale])
-  assert.equal((await wx.openData({ encryptedData: 'e', iv: 'i' })).steps, 5)
-  assert.equal(phone.calls.login, 2)
-  await fails(wx.openData({ encryptedData: 'e', iv: 'i' }), 'session_key_stale')
-  assert.equal(asked('/auth/open-data').length, 4)
-})
-
-test('checkSession: a key that WeChat has dropped is followed by a login', async t => {
-  const { phone, wx } = visitor(t)
-  assert.equal(await wx.checkSession(), true)
-  phone.sessionKeyGood = false
-  assert.equal(await wx.checkSession(), false)
-  assert.equal(phone.calls.login, 2)
 })

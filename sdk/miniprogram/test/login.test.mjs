@@ -286,6 +286,16 @@ test('two instances of one app share what is stored', async t => {
   assert.equal(phone.count('/auth/refresh'), 1)
 })
 
+test('a logout in one instance holds in the others: nobody logs in silently', async t => {
+  const { phone, wx } = visitor(t)
+  const other = wx.app.createGateway({ baseURL: world.gateway })
+  await wx.login()
+  await other.login()
+  await wx.logout()
+  await fails(other.request(hello), 'logged_out')
+  assert.equal(phone.calls.login, 1)
+})
+
 test('a clock that was put back by a year does no harm', async t => {
   const { phone, wx } = visitor(t)
   await wx.request(hello)

@@ -1,106 +1,153 @@
-// connectSocket against a small server that checks the token of the handshake with the gateway.
+// connectSocket through the real gateway to a WebSocket service behind it.
 import assert from 'node:assert/strict'
-import { once } from 'node:events'
-import http from 'node:http'
-import { after, before, test } from 'node:test'
-import { WebSocketServer } from 'ws'
-import { demo } from './shim/world.mjs'
+import { after, before, beforeEach, test } from 'node:test'
+import { gateway } from './shim/world.mjs'
 import { Phone, fetchText } from './shim/wx.mjs'
 
 let world
-before(async () => (world = await demo()))
+before(async () => (world = await gateway()))
 after(() => world.stop())
+beforeEach(() => (world.service.handshakes.length = 0))
 
-/** In front of the gateway: passes /auth on, and takes sockets of those whom /auth/me knows. */
-async function front(t) {
-  const handshakes = []
-  const sockets = new WebSocketServer({ noServer: true })
-  const server = http.createServer(async (request, response) => {
-    const chunks = []
-    for await (const chunk of request) chunks.push(chunk)
-    const { method, headers } = request
-    const answer = await fetchText(null, world.gateway + request.url, { method, headers, body: Buffer.concat(chunks) })
-    response.writeHead(answer.status, answer.headers)
-    response.end(answer.body)
-  })
-  server.on('upgrade', async (request, socket, head) => {
-    const headers = { authorization: request.headers.authorization ?? '' }
-    const { status } = await fetchText(null, `${world.gateway}/auth/me`, { headers })
-    handshakes.push({ status, token: headers.authorization, url: request.url })
-    if (status !== 200) return socket.end('HTTP/1.1 401 Unauthorized\r\nconnection: close\r\n\r\n')
-    sockets.handleUpgrade(request, socket, head, ws => {
-      sockets.emit('connection', ws)
-      ws.on('message', data => ws.send(`echo ${data}`))
-    })
-  })
-  server.listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  t.after(() => (sockets.clients.forEach(ws => ws.terminate()), server.closeAllConnections(), server.close()))
-  const phone = new Phone(world)
+function visitor(t, where = world) {
+  const phone = new Phone(where)
   t.after(() => phone.close())
   const app = phone.launch()
-  const wx = app.createGateway({ baseURL: `http://127.0.0.1:${server.address().port}` })
+  const wx = app.createGateway({ baseURL: where.gateway })
   const token = () => [...phone.storage.values()][0].answer.access_token
-  return { phone, app, wx, sockets, handshakes, token }
+  const logOut = () =>
+    fetchText(null, `${where.gateway}/auth/logout`, { method: 'POST', headers: { authorization: `Bearer ${token()}` } })
+  return { phone, app, wx, token, logOut }
 }
 
 const event = (socket, name) => new Promise(resolve => socket[`on${name}`](resolve))
+const terminate = () => world.service.talks.forEach(talk => talk.terminate())
 
-test('a socket carries the token on its handshake, logging in first', async t => {
-  const { phone, wx, handshakes, token } = await front(t)
-  const socket = wx.connectSocket({ url: '/ws?room=1' })
-  await event(socket, 'Open')
+test('a socket logs in first; the service sees who calls, and no token', async t => {
+  const { phone, wx } = visitor(t)
+  const socket = wx.connectSocket({ url: '/api/ws?room=1' })
+  const { header } = await event(socket, 'Open')
+  assert.ok(header)
   socket.send({ data: 'hi' })
   assert.equal((await event(socket, 'Message')).data, 'echo hi')
-  assert.deepEqual(handshakes, [{ status: 200, token: `Bearer ${token()}`, url: '/ws?room=1' }])
+  const { openid } = wx.session
+  assert.deepEqual(world.service.handshakes, [{ url: '/api/ws?room=1', openid, authorization: undefined }])
   assert.equal(phone.calls.login, 1)
   socket.close()
   const { code, reconnecting } = await event(socket, 'Close')
   assert.deepEqual([code, reconnecting], [1000, false])
 })
 
+test('binary messages arrive as they were sent', async t => {
+  const { wx } = visitor(t)
+  const socket = wx.connectSocket({ url: '/api/ws' })
+  await event(socket, 'Open')
+  socket.send({ data: new Uint8Array([0, 255, 7]).buffer })
+  const { data } = await event(socket, 'Message')
+  assert.deepEqual([...new Uint8Array(data)], [0, 255, 7])
+})
+
+test('without a login: optional carries nobody, false carries nothing', async t => {
+  const { phone, wx } = visitor(t)
+  for (const auth of ['optional', false]) {
+    const socket = wx.connectSocket({ url: '/public/ws', auth })
+    await event(socket, 'Open')
+    socket.close()
+  }
+  assert.deepEqual(world.service.handshakes.map(h => h.openid), [undefined, undefined])
+  assert.equal(phone.calls.login, 0)
+})
+
 test('a lost socket is made again, after a pause', async t => {
-  const { app, wx, sockets, handshakes } = await front(t)
-  const socket = wx.connectSocket({ url: '/ws' })
+  const { app, wx } = visitor(t)
+  const socket = wx.connectSocket({ url: '/api/ws' })
   await event(socket, 'Open')
   const again = event(socket, 'Open')
-  sockets.clients.forEach(ws => ws.terminate())
+  terminate()
   const { reconnecting } = await event(socket, 'Close')
   assert.equal(reconnecting, true)
   await again
-  assert.equal(handshakes.length, 2)
+  assert.equal(world.service.handshakes.length, 2)
   assert.ok(app.pauses.some(ms => ms >= 1000 && ms <= 1250))
 })
 
-test('a session that was revoked: the socket comes back with another token', async t => {
-  const { phone, wx, sockets, handshakes, token } = await front(t)
-  const socket = wx.connectSocket({ url: '/ws' })
+test('a session that is revoked: the gateway closes with 4001, and the socket comes back in a new one', async t => {
+  const { phone, wx, token, logOut } = visitor(t)
+  const socket = wx.connectSocket({ url: '/api/ws' })
   await event(socket, 'Open')
   const old = token()
-  const headers = { authorization: `Bearer ${old}` }
-  await fetchText(null, `${world.gateway}/auth/logout`, { method: 'POST', headers })
   const again = event(socket, 'Open')
-  sockets.clients.forEach(ws => ws.close(1008))
+  const closed = event(socket, 'Close')
+  await logOut()
+  const { code, reason, reconnecting } = await closed
+  assert.deepEqual([code, reason, reconnecting], [4001, 'token_revoked', true])
   await again
   assert.notEqual(token(), old)
-  assert.equal(handshakes.at(-1).status, 200)
+  assert.deepEqual(phone.handshakes, [101, 101])
   assert.equal(phone.calls.login, 2)
+  socket.close()
+})
+
+test('a token that expires: the gateway closes with 4001, and the socket comes back with the next, without a login', async t => {
+  const own = await gateway('access_ttl = "2s"')
+  t.after(() => own.stop())
+  const { phone, wx, token } = visitor(t, own)
+  const socket = wx.connectSocket({ url: '/api/ws' })
+  await event(socket, 'Open')
+  const old = token()
+  const again = event(socket, 'Open')
+  const { code, reason } = await event(socket, 'Close')
+  assert.deepEqual([code, reason], [4001, 'token_expired'])
+  await again
+  socket.send({ data: 'still here' })
+  assert.equal((await event(socket, 'Message')).data, 'echo still here')
+  assert.notEqual(token(), old)
+  assert.equal(phone.calls.login, 1)
+  assert.equal(phone.count('/auth/refresh'), 1)
+  socket.close()
 })
 
 test('a handshake that is refused: the next one has another token', async t => {
-  const { phone, wx, handshakes, token } = await front(t)
+  const { phone, wx, logOut } = visitor(t)
   await wx.login()
-  await fetchText(null, `${world.gateway}/auth/logout`, { method: 'POST', headers: { authorization: `Bearer ${token()}` } })
-  const socket = wx.connectSocket({ url: '/ws' })
+  await logOut()
+  const socket = wx.connectSocket({ url: '/api/ws' })
   await event(socket, 'Open')
-  assert.deepEqual(handshakes.map(h => h.status), [401, 200])
+  assert.deepEqual(phone.handshakes, [401, 101])
+  assert.equal(world.service.handshakes.length, 1)
   assert.equal(phone.calls.login, 2)
 })
 
+test('a gateway that is restarted: the socket comes back, in the same session', async t => {
+  const own = await gateway()
+  t.after(() => own.stop())
+  const { phone, wx } = visitor(t, own)
+  const socket = wx.connectSocket({ url: '/api/ws' })
+  await event(socket, 'Open')
+  const again = event(socket, 'Open')
+  const closed = event(socket, 'Close')
+  await own.restart()
+  const { code, reason, reconnecting } = await closed
+  assert.deepEqual([code, reason, reconnecting], [1001, 'draining', true])
+  await again
+  assert.equal(phone.calls.login, 1)
+  socket.close()
+})
+
+test('a route that is gone: no further attempt', async t => {
+  const own = await gateway()
+  t.after(() => own.stop())
+  const { phone, wx } = visitor(t, own)
+  const socket = wx.connectSocket({ url: '/short/ws' })
+  await event(socket, 'Open')
+  own.removeRoute()
+  const { code, reason, reconnecting } = await event(socket, 'Close')
+  assert.deepEqual([code, reason, reconnecting], [1001, 'route_removed', false])
+  assert.deepEqual(phone.handshakes, [101])
+})
+
 test('while nobody listens, the pauses grow to half a minute and no further', async t => {
-  const phone = new Phone(world)
-  t.after(() => phone.close())
-  const app = phone.launch()
+  const { app, phone } = visitor(t)
   const wx = app.createGateway({ baseURL: 'http://127.0.0.1:1' })
   const socket = wx.connectSocket({ url: '/ws', auth: false })
   let closes = 0
@@ -109,47 +156,48 @@ test('while nobody listens, the pauses grow to half a minute and no further', as
   const [first, second] = app.pauses
   assert.ok(first >= 1000 && first <= 1250 && second >= 2000 && second <= 2500, app.pauses.join())
   assert.ok(app.pauses.every(ms => ms <= 37500) && app.pauses.at(-1) >= 30000, app.pauses.join())
+  assert.deepEqual(phone.handshakes, [])
 })
 
 test('a hidden app does not connect; a shown one does', async t => {
-  const { app, wx, sockets, handshakes } = await front(t)
-  const socket = wx.connectSocket({ url: '/ws' })
+  const { app, wx } = visitor(t)
+  const socket = wx.connectSocket({ url: '/api/ws' })
   await event(socket, 'Open')
   app.hide()
   const paused = app.pauses.length
-  sockets.clients.forEach(ws => ws.terminate())
+  terminate()
   await event(socket, 'Close')
   while (app.pauses.length === paused || app.waiting.size) await new Promise(setImmediate)
-  assert.equal(handshakes.length, 1)
+  assert.equal(world.service.handshakes.length, 1)
   const again = event(socket, 'Open')
   app.show()
   await again
-  assert.equal(handshakes.length, 2)
+  assert.equal(world.service.handshakes.length, 2)
 })
 
 test('close ends the attempts; a close with 1000 does, too; sending without a connection fails', async t => {
-  const { wx, sockets, handshakes } = await front(t)
-  const socket = wx.connectSocket({ url: '/ws' })
+  const { wx } = visitor(t)
+  const socket = wx.connectSocket({ url: '/api/ws' })
   const failed = new Promise(fail => socket.send({ data: 'x', fail }))
   assert.equal((await failed).code, 'network_error')
   await event(socket, 'Open')
-  sockets.clients.forEach(ws => ws.close(1000))
+  world.service.talks.forEach(talk => talk.close(1000))
   assert.equal((await event(socket, 'Close')).reconnecting, false)
-  const other = wx.connectSocket({ url: '/ws', reconnect: false })
+  const other = wx.connectSocket({ url: '/api/ws', reconnect: false })
   await event(other, 'Open')
-  sockets.clients.forEach(ws => ws.terminate())
+  terminate()
   assert.equal((await event(other, 'Close')).reconnecting, false)
-  assert.equal(handshakes.length, 2)
+  assert.equal(world.service.handshakes.length, 2)
 })
 
 test('no token, no connection: after a logout, and for a foreign address', async t => {
-  const { wx, handshakes } = await front(t)
+  const { phone, wx } = visitor(t)
   await wx.login()
   await wx.logout()
-  const socket = wx.connectSocket({ url: '/ws', fail() {} })
+  const socket = wx.connectSocket({ url: '/api/ws', fail() {} })
   const error = await event(socket, 'Error')
   assert.equal(error.code, 'logged_out')
   const foreign = wx.connectSocket({ url: 'wss://evil.example/ws', fail() {} })
   assert.equal((await event(foreign, 'Error')).code, 'foreign_url')
-  assert.equal(handshakes.length, 0)
+  assert.deepEqual(phone.handshakes, [])
 })

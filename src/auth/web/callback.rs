@@ -17,7 +17,7 @@ use crate::body::Body;
 use crate::config::{self, WebScope};
 use crate::ids::Secret;
 use crate::problem::{Code, Problem};
-use crate::store::SignIn;
+use crate::store::{SignIn, SignedIn};
 use crate::wechat::{self, Meaning};
 
 use super::redirect;
@@ -91,8 +91,9 @@ async fn enter(
         openid: who.openid,
         unionid: who.unionid.or_else(|| profile.unionid.clone()),
         at: auth.clock.now(),
+        merge: false,
     };
-    let (member, is_new) = auth.members.sign_in(person).await?;
+    let SignedIn { member, is_new, .. } = auth.members.sign_in(person).await?;
     if member.banned {
         return Err(Problem::new(Code::MemberBanned, "This member may not log in."));
     }

@@ -120,12 +120,20 @@ fn push(
     if token.as_ref().is_some_and(|token| !is_text(token.expose(), 3..=32)) {
         report.fault(&key("token"), "is no Token: it has 3 to 32 letters and digits; copy it from the WeChat console");
     }
-    let aes_key = file.aes_key.map(|from| secret(report, &key("aes_key"), from, folder));
-    if aes_key.iter().flatten().any(|aes_key| !is_text(aes_key.expose(), 43..=43)) {
-        let what = "is no EncodingAESKey: it has 43 letters and digits; copy it from the WeChat console";
-        report.fault(&key("aes_key"), what);
+    if file.previous_aes_key.is_some() && file.aes_key.is_none() {
+        report.fault(&key("previous_aes_key"), "is of no use without aes_key; write aes_key, too, or remove it");
     }
+    let mut encoding_aes_key = |name: &str, from: Option<file::Secret>| {
+        let read = secret(report, &key(name), from?, folder);
+        if read.as_ref().is_some_and(|aes_key| !is_text(aes_key.expose(), 43..=43)) {
+            let what = "is no EncodingAESKey: it has 43 letters and digits; copy it from the WeChat console";
+            report.fault(&key(name), what);
+        }
+        read
+    };
+    let aes_key = encoding_aes_key("aes_key", file.aes_key);
+    let previous_aes_key = encoding_aes_key("previous_aes_key", file.previous_aes_key);
     let upstream = file.upstream.and_then(|name| named(&name, &key("upstream"), upstreams, report));
     let path = file.path.and_then(|text| report.read(&key("path"), &text, exact_path));
-    Some(Push { token: token?, aes_key: aes_key.flatten(), upstream: upstream?, path: path? })
+    Some(Push { token: token?, aes_key, previous_aes_key, upstream: upstream?, path: path? })
 }

@@ -8,7 +8,10 @@
 use http::header::{CONTENT_LENGTH, COOKIE, HOST};
 use http::{HeaderMap, HeaderValue, Method, Request, Uri};
 
-use super::super::head::{self, MAX_FIELDS, Refusal};
+use crate::http1::MAX_FIELDS;
+use crate::http1::grammar::is_value;
+
+use super::super::head::{self, Refusal};
 
 /// Checks a request and makes of it what one of HTTP/1.1 would be: the host in `host`, one `cookie`.
 ///
@@ -51,7 +54,7 @@ fn fields(headers: &HeaderMap) -> Result<(), Refusal> {
         // RFC 9113, section 8.2.1: no blanks around a value. A reader of HTTP/1.1 would take them away.
         let blank = |b: Option<&u8>| matches!(b, Some(b' ' | b'\t'));
         let value = value.as_bytes();
-        if blank(value.first()) || blank(value.last()) || !value.iter().all(|&b| head::is_value(b)) {
+        if blank(value.first()) || blank(value.last()) || !value.iter().all(|&b| is_value(b)) {
             return Err(Refusal::InvalidRequest);
         }
         if name == CONTENT_LENGTH {

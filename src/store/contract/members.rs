@@ -6,12 +6,17 @@ use std::sync::Arc;
 use super::{START, app, at, person};
 use crate::clock::Timestamp;
 use crate::ids::{MemberId, UnionId};
-use crate::store::{Members, SignIn};
+use crate::store::{Member, Members, SignIn};
 
 type Store = Arc<dyn Members>;
 
+async fn sign_in(store: &Store, who: SignIn) -> (Member, bool) {
+    let signed_in = store.sign_in(who).await.unwrap();
+    (signed_in.member, signed_in.is_new)
+}
+
 fn someone(openid: &str, now: Timestamp) -> SignIn {
-    SignIn { appid: app("wx1"), openid: person(openid), unionid: None, at: now }
+    SignIn { appid: app("wx1"), openid: person(openid), unionid: None, at: now, merge: false }
 }
 
 fn with_unionid(unionid: &str, now: Timestamp) -> SignIn {
@@ -19,13 +24,13 @@ fn with_unionid(unionid: &str, now: Timestamp) -> SignIn {
 }
 
 pub(in crate::store) async fn the_first_login_registers_and_the_next_one_finds(store: Store) {
-    let (member, is_new) = store.sign_in(someone("alice", at(0))).await.unwrap();
+    let (member, is_new) = sign_in(&store, someone("alice", at(0))).await;
     assert!(is_new);
     assert_eq!((member.created_at, member.last_login_at), (at(0), at(0)));
     assert_eq!((&*member.nickname, &*member.avatar_url, &*member.phone), ("", "", ""));
     assert!(member.roles.is_empty() && !member.banned && member.unionid.is_none());
 
-    let (again, is_new) = store.sign_in(someone("alice", at(60))).await.unwrap();
+    let (again, is_new) = sign_in(&store, someone("alice", at(60))).await;
     assert!(!is_new);
     assert_eq!(again.member_id, member.member_id);
     assert_eq!((again.created_at, again.last_login_at), (at(0), at(60)));
@@ -34,8 +39,8 @@ pub(in crate::store) async fn the_first_login_registers_and_the_next_one_finds(s
 }
 
 pub(in crate::store) async fn one_person_in_two_apps_is_two_members(store: Store) {
-    let (here, _) = store.sign_in(someone("alice", START)).await.unwrap();
-    let (there, is_new) = store.sign_in(SignIn { appid: app("wx2"), ..someone("alice", START) }).await.unwrap();
+    let (here, _) = sign_in(&store, someone("alice", START)).await;
+    let (there, is_new) = sign_in(&store, SignIn { appid: app("wx2"), ..someone("alice", START) }).await;
     assert!(is_new);
     assert_ne!(here.member_id, there.member_id);
 }
@@ -44,7 +49,7 @@ pub(in crate::store) async fn of_thirty_first_logins_at_once_one_is_new_and_all_
     let logins: Vec<_> = (0..30)
         .map(|_| {
             let store = Arc::clone(&store);
-            tokio::spawn(async move { store.sign_in(someone("alice", START)).await.unwrap() })
+            tokio::spawn(async move { sign_in(&store, someone("alice", START)).await })
         })
         .collect();
     let (mut ids, mut new) = (HashSet::new(), 0);
@@ -57,27 +62,27 @@ pub(in crate::store) async fn of_thirty_first_logins_at_once_one_is_new_and_all_
 }
 
 pub(in crate::store) async fn a_unionid_is_kept_when_the_next_login_does_not_tell_it(store: Store) {
-    store.sign_in(someone("alice", START)).await.unwrap();
-    let (member, _) = store.sign_in(with_unionid("u1", START)).await.unwrap();
+    sign_in(&store, someone("alice", START)).await;
+    let (member, _) = sign_in(&store, with_unionid("u1", START)).await;
     assert_eq!(member.unionid, UnionId::parse("u1").ok());
-    let (member, _) = store.sign_in(someone("alice", START)).await.unwrap();
+    let (member, _) = sign_in(&store, someone("alice", START)).await;
     assert_eq!(member.unionid, UnionId::parse("u1").ok());
 }
 
 pub(in crate::store) async fn a_unionid_that_changed_replaces_the_old_one(store: Store) {
-    store.sign_in(with_unionid("u1", START)).await.unwrap();
-    let (member, _) = store.sign_in(with_unionid("u2", START)).await.unwrap();
+    sign_in(&store, with_unionid("u1", START)).await;
+    let (member, _) = sign_in(&store, with_unionid("u2", START)).await;
     assert_eq!(member.unionid, UnionId::parse("u2").ok());
 }
 
 pub(in crate::store) async fn a_login_that_arrives_late_does_not_turn_the_time_of_the_last_one_back(store: Store) {
-    store.sign_in(someone("alice", at(60))).await.unwrap();
-    let (member, _) = store.sign_in(someone("alice", at(30))).await.unwrap();
+    sign_in(&store, someone("alice", at(60))).await;
+    let (member, _) = sign_in(&store, someone("alice", at(30))).await;
     assert_eq!(member.last_login_at, at(60));
 }
 
 pub(in crate::store) async fn a_profile_changes_where_it_is_given_and_stays_elsewhere(store: Store) {
-    let (member, _) = store.sign_in(someone("alice", START)).await.unwrap();
+    let (member, _) = sign_in(&store, someone("alice", START)).await;
     let id = member.member_id;
     store.set_profile(&id, Some("爱丽丝'; DROP TABLE members; --"), Some("https://a/1.png")).await.unwrap();
     let member = store.set_profile(&id, None, Some("")).await.unwrap().unwrap();
@@ -88,7 +93,7 @@ pub(in crate::store) async fn a_profile_changes_where_it_is_given_and_stays_else
 }
 
 pub(in crate::store) async fn a_phone_number_is_set_and_touches_nothing_else(store: Store) {
-    let (member, _) = store.sign_in(with_unionid("u1", START)).await.unwrap();
+    let (member, _) = sign_in(&store, with_unionid("u1", START)).await;
     let id = member.member_id.clone();
     store.set_profile(&id, Some("Alice"), None).await.unwrap();
     let with_phone = store.set_phone(&id, "+14155550123").await.unwrap().unwrap();
@@ -99,11 +104,11 @@ pub(in crate::store) async fn a_phone_number_is_set_and_touches_nothing_else(sto
 }
 
 pub(in crate::store) async fn an_erased_member_is_gone_and_comes_back_as_another_one(store: Store) {
-    let (member, _) = store.sign_in(with_unionid("u1", START)).await.unwrap();
+    let (member, _) = sign_in(&store, with_unionid("u1", START)).await;
     assert!(store.erase(&member.member_id).await.unwrap());
     assert!(!store.erase(&member.member_id).await.unwrap());
     assert_eq!(store.find(&member.member_id).await.unwrap(), None);
-    let (back, is_new) = store.sign_in(someone("alice", START)).await.unwrap();
+    let (back, is_new) = sign_in(&store, someone("alice", START)).await;
     assert!(is_new && back.member_id != member.member_id && back.unionid.is_none());
 }
 
@@ -112,8 +117,8 @@ pub(in crate::store) async fn the_store_of_members_answers(store: Store) {
 }
 
 pub(in crate::store) async fn a_forgotten_profile_is_empty_and_the_member_is_the_same(store: Store) {
-    let (alice, _) = store.sign_in(someone("alice", START)).await.unwrap();
-    let (bob, _) = store.sign_in(someone("bob", START)).await.unwrap();
+    let (alice, _) = sign_in(&store, someone("alice", START)).await;
+    let (bob, _) = sign_in(&store, someone("bob", START)).await;
     for member in [&alice, &bob] {
         store.set_profile(&member.member_id, Some("name"), Some("https://a.example/a.png")).await.unwrap();
     }

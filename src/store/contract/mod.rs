@@ -3,7 +3,10 @@
 //! A specification is a function over the trait; [`members_contract`] and [`sessions_contract`] list them all and make a
 //! test of each. All calls take the time from the caller, so a test moves it by adding to it.
 
+pub(super) mod directory;
+pub(super) mod epochs;
 pub(super) mod members;
+pub(super) mod merge;
 pub(super) mod model;
 pub(super) mod sessions;
 
@@ -65,6 +68,7 @@ pub(super) fn login(name: &str, now: Timestamp) -> NewSession {
         is_new: true,
         session_key: Some(key(name, now)),
         access_until: now.plus(ACCESS_TTL),
+        max_sessions: None,
     }
 }
 
@@ -92,6 +96,28 @@ macro_rules! members_contract {
             a_phone_number_is_set_and_touches_nothing_else,
             an_erased_member_is_gone_and_comes_back_as_another_one,
             the_store_of_members_answers,
+        );
+        $crate::store::contract::each!($open, directory:
+            roles_of_operators_and_of_the_hook_stand_together,
+            what_the_hook_said_is_replaced_by_what_it_says_next,
+            a_ban_stands_with_its_reason_until_it_is_lifted,
+            members_are_listed_page_by_page_newest_first,
+            members_are_listed_by_app_by_role_and_by_ban,
+            members_are_found_by_openid_unionid_and_phone,
+            members_are_found_by_the_beginning_of_their_nickname_also_where_thousands_have_the_same,
+            somebody_who_was_erased_is_in_no_list,
+            a_count_goes_no_further_than_asked,
+        );
+        $crate::store::contract::each!($open, merge:
+            without_merging_one_unionid_is_two_members,
+            who_logs_in_with_a_second_app_is_the_same_member,
+            the_older_of_two_members_survives_and_the_other_is_its_alias,
+            a_merge_loses_neither_roles_nor_a_ban,
+            a_member_known_by_three_apps_has_no_chain_of_aliases,
+            every_call_takes_an_alias_for_the_member,
+            a_merged_member_is_listed_in_each_of_the_apps_and_once_among_all,
+            of_thirty_logins_at_once_in_three_apps_all_are_one_member,
+            erasing_a_merged_member_erases_every_identity,
         );
     };
 }
@@ -127,6 +153,17 @@ macro_rules! sessions_contract {
             an_access_token_is_kept_for_each_app_and_line,
             a_sweep_takes_nothing_that_has_not_expired,
             the_store_of_sessions_answers,
+        );
+        $crate::store::contract::each!($open, epochs:
+            the_oldest_session_ends_when_there_are_too_many,
+            of_twenty_logins_at_once_no_more_than_allowed_stay,
+            the_end_of_a_member_spans_all_apps_and_spares_a_later_login,
+            the_end_of_an_app_spares_other_apps_and_later_logins,
+            the_end_of_an_app_takes_thousands_of_sessions,
+            an_epoch_never_moves_back_and_is_forgotten_at_its_end,
+            of_two_changes_of_roles_the_later_one_counts,
+            sessions_are_listed_page_by_page_newest_first,
+            sessions_are_counted_no_further_than_asked,
         );
 
         #[test]

@@ -8,7 +8,7 @@ use rusqlite::{Connection, TransactionBehavior};
 /// `application_id` of our files ("wxga"): tells them from any other SQLite database.
 pub(super) const APPLICATION_ID: i32 = 0x7778_6761;
 
-const STEPS: &[&str] = &[FIRST, ACCESS_TOKENS, ACCESS_UNTIL];
+const STEPS: &[&str] = &[FIRST, ACCESS_TOKENS, ACCESS_UNTIL, DIRECTORY];
 
 /// Newest version that this build knows.
 pub(super) fn newest() -> i64 {
@@ -130,6 +130,56 @@ ALTER TABLE sessions ADD COLUMN access_until INTEGER NOT NULL DEFAULT 0;
 UPDATE sessions SET access_until = expires_at;
 ";
 
+// What an operator lists, searches and ends, and what overrides tokens. A member id begins with the time (UUIDv7), so
+// that its order is that of registration.
+const DIRECTORY: &str = "
+-- A row with `alias_of` is one more app and openid of that member, and holds nothing else of him.
+ALTER TABLE members ADD COLUMN alias_of TEXT;
+ALTER TABLE members ADD COLUMN ban_reason TEXT NOT NULL DEFAULT '';
+ALTER TABLE members ADD COLUMN hook_roles TEXT NOT NULL DEFAULT '[]';  -- JSON array of strings; `roles` are the operators'
+ALTER TABLE members ADD COLUMN user_id TEXT;
+ALTER TABLE members ADD COLUMN claims TEXT NOT NULL DEFAULT '';        -- JSON object
+CREATE INDEX members_by_alias ON members (alias_of) WHERE alias_of IS NOT NULL;
+CREATE INDEX members_by_app ON members (appid, member_id);
+CREATE INDEX members_by_openid_alone ON members (openid);
+CREATE INDEX members_by_phone ON members (phone) WHERE phone <> '';
+-- In a column of its own: of an expression SQLite does not search the pair with the id, and thousands share one nickname.
+ALTER TABLE members ADD COLUMN nickname_folded TEXT NOT NULL GENERATED ALWAYS AS (lower(nickname)) VIRTUAL;
+CREATE INDEX members_by_nickname ON members (nickname_folded, member_id) WHERE nickname <> '';
+CREATE INDEX members_banned ON members (member_id) WHERE banned = 1;
+
+-- Every role of every member, whoever gave it.
+CREATE TABLE member_roles (
+    role      TEXT NOT NULL,
+    member_id TEXT NOT NULL,
+    PRIMARY KEY (role, member_id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX member_roles_by_member ON member_roles (member_id);
+INSERT INTO member_roles SELECT DISTINCT r.value, m.member_id FROM members m, json_each(m.roles) r;
+
+DROP INDEX sessions_by_member;
+CREATE INDEX sessions_of_member ON sessions (member_id, session_id) WHERE ended = 0;
+CREATE INDEX sessions_of_app ON sessions (appid, session_id) WHERE ended = 0;
+
+CREATE TABLE epochs (
+    of    TEXT NOT NULL CHECK (of IN ('member', 'app')),
+    id    TEXT NOT NULL,
+    at    INTEGER NOT NULL,
+    until INTEGER NOT NULL,
+    PRIMARY KEY (of, id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX epochs_by_end ON epochs (until);
+
+-- Roles that were changed, until the last token with others has expired.
+CREATE TABLE role_changes (
+    member_id TEXT NOT NULL PRIMARY KEY,
+    roles     TEXT NOT NULL,                   -- JSON array of strings
+    at        INTEGER NOT NULL,
+    until     INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX role_changes_by_end ON role_changes (until);
+";
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -156,6 +206,20 @@ mod tests {
         migrate(&mut db).unwrap();
         let until: i64 = db.query_row("SELECT access_until FROM sessions", [], |row| row.get(0)).unwrap();
         assert_eq!(until, 9);
+    }
+
+    #[test]
+    fn members_of_an_older_file_are_found_by_their_roles() {
+        let mut db = Connection::open_in_memory().unwrap();
+        run(&mut db, &STEPS[..3]).unwrap();
+        let insert = "INSERT INTO members (member_id, appid, openid, roles, created_at, last_login_at)
+             VALUES ('m', 'a', 'o', '[\"admin\",\"vip\"]', 1, 1), ('n', 'a', 'p', '[]', 1, 1)";
+        db.execute_batch(insert).unwrap();
+        migrate(&mut db).unwrap();
+        let mut roles = db.prepare("SELECT role, member_id FROM member_roles ORDER BY role").unwrap();
+        let roles = roles.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+        let roles: Vec<(String, String)> = roles.collect::<Result<_, _>>().unwrap();
+        assert_eq!(roles, [("admin".into(), "m".into()), ("vip".into(), "m".into())]);
     }
 
     #[test]

@@ -5,14 +5,18 @@
 //! store rest on it, and a lock file beside the database sees to it. A file that is damaged, cut or not ours is refused
 //! ([`mod@file`]), never replaced.
 
+mod epochs;
 mod fault;
 mod file;
+mod member_list;
+mod member_row;
 mod members;
 mod migration;
 mod reader;
 mod rotation;
 mod session_keys;
 mod sessions;
+mod sign_in;
 mod value;
 mod writer;
 

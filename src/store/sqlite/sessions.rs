@@ -1,30 +1,47 @@
 //! [`Sessions`] in SQLite. Rotation of refresh tokens and the rule of the two session keys have files of their own.
 
+use std::num::NonZeroU32;
+
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension as _, Row};
 
-use super::{Sqlite, rotation, session_keys};
+use super::{Sqlite, epochs, rotation, session_keys};
 use crate::clock::Timestamp;
 use crate::ids::{AppId, MemberId, OpenId, SessionId};
 use crate::store::{
-    CodeHash, Error, NewSession, RefreshHash, RefreshUse, Revoked, Rotation, SealedKey, SealedToken, Session, Sessions,
-    UsedCode,
+    CodeHash, Error, NewRoles, NewSession, Notice, RefreshHash, RefreshUse, Revoked, Rotation, SealedKey, SealedToken,
+    Session, Sessions, SessionsOf, UsedCode,
 };
 
 /// Rows that one job of a sweep deletes: a few milliseconds, so that no login waits for long.
 const SWEPT_AT_ONCE: u32 = 500;
 
+/// After every session id.
+const PAST_IDS: &str = "\u{7f}";
+
+/// Live sessions of a member or an app, newest first: `?1` whose, `?2` now, `?3` where the last page ended.
+const OF_MEMBER: &str = "FROM sessions WHERE member_id = ?1 AND ended = 0 AND expires_at > ?2 AND session_id < ?3
+    ORDER BY session_id DESC";
+const OF_APP: &str = "FROM sessions WHERE appid = ?1 AND ended = 0 AND expires_at > ?2 AND session_id < ?3
+    ORDER BY session_id DESC";
+
+/// For the test that asks SQLite for its plans.
+#[cfg(test)]
+pub(super) const QUESTIONS: [&str; 2] = [OF_MEMBER, OF_APP];
+
 /// Tokens go before their sessions, so that no token is ever without one.
-const SWEEPS: [&str; 4] = [
+const SWEEPS: [&str; 6] = [
     "DELETE FROM codes WHERE hash IN (SELECT hash FROM codes WHERE expires_at <= ?1 LIMIT ?2)",
     "DELETE FROM refresh_tokens WHERE hash IN (SELECT hash FROM refresh_tokens WHERE expires_at <= ?1 LIMIT ?2)",
     "DELETE FROM sessions WHERE session_id IN (SELECT session_id FROM sessions WHERE expires_at <= ?1 LIMIT ?2)",
     "DELETE FROM revocations WHERE session_id IN (SELECT session_id FROM revocations WHERE until <= ?1 LIMIT ?2)",
+    "DELETE FROM role_changes WHERE member_id IN (SELECT member_id FROM role_changes WHERE until <= ?1 LIMIT ?2)",
+    "DELETE FROM epochs WHERE (of, id) IN (SELECT of, id FROM epochs WHERE until <= ?1 LIMIT ?2)",
 ];
 
 #[async_trait]
 impl Sessions for Sqlite {
-    async fn open(&self, new: NewSession) -> Result<(), Error> {
+    async fn open(&self, new: NewSession) -> Result<Vec<SessionId>, Error> {
         self.write(move |db| Ok(open(db, new)?)).await
     }
 
@@ -99,6 +116,55 @@ impl Sessions for Sqlite {
         .await
     }
 
+    async fn end_member(
+        &self,
+        member: &MemberId,
+        at: Timestamp,
+        revoked_until: Timestamp,
+    ) -> Result<Vec<SessionId>, Error> {
+        let member = member.clone();
+        self.write(move |db| Ok(epochs::end_member(db, &member, at, revoked_until)?)).await
+    }
+
+    async fn end_app(&self, appid: &AppId, at: Timestamp, until: Timestamp) -> Result<u64, Error> {
+        let app = appid.clone();
+        self.write(move |db| Ok(epochs::begin_app(db, &app, at, until)?)).await?;
+        self.end_rest_of_app(appid.as_str(), at).await
+    }
+
+    async fn announce_roles(&self, roles: NewRoles) -> Result<(), Error> {
+        self.write(move |db| Ok(epochs::announce_roles(db, &roles)?)).await
+    }
+
+    async fn notices(&self, now: Timestamp) -> Result<Vec<Notice>, Error> {
+        self.read(move |db| epochs::notices(db, now)).await
+    }
+
+    async fn list(
+        &self,
+        of: &SessionsOf,
+        after: Option<&SessionId>,
+        limit: u32,
+        now: Timestamp,
+    ) -> Result<Vec<Session>, Error> {
+        let ((from, whose), after) = (question(of), after.map_or(PAST_IDS, SessionId::as_str).to_owned());
+        self.read(move |db| {
+            let mut query = db.prepare_cached(&format!("SELECT * {from} LIMIT {limit}"))?;
+            let found = query.query_map((whose, now, after), session)?;
+            Ok(found.collect::<rusqlite::Result<_>>()?)
+        })
+        .await
+    }
+
+    async fn count(&self, of: &SessionsOf, at_most: u32, now: Timestamp) -> Result<u32, Error> {
+        let (from, whose) = question(of);
+        self.read(move |db| {
+            let mut query = db.prepare_cached(&format!("SELECT count(*) FROM (SELECT 1 {from} LIMIT {at_most})"))?;
+            Ok(query.query_row((whose, now, PAST_IDS), |row| row.get(0))?)
+        })
+        .await
+    }
+
     async fn revoked(&self, now: Timestamp) -> Result<Vec<Revoked>, Error> {
         self.read(move |db| {
             let mut query = db.prepare_cached("SELECT session_id, until FROM revocations WHERE until > ?1")?;
@@ -148,6 +214,9 @@ impl Sessions for Sqlite {
 
     async fn sweep(&self, now: Timestamp) -> Result<u64, Error> {
         let mut swept = 0;
+        for (app, at) in self.read(|db| Ok(epochs::apps(db)?)).await? {
+            self.end_rest_of_app(&app, at).await?;
+        }
         for sql in SWEEPS {
             loop {
                 // Each batch is a job of its own: what others have queued goes in between.
@@ -166,9 +235,30 @@ impl Sessions for Sqlite {
     }
 }
 
-fn open(db: &Connection, new: NewSession) -> rusqlite::Result<()> {
-    let NewSession { session, refresh, refresh_expires_at, code, code_expires_at, is_new, session_key, access_until } =
-        new;
+impl Sqlite {
+    /// Ends what the epoch of an app concerns, batch by batch: what others have queued goes in between.
+    async fn end_rest_of_app(&self, appid: &str, at: Timestamp) -> Result<u64, Error> {
+        let mut ended = 0;
+        loop {
+            let app = appid.to_owned();
+            let some = self.write(move |db| Ok(epochs::end_some_of_app(db, &app, at, SWEPT_AT_ONCE)?)).await?;
+            ended += some as u64;
+            if some < SWEPT_AT_ONCE as usize {
+                return Ok(ended);
+            }
+        }
+    }
+}
+
+fn question(of: &SessionsOf) -> (&'static str, String) {
+    match of {
+        SessionsOf::Member(id) => (OF_MEMBER, id.as_str().to_owned()),
+        SessionsOf::App(id) => (OF_APP, id.as_str().to_owned()),
+    }
+}
+
+fn open(db: &Connection, new: NewSession) -> rusqlite::Result<Vec<SessionId>> {
+    let NewSession { session, refresh, refresh_expires_at, code, code_expires_at, is_new, session_key, .. } = new;
     db.prepare_cached(
         "INSERT INTO sessions (session_id, member_id, appid, openid, created_at, expires_at, access_until)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, min(?6, ?7))",
@@ -180,7 +270,7 @@ fn open(db: &Connection, new: NewSession) -> rusqlite::Result<()> {
         &session.openid,
         session.created_at,
         session.expires_at,
-        access_until,
+        new.access_until,
     ))?;
     let refresh_expires_at = refresh_expires_at.min(session.expires_at);
     rotation::issue(db, refresh, &session, session.created_at, refresh_expires_at)?;
@@ -189,10 +279,34 @@ fn open(db: &Connection, new: NewSession) -> rusqlite::Result<()> {
         "INSERT OR REPLACE INTO codes (hash, session_id, used_at, is_new, expires_at) VALUES (?1, ?2, ?3, ?4, ?5)",
     )?
     .execute((code, &session.session_id, session.created_at, is_new, code_expires_at))?;
-    match session_key {
-        Some(key) => session_keys::keep(db, &session.appid, &session.openid, key),
-        None => Ok(()),
+    if let Some(key) = session_key {
+        session_keys::keep(db, &session.appid, &session.openid, key)?;
     }
+    match new.max_sessions {
+        Some(most) => make_room(db, &session, most, new.access_until),
+        None => Ok(Vec::new()),
+    }
+}
+
+/// Ends the oldest sessions of the member of `new`, so that with it there are at most `most`.
+fn make_room(
+    db: &Connection,
+    new: &Session,
+    most: NonZeroU32,
+    revoked_until: Timestamp,
+) -> rusqlite::Result<Vec<SessionId>> {
+    let now = new.created_at;
+    let mut query = db.prepare_cached(
+        "SELECT session_id FROM sessions
+         WHERE member_id = ?1 AND ended = 0 AND expires_at > ?2 AND session_id <> ?3
+         ORDER BY session_id DESC LIMIT -1 OFFSET ?4",
+    )?;
+    let surplus = query.query_map((&new.member_id, now, &new.session_id, most.get() - 1), |row| row.get(0))?;
+    let surplus = surplus.collect::<rusqlite::Result<Vec<SessionId>>>()?;
+    for id in &surplus {
+        end(db, id, now, revoked_until)?;
+    }
+    Ok(surplus)
 }
 
 /// Ends a session, forgets whose it was, and writes its revocation, also when the session is not known: its tokens may

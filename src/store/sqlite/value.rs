@@ -4,7 +4,7 @@
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
 
 use crate::clock::Timestamp;
-use crate::ids::{AppId, MemberId, OpenId, SessionId, UnionId};
+use crate::ids::{AppId, MemberId, OpenId, SessionId, UnionId, UserId};
 use crate::store::{CodeHash, RefreshHash};
 
 macro_rules! text {
@@ -23,7 +23,7 @@ macro_rules! text {
     )*};
 }
 
-text!(AppId, OpenId, UnionId, MemberId, SessionId);
+text!(AppId, OpenId, UnionId, UserId, MemberId, SessionId);
 
 macro_rules! blob {
     ($($hash:ident),*) => {$(

@@ -7,13 +7,18 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
+import { WebSocketServer } from 'ws'
 import { fetchText } from './wx.mjs'
 
 const WXGATE = process.env.WXGATE ?? fileURLToPath(new URL('../../../../target/debug/wxgate', import.meta.url))
-const ANY = '127.0.0.1:0'
+export const ANY = '127.0.0.1:0'
+const SHORT = `[[route]]
+path = "/short/*"
+upstream = "service"
+`
 
 /** Starts wxgate and waits until each pattern has been printed; gives their first groups and how to stop. */
-async function start(args, patterns) {
+export async function start(args, patterns) {
   const child = spawn(WXGATE, args, { stdio: ['ignore', 'pipe', 'pipe'] })
   const found = {}
   let said = ''
@@ -34,7 +39,7 @@ async function start(args, patterns) {
     child.kill('SIGKILL')
     await ended
   }
-  return { ...found, stop }
+  return { ...found, stop, child }
 }
 
 /** Gateway, simulator and sample service in one process, as a person starts them. */
@@ -46,16 +51,21 @@ export async function demo() {
   return { gateway, simulator, stop, ...control(simulator) }
 }
 
-/** A gateway with its own [token] settings, a simulator, and a service that the test can look into. */
+/**
+ * A gateway with its own [token] settings, a simulator, and a service that the test can look into. `/limited/*` takes one
+ * request a second of each caller, `/short/*` is a route that can be taken away.
+ */
 export async function gateway(token = '') {
   const service = await startService()
   const simulator = await start(['simulate', '--listen', ANY], { address: /^WeChat simulator on (http:\S+)/ })
   const data = mkdtempSync(join(tmpdir(), 'wxgate-sdk-'))
   const config = join(data, 'gateway.toml')
-  writeFileSync(
-    config,
-    `[server]
-listen = ["${ANY}"]
+  const write = ({ listen = ANY, routes = SHORT }) =>
+    writeFileSync(
+      config,
+      `[server]
+listen = ["${listen}"]
+drain_timeout = "1s"
 [admin]
 listen = "${ANY}"
 [token]
@@ -80,11 +90,32 @@ upstream = "service"
 path = "/public/*"
 upstream = "service"
 auth = "optional"
-`,
-  )
-  const running = await start(['serve', '--config', config], { public: /"public":"\[([^\]]+)\]"/ })
+[[route]]
+path = "/limited/*"
+upstream = "service"
+limit = { by = "openid", rate = "1/s", burst = 1 }
+${routes}`,
+    )
+  write({})
+  const serve = () => start(['serve', '--config', config], { public: /"public":"\[([^\]]+)\]"/ })
+  let running = await serve()
+  const listen = running.public
   return {
-    gateway: `http://${running.public}`,
+    gateway: `http://${listen}`,
+    /** As an operator does it: SIGTERM, and the same address again. */
+    async restart() {
+      running.child.removeAllListeners('exit')
+      const ended = once(running.child, 'exit')
+      running.child.kill('SIGTERM')
+      await ended
+      write({ listen })
+      running = await serve()
+    },
+    /** Takes `/short/*` out of the configuration. */
+    removeRoute() {
+      write({ routes: '' })
+      running.child.kill('SIGHUP')
+    },
     simulator: simulator.address,
     service,
     ...control(simulator.address),
@@ -97,24 +128,27 @@ auth = "optional"
   }
 }
 
-function control(simulator) {
+export function control(simulator) {
   const ask = async (method, path, body) => {
     const answer = await fetchText(null, simulator + path, { method, body: body && JSON.stringify(body) })
+    if (answer.status > 299) throw new Error(answer.body)
     return answer.body && JSON.parse(answer.body)
   }
   return {
     /** Plans a fault of WeChat. */
     fault: fault => ask('POST', '/_sim/faults', fault),
+    /** Who sits before the browser, and whether he refuses. */
+    sits: (user, refuses = false) => ask('POST', '/_sim/browser', { user, refuses }),
     /** How often WeChat was asked for a login. */
     exchanges: async () => (await ask('GET', '/_sim/calls')).counts['/sns/jscode2session'] ?? 0,
-    /** What the phone's open-data calls return. */
-    openData: (path, body) => ask('POST', path, body),
   }
 }
 
-/** Echoes; counts; streams; can be stopped and started on the same port. */
-async function startService() {
+/** Echoes, on sockets too; counts; streams; can be stopped and started on the same port. `pages` by path. */
+export async function startService(pages = {}) {
   const seen = []
+  const handshakes = []
+  const talks = new WebSocketServer({ noServer: true })
   const sockets = new Set()
   const make = () =>
     http.createServer(async (request, response) => {
@@ -122,6 +156,8 @@ async function startService() {
       for await (const chunk of request) chunks.push(chunk)
       const body = Buffer.concat(chunks)
       seen.push({ method: request.method, path: request.url, openid: request.headers['x-wx-openid'], bytes: body.length })
+      const page = pages[request.url.replace(/\?.*/, '')]
+      if (page) return response.writeHead(200, { 'content-type': page.type }).end(page.body)
       if (request.url.includes('/file')) return response.end(Buffer.alloc(300000, 'x'))
       if (request.url.includes('/hang')) return held.push(response)
       if (request.url.includes('/stream')) {
@@ -149,6 +185,14 @@ async function startService() {
       sockets.add(socket)
       socket.on('close', () => sockets.delete(socket))
     })
+    server.on('upgrade', (request, socket, head) => {
+      const { 'x-wx-openid': openid, authorization } = request.headers
+      handshakes.push({ url: request.url, openid, authorization })
+      talks.handleUpgrade(request, socket, head, talk => {
+        talk.on('message', (data, binary) => talk.send(binary ? data : `echo ${data}`))
+        talk.on('error', () => {})
+      })
+    })
     server.listen(port, '127.0.0.1')
     await once(server, 'listening')
     return server.address().port
@@ -165,6 +209,9 @@ async function startService() {
     port,
     seen,
     held,
+    handshakes,
+    /** What is open: each can be closed or terminated. */
+    talks: talks.clients,
     stop,
     start: () => ((server = make()), listen(port)),
   }

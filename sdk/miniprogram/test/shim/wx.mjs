@@ -19,6 +19,8 @@ export class Phone {
     /** What happened: calls by name, requests as {method, path, status}. */
     this.calls = { login: 0, checkSession: 0 }
     this.requests = []
+    /** Of each attempt to open a socket: 101, or the status that refused it. */
+    this.handshakes = []
     this.mostAtOnce = 0
     this.online = true
     this.sessionKeyGood = true
@@ -37,9 +39,31 @@ export class Phone {
     return this.requests.filter(r => r.path.endsWith(path)).length
   }
 
+  /** What the phone button hands to the page: a code, and the older, encrypted form. */
+  phoneButton() {
+    return this.#simulated('/_sim/phone')
+  }
+
+  /** wx.getUserProfile, once the user has agreed. */
+  userProfile() {
+    return this.#simulated('/_sim/user-info')
+  }
+
+  async #simulated(path, more) {
+    const body = JSON.stringify({ user: this.user, ...more })
+    const answer = await fetchText(null, this.simulator + path, { method: 'POST', body })
+    if (answer.status !== 200) throw new Error(answer.body)
+    return JSON.parse(answer.body)
+  }
+
+  /** Steps, encrypted: what wx.getWeRunData gives. */
+  steps(step) {
+    return this.#simulated('/_sim/open-data', { data: { stepInfoList: [{ timestamp: 1, step }] } })
+  }
+
   /** Runs the built file in a mini program's global scope, which has neither DOM nor fetch nor Node's modules. */
-  launch() {
-    const app = new App(this)
+  launch(options) {
+    const app = new App(this, options)
     this.apps.push(app)
     return app
   }
@@ -51,8 +75,10 @@ export class Phone {
 }
 
 class App {
-  constructor(phone) {
+  /** `patient`: pauses last as long as they say. */
+  constructor(phone, { patient = false } = {}) {
     this.phone = phone
+    this.patient = patient
     this.active = new Set()
     this.sockets = new Set()
     this.hidden = false
@@ -103,7 +129,7 @@ class App {
       this.waiting.delete(timer)
       this.ahead += Math.max(0, ms - (Date.now() - start))
       run()
-    }, Math.min(ms, 20))
+    }, this.patient ? ms : Math.min(ms, 20))
     this.waiting.add(timer)
   }
 
@@ -131,6 +157,7 @@ class App {
         if (!phone.sessionKeyGood) throw { errMsg: 'checkSession:fail session time out' }
         return { errMsg: 'checkSession:ok' }
       }),
+      getWeRunData: promised(async () => ({ ...(await phone.steps(4321)), errMsg: 'getWeRunData:ok' })),
       getStorageSync: key => clone(phone.storage.get(key)),
       setStorageSync: (key, value) => {
         if (phone.storageFull) throw new Error('setStorageSync:fail the current storage space is insufficient')
@@ -185,7 +212,7 @@ class App {
         return fail(error.message)
       }
       timer = setTimeout(() => fail('timeout', 5), options.timeout ?? 60000)
-      const entry = { method: sent.method, path: sent.url.pathname }
+      const entry = { method: sent.method, path: sent.url.pathname, body: sent.url.pathname.startsWith('/auth/') ? sent.body : undefined }
       phone.requests.push(entry)
       const at = phone.spoilers.findIndex(s => entry.path.endsWith(s.path))
       const spoiler = at < 0 ? {} : phone.spoilers.splice(at, 1)[0]
@@ -239,12 +266,18 @@ class App {
   }
 
   #socket(options) {
+    const { phone } = this
     const listeners = { Open: [], Message: [], Error: [], Close: [] }
     const tell = (name, event) => setImmediate(() => listeners[name].forEach(listener => listener(event)))
     const socket = new WebSocket(options.url, options.protocols ?? [], { headers: options.header })
     this.sockets.add(socket)
     let header = {}
-    socket.on('upgrade', response => (header = response.headers))
+    socket.on('upgrade', response => (header = response.headers, phone.handshakes.push(101)))
+    socket.on('unexpected-response', (request, response) => {
+      phone.handshakes.push(response.statusCode)
+      request.destroy()
+      tell('Error', { errMsg: `Unexpected response code: ${response.statusCode}` })
+    })
     socket.on('open', () => tell('Open', { header }))
     socket.on('message', (data, binary) => tell('Message', { data: binary ? new Uint8Array(data).buffer : data.toString() }))
     socket.on('error', error => tell('Error', { errMsg: error.message }))

@@ -6,6 +6,7 @@ use proptest::sample::{Index, select};
 
 use super::super::*;
 use super::support::{Flag, LIMITS, Script, cut, drain, pass, split_stand_in};
+use crate::http1::MAX_FIELDS;
 
 const REQUESTS: [&[u8]; 8] = [
     b"GET /a?b=c HTTP/1.1\r\nHost: a.example\r\n\r\n",
@@ -138,7 +139,7 @@ impl Reader {
             if at == data.len() {
                 return Ok(requests);
             }
-            let mut fields = [httparse::EMPTY_HEADER; head::MAX_FIELDS];
+            let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
             let mut request = httparse::Request::new(&mut fields);
             match request.parse(&data[at..]).map_err(|e| e.to_string())? {
                 httparse::Status::Complete(len) => at += len,

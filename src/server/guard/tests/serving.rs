@@ -18,6 +18,7 @@ use tokio::time::timeout;
 use super::super::*;
 use super::mutation::{Reader, bent};
 use super::support::{Flag, LIMITS, pass, split_stand_in};
+use crate::http1::MAX_FIELDS;
 
 /// The requests that a service saw: method, target, and body when it was whole.
 type Log = Rc<Mutex<Vec<(String, Option<Vec<u8>>)>>>;
@@ -41,7 +42,7 @@ async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin, log: &Log) {
         })
     });
     let mut http = http1::Builder::new();
-    http.max_buf_size(64 * 1024).max_headers(head::MAX_FIELDS + 1);
+    http.max_buf_size(64 * 1024).max_headers(MAX_FIELDS + 1);
     let _ = http.serve_connection(TokioIo::new(Guard::new(stream, LIMITS, flag.clone())), service).await;
 }
 

@@ -140,7 +140,7 @@ async fn a_full_disk_refuses_logins_and_recovers_by_itself() {
     let mut accepted = 0;
     let refused = loop {
         match store.open(login(&format!("member{accepted}"), at(0))).await {
-            Ok(()) => accepted += 1,
+            Ok(_) => accepted += 1,
             Err(e) => break e,
         }
     };

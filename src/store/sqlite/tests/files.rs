@@ -58,8 +58,8 @@ async fn a_log_torn_anywhere_gives_whole_logins_up_to_some_point_and_none_after(
 async fn a_store_that_was_closed_opens_with_all_it_had_and_frees_its_lock() {
     let (_folder, path) = folder();
     let store = Sqlite::open(&path).unwrap();
-    let who = SignIn { appid: app("wx1"), openid: person("alice"), unionid: None, at: at(0) };
-    let (member, _) = store.sign_in(who).await.unwrap();
+    let who = SignIn { appid: app("wx1"), openid: person("alice"), unionid: None, at: at(0), merge: false };
+    let member = store.sign_in(who).await.unwrap().member;
     drop(store);
     let store = Sqlite::open(&path).unwrap();
     assert_eq!(Members::find(&*store, &member.member_id).await.unwrap(), Some(member));

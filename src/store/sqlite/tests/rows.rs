@@ -4,7 +4,7 @@ use rusqlite::Connection;
 
 use super::folder;
 use crate::store::contract::{ACCESS_TTL, REFRESH_TTL, SESSION_TTL, START, app, at, login, person, refresh, token};
-use crate::store::sqlite::Sqlite;
+use crate::store::sqlite::{Sqlite, epochs, member_list, sessions};
 use crate::store::{Error, Sessions};
 
 #[tokio::test]
@@ -56,6 +56,13 @@ async fn no_lookup_and_no_sweep_reads_a_whole_table() {
         "members WHERE unionid = ?",
         "sessions WHERE session_id = ? AND ended = 0 AND expires_at > ?",
         "sessions WHERE member_id = ? AND appid = ? AND ended = 0 AND expires_at > ?",
+        "members WHERE alias_of = ?",
+        "members WHERE member_id IN (SELECT coalesce(alias_of, member_id) FROM members WHERE unionid = ?)",
+        "member_roles WHERE member_id = ?",
+        "epochs WHERE until > ?",
+        "epochs WHERE until <= ?",
+        "role_changes WHERE until > ?",
+        "role_changes WHERE until <= ?",
         "sessions WHERE expires_at <= ?",
         "refresh_tokens t JOIN sessions s ON s.session_id = t.session_id WHERE t.hash = ? AND s.expires_at > ?",
         "refresh_tokens WHERE expires_at <= ?",
@@ -66,15 +73,51 @@ async fn no_lookup_and_no_sweep_reads_a_whole_table() {
         "revocations WHERE until > ?",
         "revocations WHERE until <= ?",
     ] {
-        let plan = move |db: &Connection| {
-            let mut explain = db.prepare(&format!("EXPLAIN QUERY PLAN SELECT * FROM {question}"))?;
-            let count = explain.parameter_count();
-            let steps = explain.query_map(rusqlite::params_from_iter(vec![0; count]), |row| row.get(3))?;
-            Ok(steps.collect::<rusqlite::Result<Vec<String>>>()?)
-        };
-        let plan = store.read(plan).await.unwrap();
-        assert!(plan.iter().all(|step| step.starts_with("SEARCH")), "{question}: {plan:?}");
+        let plan = plan(&store, format!("SELECT * FROM {question}")).await;
+        assert!(plan.iter().all(|step| step.starts_with("SEARCH") || step.starts_with("LIST SUBQUERY")), "{plan:?}");
     }
+}
+
+async fn plan(store: &Sqlite, statement: String) -> Vec<String> {
+    let plan = move |db: &Connection| {
+        let mut explain = db.prepare(&format!("EXPLAIN QUERY PLAN {statement}"))?;
+        let count = explain.parameter_count();
+        let steps = explain.query_map(rusqlite::params_from_iter(vec![0; count]), |row| row.get(3))?;
+        Ok(steps.collect::<rusqlite::Result<Vec<String>>>()?)
+    };
+    store.read(plan).await.unwrap()
+}
+
+#[tokio::test]
+async fn no_list_reads_more_than_its_page_and_none_is_sorted() {
+    let (_folder, path) = folder();
+    let store = Sqlite::open(&path).unwrap();
+    for question in member_list::QUESTIONS.into_iter().chain(sessions::QUESTIONS) {
+        for statement in
+            [format!("SELECT * {question} LIMIT 9"), format!("SELECT count(*) FROM (SELECT 1 {question} LIMIT 9)")]
+        {
+            let plan = plan(&store, statement).await;
+            let reads =
+                plan.iter().filter(|step| !step.starts_with("CO-ROUTINE") && !step.starts_with("SCAN (subquery"));
+            let reads: Vec<_> = reads.collect();
+            assert!(!reads.is_empty() && reads.iter().all(|step| step.starts_with("SEARCH")), "{question}: {plan:?}");
+        }
+    }
+    // Each begins where the last page ended, not at the beginning of what it lists.
+    for (question, bound) in [
+        (member_list::QUESTIONS[0], "member_id<?"),
+        (member_list::QUESTIONS[2], "appid=? AND member_id<?"),
+        (member_list::QUESTIONS[6], "role=? AND member_id<?"),
+        (member_list::QUESTIONS[7], ">("),
+        (sessions::QUESTIONS[0], "member_id=? AND session_id<?"),
+        (sessions::QUESTIONS[1], "appid=? AND session_id<?"),
+    ] {
+        let plan = plan(&store, format!("SELECT * {question} LIMIT 9")).await;
+        assert!(plan[0].contains(bound), "{question}: {plan:?}");
+    }
+    let plan = plan(&store, epochs::END_OF_APP.to_owned()).await;
+    assert!(plan.iter().any(|step| step.contains("appid=? AND session_id<?")), "{plan:?}");
+    assert!(!plan.iter().any(|step| step.starts_with("SCAN")), "{plan:?}");
 }
 
 #[tokio::test]

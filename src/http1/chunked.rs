@@ -1,9 +1,11 @@
 //! A chunked body, byte for byte (RFC 9112, section 7.1): where does it end, and can it be read in only one way?
 //!
-//! The scanner changes nothing; hyper decodes. It exists so that whatever hyper might read more leniently (bare LF, odd
-//! sizes, long extensions) never reaches it.
+//! The scanner changes nothing. In front of hyper it only follows a body ([`Scanner::feed`]), so that whatever hyper might
+//! read more leniently (bare LF, odd sizes, long extensions) never reaches it; an upstream's body is taken apart with it
+//! ([`Scanner::next`]).
 
-use super::head::{MAX_FIELDS, is_token, is_value};
+use super::MAX_FIELDS;
+use super::grammar::{is_token, is_value};
 
 /// Bytes of chunk extensions in one body that are too many, for us as for hyper.
 const MAX_EXTENSIONS: usize = 16 * 1024;
@@ -15,6 +17,17 @@ const MAX_TRAILERS: usize = 8 * 1024;
 pub(crate) struct Broken {
     /// So many bytes of what was fed were still right.
     pub(crate) after: usize,
+}
+
+/// What comes next in a chunked body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Step {
+    /// Bytes of framing, to be passed over.
+    pub(crate) skip: usize,
+    /// Bytes of the body behind them.
+    pub(crate) take: usize,
+    /// The body has ended behind `skip`.
+    pub(crate) over: bool,
 }
 
 /// Where in a chunked body the stream stands.
@@ -49,6 +62,36 @@ impl Scanner {
         Self { at: At::Size, size: 0, digits: 0, extensions: 0, trailers: 0, trailer_lines: 0 }
     }
 
+    /// Reads on, up to the next bytes of the body itself. Afterwards the caller takes [`Step::take`] bytes of data, all or
+    /// nothing of them.
+    ///
+    /// # Errors
+    /// The first byte that no strict reader would take. Asked again from there, it errs again.
+    pub(crate) fn next(&mut self, data: &[u8]) -> Result<Step, Broken> {
+        let mut p = 0;
+        while p < data.len() {
+            if self.at == At::Data {
+                let left = data.len() - p;
+                let take = usize::try_from(self.size).map_or(left, |size| size.min(left));
+                return Ok(Step { skip: p, take, over: false });
+            }
+            let over = self.step(data[p]).ok_or(Broken { after: p })?;
+            p += 1;
+            if over {
+                return Ok(Step { skip: p, take: 0, over: true });
+            }
+        }
+        Ok(Step { skip: p, take: 0, over: false })
+    }
+
+    /// The caller has taken what a [`Step`] gave.
+    pub(crate) const fn taken(&mut self, take: usize) {
+        self.size = self.size.saturating_sub(take as u64);
+        if self.size == 0 {
+            self.at = At::DataCr;
+        }
+    }
+
     /// Reads on. Returns how many bytes of `data` belong to this body, and whether it ended with them.
     ///
     /// # Errors
@@ -59,11 +102,8 @@ impl Scanner {
             if self.at == At::Data {
                 let left = data.len() - p;
                 let take = usize::try_from(self.size).map_or(left, |size| size.min(left));
-                self.size -= take as u64;
+                self.taken(take);
                 p += take;
-                if self.size == 0 {
-                    self.at = At::DataCr;
-                }
                 continue;
             }
             let over = self.step(data[p]).ok_or(Broken { after: p })?;
@@ -79,7 +119,7 @@ impl Scanner {
     fn step(&mut self, b: u8) -> Option<bool> {
         self.at = match (self.at, b) {
             (At::Size, b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') => {
-                self.digits += 1;
+                self.digits = self.digits.saturating_add(1);
                 if self.digits > 15 {
                     return None;
                 }
@@ -140,6 +180,37 @@ mod tests {
         assert_eq!(scan(body), Ok((15, true)));
         let body = b"a;x=y\r\n0123456789\r\n000\r\nX-T: v\r\nY: \r\n\r\n";
         assert_eq!(scan(body), Ok((body.len(), true)));
+    }
+
+    #[test]
+    fn taken_apart_in_whatever_pieces_it_is_the_same_body() {
+        let body = b"5;x=y\r\nhello\r\n1\r\n!\r\n0\r\na: b\r\n\r\n";
+        for size in 1..=body.len() {
+            let (mut scanner, mut whole, mut over) = (Scanner::new(), Vec::new(), false);
+            for piece in body.chunks(size) {
+                let mut rest = piece;
+                while !rest.is_empty() && !over {
+                    let step = scanner.next(rest).unwrap();
+                    rest = &rest[step.skip..];
+                    whole.extend_from_slice(&rest[..step.take]);
+                    rest = &rest[step.take..];
+                    if step.take > 0 {
+                        scanner.taken(step.take);
+                    }
+                    over = step.over;
+                }
+            }
+            assert!(over && whole == b"hello!", "{size}: {whole:?}");
+        }
+    }
+
+    #[test]
+    fn a_fault_is_found_again_when_it_is_asked_for_again() {
+        let mut scanner = Scanner::new();
+        assert_eq!(scanner.next(b"1\r\nxzz"), Ok(Step { skip: 3, take: 1, over: false }));
+        scanner.taken(1);
+        assert_eq!(scanner.next(b"zz"), Err(Broken { after: 0 }));
+        assert_eq!(scanner.next(b"zz"), Err(Broken { after: 0 }));
     }
 
     #[test]

@@ -1,19 +1,25 @@
 // A socket over all its connections: each with a token that is good, the next one after a pause.
 
+import { platform } from './platform'
 import { foreground, wait } from './runtime'
 import { assign, fault, join, settle } from './wire'
 import { Why, sign } from './session'
 import type { Sessions, Tokens } from './session'
+import type { SocketTask } from './platform'
 import type { GatewayError, GatewaySocket, SocketOptions } from './types'
 
 /** Longest pause between attempts, seconds; the first is one second, each next one twice as long. */
 const LONGEST = 30
+/** How the gateway says that the token of a connection is over; the reason says how. */
+const OVER = 4001
+/** Closes after which another attempt is useless: the end of the talk, no longer allowed, no such route any more. */
+const FINAL = /^(1000|4001forbidden|1001route_removed)/
 
 export function connectSocket(sessions: Sessions, base: string, options: SocketOptions): GatewaySocket {
   const { auth = true, reconnect = true } = options
   const on: Record<string, Array<(event: any) => void>> = { Open: [], Message: [], Error: [], Close: [] }
   const emit = (name: string, event: any) => on[name].forEach(listener => listener(event))
-  let task: WechatMiniprogram.SocketTask | undefined
+  let task: SocketTask | undefined
   let used: Tokens | undefined | false
   let open: boolean
   let ended: boolean
@@ -25,18 +31,18 @@ export function connectSocket(sessions: Sessions, base: string, options: SocketO
     if (!url) throw fault('connectSocket', 'foreign_url')
     used = auth && (await sessions.get(auth))
     if (ended) return
-    const started = (task = wx.connectSocket(
-      assign({}, options, {
-        url: url.replace(/^http/, 'ws'),
-        header: sign(options.header, used),
-        success: undefined,
-        fail: (error: any) => lost(error),
-        complete: undefined,
-      }),
-    ))
     const lost = (event: any) => {
       if (task === started) again(event)
     }
+    const started = (task = platform.connectSocket(
+      assign({}, options, {
+        url: url.replace(/^http/, 'ws'),
+        header: sign(options.header, used),
+        success: null,
+        fail: lost,
+        complete: null,
+      }),
+    ))
     started.onOpen(event => {
       open = true
       renewed = false
@@ -53,18 +59,18 @@ export function connectSocket(sessions: Sessions, base: string, options: SocketO
   }
 
   /** After a lost connection, or an attempt that failed. */
-  const again = async ({ code = 1006, reason, errMsg }: any) => {
-    const refused = !open || code === 1008
+  const again = async ({ code = 1006, reason = '', errMsg }: any) => {
+    const refused = !open || code === OVER
     open = false
     task = undefined
-    ended = ended || !reconnect || code === 1000
-    emit('Close', { code, reason: reason || errMsg || '', reconnecting: !ended })
+    ended = ended || !reconnect || FINAL.test(code + reason)
+    emit('Close', { code, reason: reason || errMsg, reconnecting: !ended })
     if (ended) return
     await wait(Math.min(LONGEST, 2 ** attempts++))
     await foreground()
     if (ended) return
     try {
-      // WeChat hides why a handshake failed, and a session that ended closes with 1008: once, another token.
+      // Nobody tells why a handshake failed: once, another token. A session that is over leads to a login.
       if (used && refused && !renewed) {
         renewed = true
         await sessions.renew(used, Why.Expired)

@@ -1,5 +1,7 @@
 // What the app as a whole shares: the ten places for requests, foreground and background, time.
 
+import { platform } from './platform'
+
 /** WeChat's limit for request, upload and download together. */
 const LIMIT = 10
 
@@ -38,12 +40,12 @@ let resume: Array<() => void> = []
 
 /** Begins to notice when the app goes to the background. */
 export function watch(): void {
-  if (watching || !wx.onAppShow) return
+  if (watching || !platform.onAppShow) return
   watching = true
-  wx.onAppHide(() => {
+  platform.onAppHide!(() => {
     hidden = true
   })
-  wx.onAppShow(() => {
+  platform.onAppShow(() => {
     hidden = false
     resume.splice(0).forEach(each => each())
   })

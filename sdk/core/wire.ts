@@ -49,10 +49,10 @@ export function problemOf(api: string, answer: any, strict?: boolean): GatewayEr
   let body = answer.data
   if (status < 400) body = 0
   try {
-    if (({}).toString.call(body) === '[object ArrayBuffer]') body = String.fromCharCode.apply(0, new Uint8Array(body) as any)
-    if (typeof body === 'string') body = JSON.parse(body)
+    if (body.byteLength) body = String.fromCharCode.apply(0, new Uint8Array(body) as any)
+    body = JSON.parse(body)
   } catch (_) {
-    // Not JSON, or far too long: no problem document.
+    // An object already; or not JSON, or far too long: no problem document.
   }
   if (body && ('' + body.type).startsWith('urn:wxgate:problem:')) {
     return fault(api, body.code, assign(body, { status, retryAfter: +headerOf(header, 'retry-after') || undefined }))

@@ -1,8 +1,10 @@
 // Who is logged in: the token pair, and the one operation at a time that may change it.
 
+import { platform } from './platform'
 import { foreground, wait } from './runtime'
 import { send } from './transport'
 import { assign, fault, problemOf } from './wire'
+import type { Credential } from './platform'
 import type { GatewayError, GatewayOptions, Session } from './types'
 
 /** A token answer of the gateway, when it came (the device's clock, ms), and which login it descends from. */
@@ -42,17 +44,12 @@ export function sign(header: any, used: Tokens | undefined | false): any {
   return assign({}, header, used && { Authorization: `Bearer ${used.answer.access_token}` })
 }
 
-/** wx.login, as a promise. */
-function wxLogin(): Promise<string> {
-  return new Promise((resolve, reject) => {
-    wx.login({
-      success: ({ code }) => resolve(code),
-      fail: (error: any) => reject(fault('login', 'login_failed', error)),
-    })
-  })
-}
-
-export function createSessions(base: string, authBase: string, { appid, storage = wx, onAuthChange }: GatewayOptions) {
+export function createSessions(
+  base: string,
+  authBase: string,
+  getCredential: Credential,
+  { appid, storage = platform, onAuthChange }: GatewayOptions,
+) {
   const key = `wxgate:${base}:${appid || ''}`
   let stored: Stored = {}
   /** Storage cannot be written: what stands there is old. */
@@ -145,6 +142,16 @@ export function createSessions(base: string, authBase: string, { appid, storage 
     return tokens
   }
 
+  /** What the platform has to show for the person before it. */
+  const credential = (asked: boolean) =>
+    new Promise((resolve, reject) => {
+      getCredential({
+        asked,
+        success: ({ code, ticket }) => resolve({ code, ticket, appid }),
+        fail: error => reject(fault('login', error.code || 'login_failed', error)),
+      })
+    })
+
   const logIn = async (why: Why): Promise<Tokens> => {
     const now = Date.now()
     // Tokens that are refused as soon as they are made: more of them will not help.
@@ -152,7 +159,7 @@ export function createSessions(base: string, authBase: string, { appid, storage 
       throw fault('login', 'token_invalid', { status: 401 })
     }
     try {
-      const tokens = keep(await post('/login', async () => ({ code: await wxLogin(), appid })), now)
+      const tokens = keep(await post('/login', () => credential(why === Why.Asked)), now)
       unproven++
       lastLogin = now
       changed()
@@ -183,6 +190,8 @@ export function createSessions(base: string, authBase: string, { appid, storage 
   const renew = async (used: Tokens | undefined, why: Why): Promise<Tokens> => {
     while (flight) await flight
     load()
+    // Also when another tab, or another part of the app, did it.
+    if (stored.out && why !== Why.Asked) throw fault('request', 'logged_out')
     const tokens = current()
     if (tokens && (!used || (why === Why.Expired ? tokens.at !== used.at : tokens.login !== used.login))) return tokens
     return alone(async () => {
@@ -210,7 +219,6 @@ export function createSessions(base: string, authBase: string, { appid, storage 
     const tokens = current()
     if (!tokens) {
       if (auth !== true) return undefined
-      if (stored.out) throw fault('request', 'logged_out')
       return renew(tokens, Why.Over)
     }
     const now = Date.now()

@@ -1,5 +1,6 @@
-// One attempt over the network, through one of WeChat's three functions. Knows nothing of tokens.
+// One attempt over the network, through one of the platform's three functions. Knows nothing of tokens.
 
+import { platform } from './platform'
 import { enqueue } from './runtime'
 import { assign, challenged, fault } from './wire'
 
@@ -15,13 +16,13 @@ export interface Flow {
 /** `first`: ahead of everything that waits, for the calls that others wait for. */
 export function send(kind: Kind, options: any, flow: Flow, first?: boolean): Promise<any> {
   return new Promise((resolve, reject) => {
-    flow.cancel = enqueue(release => {
+    let task: any
+    const leave = enqueue(release => {
       let header: any
-      let task: any
       try {
-        task = (wx as any)[kind](
+        task = platform[kind](
           assign({}, options, {
-            complete: undefined,
+            complete: null,
             success(result: any) {
               release()
               // Uploads and downloads give headers to listeners only.
@@ -39,9 +40,6 @@ export function send(kind: Kind, options: any, flow: Flow, first?: boolean): Pro
         release()
         return reject(error)
       }
-      Promise.resolve().then(() => {
-        flow.cancel = () => task.abort()
-      })
       for (const name in flow.listeners) {
         if (!task[`on${name}`]) continue
         task[`on${name}`]((event: any) => {
@@ -51,5 +49,6 @@ export function send(kind: Kind, options: any, flow: Flow, first?: boolean): Pro
         })
       }
     }, first)
+    flow.cancel = () => (task ? task.abort() : leave())
   })
 }

@@ -1,0 +1,53 @@
+//! Which bytes may stand where in a head (RFC 9110, section 5; RFC 3986).
+
+/// `tchar` (RFC 9110, section 5.6.2).
+pub(crate) const fn is_token(b: u8) -> bool {
+    TABLE[b as usize] & TOKEN != 0
+}
+
+/// `field-vchar`, SP and HTAB (RFC 9110, section 5.5).
+pub(crate) const fn is_value(b: u8) -> bool {
+    TABLE[b as usize] & VALUE != 0
+}
+
+/// A byte that the path of a request target may have: RFC 3986, what browsers leave unescaped beside it, and UTF-8.
+pub(crate) const fn is_path(b: u8) -> bool {
+    TABLE[b as usize] & PATH != 0
+}
+
+/// The same for the query.
+pub(crate) const fn is_query(b: u8) -> bool {
+    TABLE[b as usize] & QUERY != 0
+}
+
+// Classes of bytes in `TABLE`.
+const TOKEN: u8 = 1;
+const VALUE: u8 = 2;
+const PATH: u8 = 4;
+const QUERY: u8 = 8;
+
+const TABLE: [u8; 256] = {
+    let mut table = [0; 256];
+    let mut b = 0;
+    while b < 256 {
+        let c = b as u8;
+        let special = matches!(
+            c,
+            b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~'
+        );
+        if c.is_ascii_alphanumeric() || special {
+            table[b] |= TOKEN;
+        }
+        if c == b'\t' || (c >= b' ' && c != 0x7f) {
+            table[b] |= VALUE;
+        }
+        if c > b' ' && !matches!(c, b'#' | b'<' | b'>' | b'`' | 0x7f) {
+            table[b] |= PATH;
+        }
+        if c > b' ' && !matches!(c, b'#' | b'<' | b'>' | b'"' | 0x7f) {
+            table[b] |= QUERY;
+        }
+        b += 1;
+    }
+    table
+};
