@@ -18,6 +18,9 @@ pub mod rule_text;
 pub mod secret;
 pub mod section;
 mod structure;
+pub mod tls;
+pub mod tls_text;
+pub mod transport;
 pub mod url;
 pub mod value;
 
@@ -26,3 +29,4 @@ pub use fault::{Fault, Faults};
 pub use load::{digest, load, parse, read};
 pub use secret::Environment;
 pub use section::*;
+pub use tls::{Acme, Challenge, Clients, Tls, TlsVersion};

@@ -21,7 +21,6 @@ const fn planned_off(key: &'static str, off: &'static str) -> Planned {
 }
 
 const KEYS: &[Planned] = &[
-    planned("server.tls.acme"),
     planned_off("token.format", "\"jwt\""),
     planned("token.master_key"),
     planned("token.max_staleness"),
@@ -46,7 +45,6 @@ const VALUES: &[(&str, &str, &str)] = &[
     ("store.sessions", "rediss:", SQLITE),
     ("store.sessions", "redis+sentinel:", SQLITE),
     ("store.sessions", "redis+cluster:", SQLITE),
-    ("upstream.servers", "https:", "write http://HOST:PORT"),
 ];
 
 const SQLITE: &str = "write \"sqlite:data/wxgate.db\"";

@@ -16,8 +16,9 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::certificate::Certificate;
 pub use super::rule::{Cors, Health, Limit, LimitBy, Retry, RetryOn};
+use super::tls::Tls;
+pub use super::transport::{Transport, UpstreamProtocol, UpstreamTls};
 use crate::ids::{AppId, Secret};
 
 /// Everything that `gateway.toml` says, checked.
@@ -56,8 +57,8 @@ pub struct Config {
 pub struct Server {
     /// Addresses of the public listener.
     pub listen: Vec<SocketAddr>,
-    /// Certificates for TLS; empty means plain HTTP.
-    pub tls: Vec<Certificate>,
+    /// TLS, if there is any.
+    pub tls: Tls,
     /// Whether clients may speak HTTP/2.
     pub http2: bool,
     /// Worker threads; one per core unless said.
@@ -336,7 +337,7 @@ pub enum Balance {
 pub struct Upstream {
     /// Its name, unique.
     pub name: String,
-    /// Its servers, at least one, plain `http`.
+    /// Its servers, at least one; all speak alike.
     pub servers: Vec<Backend>,
     /// How one is chosen.
     pub balance: Balance,
@@ -353,8 +354,10 @@ pub struct Backend {
     pub authority: Authority,
     /// Host alone (a name or an address without brackets).
     pub host: String,
-    /// Port, 80 when none is written.
+    /// Port, that of the scheme when none is written.
     pub port: u16,
+    /// How it is spoken to; `None` is plain HTTP/1.1.
+    pub transport: Option<Arc<Transport>>,
 }
 
 /// What a route asks of the caller.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use aws_lc_rs::rand;
 use zeroize::Zeroizing;
 
+use crate::acme::Authority;
 use crate::auth::ending;
 use crate::auth::follower::Followers;
 use crate::auth::login::Logins;
@@ -80,6 +81,8 @@ pub struct Kept {
     pub limits: Arc<Tables>,
     /// Servers of upstreams: addresses, load.
     pub backends: Backends,
+    /// Certificates that an authority issues.
+    pub authority: Authority,
     /// Connections that have left HTTP.
     pub sockets: Arc<Sockets>,
     /// Whether the gateway is going away.
@@ -122,6 +125,7 @@ impl Kept {
             followers: Arc::default(),
             exchanges: Arc::default(),
             circuits,
+            authority: Authority::default(),
             access_tokens,
             refresh,
             pseudonyms: Pseudonyms::new(&log_key(keys).map_err(Error::KeyFile)?),

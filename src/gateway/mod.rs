@@ -11,6 +11,7 @@ mod figures;
 mod forward_auth;
 mod kept;
 mod reload;
+mod secure;
 mod subscriptions;
 mod tls;
 mod to_proxy;
@@ -22,8 +23,10 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use axum::Router;
+use http::HeaderValue;
 use tower::Service as _;
 
+use crate::acme::Managed;
 use crate::auth::{self, Auth};
 use crate::clock::Clock;
 use crate::config::{Config, LimitBy};
@@ -47,6 +50,7 @@ use crate::token::mint::Minter;
 use crate::token::verify::Verifier;
 use crate::wechat;
 
+pub use crate::acme::{ALPN as ACME_ALPN, WELL_KNOWN as ACME_WELL_KNOWN};
 pub use crate::pipeline::connection::Connection;
 pub use crate::pipeline::trace::{Inbound, Traced};
 pub use endpoints::Room;
@@ -55,6 +59,7 @@ pub use kept::Kept;
 pub use reload::{ReloadError, Reloaded};
 
 use endpoints::Endpoints;
+use secure::Secure;
 use to_proxy::ToProxy;
 
 /// Why a gateway cannot be made.
@@ -81,6 +86,9 @@ pub enum Error {
     /// TLS of the public listener.
     #[error("tls: {0}")]
     Tls(#[from] rustls::Error),
+    /// What an authority issued, beside the keys.
+    #[error("acme: {0}")]
+    Acme(#[source] std::io::Error),
     /// The client for WeChat.
     #[error("wechat: {0}")]
     WeChat(#[from] wechat::Error),
@@ -102,6 +110,8 @@ pub struct Snapshot {
     auth: Arc<Auth>,
     router: Router,
     tls: Option<Arc<rustls::ServerConfig>>,
+    managed: Option<Arc<Managed>>,
+    secure: Secure,
 }
 
 impl Snapshot {
@@ -140,6 +150,13 @@ impl Snapshot {
             decryptions: Arc::clone(&limits.decrypt),
         };
         let auth = Arc::new(auth);
+        let managed = match &config.server.tls.acme {
+            Some(section) => {
+                let folder = config.token.keys.join("acme");
+                Some(kept.authority.manage(section, &folder, &kept.clock).map_err(Error::Acme)?)
+            }
+            None => None,
+        };
         Ok(Self {
             router: auth::router(Arc::clone(&auth), &config.server.base, config.login.wafer2.as_deref()),
             auth,
@@ -147,7 +164,9 @@ impl Snapshot {
             wechat,
             // A new cache with each snapshot: what was verified by another ring or policy is verified again.
             cache: Arc::default(),
-            tls: tls::config(&config.server.tls, config.server.http2)?,
+            tls: tls::config(&config.server.tls, managed.clone(), config.server.http2)?,
+            managed,
+            secure: Secure::new(&config),
             limits,
             config,
             generation,
@@ -343,6 +362,21 @@ impl Worker {
     /// TLS as it is in force; `None` for plain HTTP.
     pub fn tls(&self) -> Option<Arc<rustls::ServerConfig>> {
         self.gateway.snapshot.load().tls.clone()
+    }
+
+    /// Strict-Transport-Security of answers by TLS, as it is in force.
+    pub fn hsts(&self) -> Option<HeaderValue> {
+        self.gateway.snapshot.load().secure.hsts.clone()
+    }
+
+    /// Where a client that asked for `host` on plain HTTP finds it by https; `None` for a host that is none of ours.
+    pub fn https_authority(&self, host: &str) -> Option<String> {
+        self.gateway.snapshot.load().secure.authority(host)
+    }
+
+    /// The answer for an authority that asks for `token` on plain HTTP.
+    pub fn acme_file(&self, token: &str) -> Option<String> {
+        self.gateway.snapshot.load().managed.as_ref()?.file(token)
     }
 
     /// The limits of connections, as they are in force.

@@ -36,6 +36,7 @@ pub mod refused;
 pub mod route;
 pub mod sockets;
 pub mod trace;
+pub mod trailers;
 pub mod via;
 pub mod wafer2;
 

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::balance::mix;
 use super::health::{self, Change, Probe, Standing};
 use super::retry::Budget;
-use crate::config::section;
+use crate::config::section::{self, Transport};
 
 /// How long a resolved name is used without asking again: many connects at once ask once, and a moved server is found
 /// within a few seconds.
@@ -31,7 +31,7 @@ pub struct Backends {
 
 #[derive(Debug, Default)]
 struct Known {
-    by_address: HashMap<(String, u16), Weak<Backend>>,
+    by_address: HashMap<(String, u16, Option<Arc<Transport>>), Weak<Backend>>,
     /// By [`Backend::slot`] and what is asked.
     probes: HashMap<(usize, section::Health), Weak<Probe>>,
     /// By the upstream's name.
@@ -49,7 +49,8 @@ impl Backends {
     pub fn get(&self, section: &section::Backend) -> Arc<Backend> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.by_address.retain(|_, backend| backend.strong_count() > 0);
-        let address = (section.host.to_ascii_lowercase(), section.port);
+        // One that is spoken to in another way is another one: their connections are not for each other's requests.
+        let address = (section.host.to_ascii_lowercase(), section.port, section.transport.clone());
         if let Some(backend) = known.by_address.get(&address).and_then(Weak::upgrade) {
             return backend;
         }
@@ -93,6 +94,7 @@ pub struct Backend {
     port: u16,
     slot: usize,
     identity: u64,
+    transport: Option<Arc<Transport>>,
     resolved: Resolved,
     pub(super) counts: Counts,
     standing: Standing,
@@ -121,12 +123,33 @@ impl Backend {
         let identity = identity(&host, section.port);
         let authority = section.authority.clone();
         let (counts, standing) = (Counts::default(), Standing::default());
-        Self { authority, host, port: section.port, slot, identity, resolved, counts, standing }
+        let transport = section.transport.clone();
+        Self { authority, host, port: section.port, slot, identity, transport, resolved, counts, standing }
     }
 
     /// Host and port as the configuration writes them.
     pub fn authority(&self) -> &Authority {
         &self.authority
+    }
+
+    /// Its host: a name, or an address.
+    pub(super) fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// How it is spoken to; `None` is plain HTTP/1.1.
+    pub(super) fn transport(&self) -> Option<&Transport> {
+        self.transport.as_deref()
+    }
+
+    /// Whether it speaks HTTP/2.
+    pub fn speaks_http2(&self) -> bool {
+        self.transport.as_ref().is_some_and(|transport| transport.http2)
+    }
+
+    /// Whether it is reached by TLS.
+    pub(super) fn is_https(&self) -> bool {
+        self.transport.as_ref().is_some_and(|transport| transport.tls.is_some())
     }
 
     /// What it has done so far, for metrics.
@@ -258,7 +281,7 @@ mod tests {
 
     fn section(host: &str, port: u16) -> section::Backend {
         let authority = format!("{host}:{port}").parse().unwrap();
-        section::Backend { authority, host: host.to_owned(), port }
+        section::Backend { authority, host: host.to_owned(), port, transport: None }
     }
 
     #[test]

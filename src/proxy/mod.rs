@@ -32,6 +32,7 @@ mod exchange;
 mod forward;
 mod headers;
 mod health;
+mod http2;
 mod patience;
 mod pool;
 mod receiving;
@@ -44,6 +45,7 @@ mod silence;
 mod switch;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod upstream;
 
 use std::fmt;

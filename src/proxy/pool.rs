@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::backend::Backend;
 use super::connection::Connection;
+use super::http2::Connections;
 use super::response_head::MAX_HEAD;
 
 /// Most idle connections to one backend, per worker.
@@ -35,6 +36,8 @@ pub(super) struct Pool {
     /// By [`Backend::slot`]; oldest first. Only the worker's own thread takes the lock on the request path, so it is
     /// never waited for; it is there to keep the pool `Sync`.
     idle: Mutex<Vec<VecDeque<Idle>>>,
+    /// Connections to backends that speak HTTP/2.
+    pub(super) http2: Connections,
     /// What answers are read into. One for all of the worker's connections, so that a connection that waits holds none.
     room: Mutex<BytesMut>,
 }
@@ -104,6 +107,7 @@ impl Pool {
 
     /// Drops what is too old at `now`, or closed, of all backends.
     pub(super) fn sweep(&self, now: Instant) {
+        self.http2.sweep(now);
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         for list in idle.iter_mut() {
             drop_old(list, now);

@@ -54,6 +54,11 @@ impl Hold {
         }
     }
 
+    /// The backend has answered, well or badly.
+    pub(super) fn judged(&self, good: bool) {
+        if good { self.backend.answered() } else { self.backend.failed() }
+    }
+
     /// The attempt failed: counted if it was the upstream's fault.
     pub(super) fn fail(self, error: Error) -> Error {
         if error.fault() == Fault::Upstream {

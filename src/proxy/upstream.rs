@@ -53,6 +53,11 @@ impl Upstream {
         &self.backends
     }
 
+    /// Whether its servers speak HTTP/2.
+    pub fn speaks_http2(&self) -> bool {
+        self.backends.iter().any(|backend| backend.speaks_http2())
+    }
+
     /// How it chooses, which tells what an affinity is to be made of.
     pub const fn balance(&self) -> Balance {
         self.balance

@@ -9,7 +9,7 @@ use std::task::Waker;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use http::header::{CONNECTION, UPGRADE};
+use http::header::{CONNECTION, STRICT_TRANSPORT_SECURITY, UPGRADE};
 use http::{HeaderValue, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -20,14 +20,14 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
-use crate::gateway::{Connection, ConnectionLimits, Inbound, Worker};
+use crate::gateway::{ACME_ALPN, Connection, ConnectionLimits, Inbound, Worker};
 use crate::tunnel::{Stream, Switched};
 
 use super::drain::Watch;
 use super::guard::{Guard, Limits};
 use super::http2::{self, Accepted};
 use super::protocol::{self, Spoken};
-use super::tls;
+use super::tls::{self, fingerprint};
 
 /// How long a connection must have been idle after the drain has started before it is closed: a request may be on its way
 /// to us on it, and gets its answer, with `Connection: close`. Counted from its last answer too, because the head of that
@@ -60,10 +60,16 @@ pub async fn serve(stream: TcpStream, peer: SocketAddr, worker: Arc<Worker>, mut
         Some(config) => {
             Box::pin(async {
                 let Some(stream) = tls::accept(config, stream).await else { return };
-                let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+                let (_, agreed) = stream.get_ref();
+                let http2 = agreed.alpn_protocol() == Some(b"h2");
+                // An authority has seen what it asked for (RFC 8737, section 3).
+                if agreed.alpn_protocol() == Some(ACME_ALPN) {
+                    return;
+                }
+                let shown = agreed.peer_certificates().and_then(|chain| chain.first()).map(|one| fingerprint(one));
                 // The head has its time from the handshake on.
                 let accepted = Accepted { stream, read: Vec::new(), since: Instant::now() };
-                let connection = Connection::new(peer, true);
+                let connection = Connection::new(peer, true).showing(shown);
                 if http2 {
                     Box::pin(http2::serve(accepted, connection, &worker, drain)).await;
                 } else {
@@ -106,16 +112,20 @@ async fn serve_http1<S: Stream + 'static>(
     let ConnectionLimits { max_head, max_uri, head_timeout, keep_alive, http2: _ } = limits;
     let limits = Limits { max_head, max_uri, head_timeout, keep_alive };
     let guard = Guard::new(accepted.stream, limits, Arc::clone(&connection)).after(accepted.read, accepted.since);
+    let hsts = if connection.https() { worker.hsts() } else { None };
     let upgrade = Upgrade::default();
     let service = service_fn(|mut request: http::Request<Incoming>| {
         if request.headers().contains_key(UPGRADE) {
             upgrade.asked(hyper::upgrade::on(&mut request));
         }
         let answer = worker.call(Inbound { request, connection: Arc::clone(&connection) });
-        let upgrade = &upgrade;
+        let (upgrade, hsts) = (&upgrade, &hsts);
         async move {
             // It cannot fail; the type of its error is empty.
             let mut head = answer.await?;
+            if let Some(hsts) = hsts {
+                head.headers_mut().insert(STRICT_TRANSPORT_SECURITY, hsts.clone());
+            }
             if head.status() == StatusCode::SWITCHING_PROTOCOLS {
                 upgrade.switched(head.extensions_mut().remove());
             } else if worker.is_draining() {
@@ -210,7 +220,7 @@ impl Upgrade {
 }
 
 /// Waits for the drain, and then until the connection has been idle for [`IDLE_GRACE`].
-async fn quiet(connection: &Connection, drain: &mut Watch) {
+pub(super) async fn quiet(connection: &Connection, drain: &mut Watch) {
     drain.started().await;
     let mut idle = Duration::ZERO;
     while idle < IDLE_GRACE {
@@ -220,10 +230,10 @@ async fn quiet(connection: &Connection, drain: &mut Watch) {
 }
 
 /// Counts the connection while it lives.
-struct Open<'a>(&'a Worker);
+pub(super) struct Open<'a>(&'a Worker);
 
 impl<'a> Open<'a> {
-    fn new(worker: &'a Worker) -> Self {
+    pub(super) fn new(worker: &'a Worker) -> Self {
         worker.shard().accepted.inc();
         worker.shard().connections.add(1);
         Self(worker)

@@ -1,12 +1,13 @@
 //! One core: its thread, its runtime, its sockets, its upstream connections.
 
 use std::io;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
+use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
@@ -16,12 +17,22 @@ use crate::gateway::{Gateway, Worker};
 use super::connection;
 use super::drain::{Drain, Watch};
 use super::listen::accept;
+use super::redirect;
 
 /// How often a worker hands over log lines and closes upstream connections that nobody uses.
 const TICK: Duration = Duration::from_millis(200);
 
 /// Most connections of clients on one worker. Beyond it the oldest wait in the kernel's queue.
 const MAX_CONNECTIONS: usize = 50_000;
+
+/// What a listening socket is for.
+#[derive(Debug, Clone, Copy)]
+pub enum Door {
+    /// Requests.
+    Public,
+    /// Clients on plain HTTP that shall come by https.
+    Redirect,
+}
 
 /// A running worker.
 #[derive(Debug)]
@@ -49,7 +60,12 @@ impl Handle {
 ///
 /// # Errors
 /// When the runtime or the thread cannot be made.
-pub fn start(n: usize, gateway: &Arc<Gateway>, listeners: Vec<TcpListener>, drain: Watch) -> io::Result<Handle> {
+pub fn start(
+    n: usize,
+    gateway: &Arc<Gateway>,
+    listeners: Vec<(Door, TcpListener)>,
+    drain: Watch,
+) -> io::Result<Handle> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let worker = Arc::new(gateway.worker());
     let (done_tx, done) = oneshot::channel();
@@ -71,14 +87,14 @@ pub fn start(n: usize, gateway: &Arc<Gateway>, listeners: Vec<TcpListener>, drai
 }
 
 /// Serves all sockets until the drain is over.
-async fn run(worker: &Arc<Worker>, listeners: Vec<TcpListener>, mut drain: Watch) {
+async fn run(worker: &Arc<Worker>, listeners: Vec<(Door, TcpListener)>, mut drain: Watch) {
     // Connections watch a drain of this worker: whatever a watch locks when it is polled, no other core ever touches.
     let own = Drain::new();
     let mut loops = JoinSet::new();
-    for listener in listeners {
+    for (door, listener) in listeners {
         match tokio::net::TcpListener::from_std(listener) {
             Ok(listener) => {
-                loops.spawn(serve(Arc::clone(worker), listener, own.watch()));
+                loops.spawn(serve(Arc::clone(worker), door, listener, own.watch()));
             }
             Err(error) => tracing::error!(%error, "a listening socket cannot be used"),
         }
@@ -99,7 +115,7 @@ async fn run(worker: &Arc<Worker>, listeners: Vec<TcpListener>, mut drain: Watch
 }
 
 /// Accepts until the drain, then waits for the connections.
-async fn serve(worker: Arc<Worker>, listener: tokio::net::TcpListener, mut drain: Watch) {
+async fn serve(worker: Arc<Worker>, door: Door, listener: tokio::net::TcpListener, mut drain: Watch) {
     let mut connections = JoinSet::new();
     let stop = drain.clone();
     loop {
@@ -108,14 +124,30 @@ async fn serve(worker: Arc<Worker>, listener: tokio::net::TcpListener, mut drain
             () = drain.started() => break,
             Some(_) = connections.join_next(), if !connections.is_empty() => {}
             (stream, peer) = accept(&listener), if connections.len() < MAX_CONNECTIONS => {
-                connections.spawn(connection::serve(stream, peer, Arc::clone(&worker), stop.clone()));
+                begin(&mut connections, door, stream, peer, &worker, &stop);
             }
         }
     }
     // What stands in the kernel's queue was promised an answer: closing the socket would reset it.
     while let Some((stream, peer)) = accept(&listener).now_or_never() {
-        connections.spawn(connection::serve(stream, peer, Arc::clone(&worker), stop.clone()));
+        begin(&mut connections, door, stream, peer, &worker, &stop);
     }
     drop(listener);
     while connections.join_next().await.is_some() {}
+}
+
+/// Starts to serve a connection.
+fn begin(
+    connections: &mut JoinSet<()>,
+    door: Door,
+    stream: TcpStream,
+    peer: SocketAddr,
+    worker: &Arc<Worker>,
+    drain: &Watch,
+) {
+    let (worker, drain) = (Arc::clone(worker), drain.clone());
+    match door {
+        Door::Public => connections.spawn(connection::serve(stream, peer, worker, drain)),
+        Door::Redirect => connections.spawn(redirect::serve(stream, peer, worker, drain)),
+    };
 }

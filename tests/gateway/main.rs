@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr)]
 
 mod access_token;
+mod acme;
 mod architecture;
 mod check;
 mod command_line;
@@ -14,6 +15,7 @@ mod follower;
 mod forward;
 mod forward_auth;
 mod framing;
+mod grpc;
 mod health;
 mod http2;
 mod http2_hostile;
@@ -42,9 +44,11 @@ mod secrets;
 mod store_file;
 mod support;
 mod tls;
+mod tls_options;
 mod token;
 mod token_keys;
 mod upgrade;
+mod upstream_tls;
 mod wafer2;
 mod web;
 mod well_known;

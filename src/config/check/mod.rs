@@ -15,6 +15,7 @@ mod shared;
 mod statics;
 mod tls;
 mod token;
+mod transport;
 mod upstream;
 
 use std::path::Path;
@@ -37,7 +38,7 @@ pub(super) fn file(file: File, path: &Path, report: &mut Report<'_>) -> Config {
     let token = token::token(file.token.unwrap_or_default(), &folder, report);
     let store = token::store(&file.store.unwrap_or_default(), &folder, report);
     let wechat = app::wechat(&file.wechat.unwrap_or_default(), report);
-    let upstreams = upstream::upstreams(&file.upstream.unwrap_or_default(), report);
+    let upstreams = upstream::upstreams(&file.upstream.unwrap_or_default(), &folder, report);
     let (apps, appids) = app::apps(file.app.unwrap_or_default(), &token, &upstreams, &folder, report);
     let around = route::Around { server: &server, upstreams: &upstreams, appids: &appids };
     let routes = route::routes(&file.route.unwrap_or_default(), &around, report);

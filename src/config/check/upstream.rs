@@ -1,5 +1,7 @@
 //! `[[upstream]]`: the services behind the gateway.
 
+use std::path::Path;
+
 use super::super::file;
 use super::super::report::Report;
 use super::super::section::{Health, Upstream};
@@ -7,9 +9,10 @@ use super::super::structure::closest;
 use super::super::url::backend;
 use super::super::value::{Wrong, duration, name};
 use super::shared::{list, time};
+use super::transport;
 
 /// `[[upstream]]`, each at its place in the file; `None` where the name is missing or wrong.
-pub(super) fn upstreams(files: &[file::Upstream], report: &mut Report<'_>) -> Vec<Option<Upstream>> {
+pub(super) fn upstreams(files: &[file::Upstream], folder: &Path, report: &mut Report<'_>) -> Vec<Option<Upstream>> {
     let mut upstreams: Vec<Option<Upstream>> = Vec::with_capacity(files.len());
     for (n, file) in files.iter().enumerate() {
         let key = |name: &str| format!("upstream[{n}].{name}");
@@ -20,6 +23,7 @@ pub(super) fn upstreams(files: &[file::Upstream], report: &mut Report<'_>) -> Ve
             report.refuse(&key("name"), &Wrong::new(format!("is the same as {other}"), "give each its own name"));
         }
         let servers = list(report, &key("servers"), file.servers.as_ref(), backend);
+        let servers = transport::all(servers, file, &key, folder, report);
         let connect_timeout = time(report, &key("connect_timeout"), file.connect_timeout.as_ref(), "2s", duration);
         let balance = file.balance.unwrap_or_default();
         let health = file.health.as_ref().and_then(|file| health(file, &key("health"), report));

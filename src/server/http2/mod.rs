@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use http::header::{CONNECTION, CONTENT_LENGTH};
+use http::header::{CONNECTION, CONTENT_LENGTH, STRICT_TRANSPORT_SECURITY};
 use http::{HeaderValue, Method, StatusCode, Uri};
 use http_body::Body as _;
 use hyper::body::Incoming;
@@ -65,11 +65,20 @@ pub(super) async fn serve<S: Stream + 'static>(
 ) {
     let connection = Arc::new(connection);
     let ConnectionLimits { max_head, max_uri, head_timeout, keep_alive, http2: _ } = worker.connection_limits();
+    let hsts = if connection.https() { worker.hsts() } else { None };
     let streams = Streams::new(MAX_STREAMS as usize);
     let service = service_fn(|request: http::Request<Incoming>| {
         let ticket = streams.open();
         connection.head_passed();
-        answer(request, ticket, Arc::clone(&connection), worker, max_uri)
+        let answer = answer(request, ticket, Arc::clone(&connection), worker, max_uri);
+        let hsts = hsts.clone();
+        async move {
+            let mut head = answer.await?;
+            if let Some(hsts) = hsts {
+                head.headers_mut().insert(STRICT_TRANSPORT_SECURITY, hsts);
+            }
+            Ok::<_, Infallible>(head)
+        }
     });
     let mut http = http2::Builder::new(Tasks(Arc::clone(&streams)));
     http.max_concurrent_streams(MAX_STREAMS)
