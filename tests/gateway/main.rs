@@ -3,6 +3,7 @@
 
 mod access_token;
 mod architecture;
+mod assertion;
 mod check;
 mod command_line;
 mod config_faults;
