@@ -2,9 +2,9 @@
 # Every check that a change must pass. Run it from anywhere: scripts/test.sh
 #
 # Needs Rust (the version in Cargo.toml), a C compiler, curl (the tests run the lines that `wxgate demo` prints), nginx and
-# caddy (the tests put them in front), Node 20 with npm and Chromium (the SDKs), and the network once for crates and packages.
-# Where apt-get can be used, what is missing of the compiler, curl, nginx, caddy and Chromium is installed. cargo-deny is run when it is
-# there.
+# caddy (the tests put them in front), Node 20 with npm and Chromium (the SDKs), Python 3.10 with venv (an example), and the
+# network once for crates and packages. Where apt-get can be used, what is missing of the compiler, curl, nginx, caddy,
+# Chromium and venv is installed. cargo-deny is run when it is there.
 #
 # Every phase runs, also after one has failed. The last line is "N passed, N failed": all tests of the run, and one
 # failure for each other phase that failed. Exit code 1 when anything failed.
@@ -164,10 +164,26 @@ web_tests() {
     sdk_tests sdk/web
 }
 
-example_node() {
-    need_npm || return
+need_venv() {
+    python3 -c 'import ensurepip' 2>/dev/null && return
+    if command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
+        apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends python3-venv
+    else
+        say "Missing: Python 3.10 or newer with venv (Debian: apt-get install python3-venv)."
+        return 1
+    fi
+}
+
+# Each example is started as a whole. What they share is made ready first, since their tests run at the same time.
+examples() {
+    need_npm && need_venv && need_chromium || return
+    cargo build --locked --workspace || return
     npm --prefix examples/service-node ci --ignore-scripts --no-audit --no-fund --loglevel=error || return
-    node_tests examples/service-node
+    local target=${CARGO_TARGET_DIR:-target}
+    [[ $target == /* ]] || target=$PWD/$target
+    WXGATE=$target/debug/wxgate CARGO_TARGET_DIR=$target \
+        node --test --test-reporter=tap --test-timeout=300000 \
+        examples/services.test.mjs examples/miniprogram/test/pages.test.mjs examples/web/page.test.mjs
 }
 
 need_rust
@@ -178,15 +194,15 @@ need_program caddy caddy
 cargo --version
 
 phase "shell scripts" shell_syntax
-phase "format" cargo fmt --check
-phase "lints" cargo clippy --all-targets --locked -- -D warnings
+phase "format" cargo fmt --all --check
+phase "lints" cargo clippy --workspace --all-targets --locked -- -D warnings
 phase "documentation" docs
 counted_phase "tests" cargo test --locked --no-fail-fast
 phase "mini-program SDK: types and build" sdk_build sdk/miniprogram
 counted_phase "mini-program SDK: tests" sdk_tests sdk/miniprogram
 phase "web SDK: types and build" sdk_build sdk/web
 counted_phase "web SDK: tests, in Chromium" web_tests
-counted_phase "example: service in Node" example_node
+counted_phase "examples" examples
 if compgen -G 'benches/*.rs' >/dev/null; then
     phase "benches build" cargo build --benches --locked
 fi

@@ -272,7 +272,7 @@ impl From<token::mint::Error> for Problem {
         use token::mint::Error as E;
         match error {
             E::SessionOver => Self::token_revoked(),
-            E::Role | E::TooLong | E::NoKey | E::Signing => Self::internal(error),
+            E::Role | E::TooLong | E::Unsigned(_) => Self::internal(error),
         }
     }
 }

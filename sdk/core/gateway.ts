@@ -3,7 +3,6 @@
 import { caller } from './call'
 import { watch } from './runtime'
 import { Why, createSessions } from './session'
-import { connectSocket } from './socket'
 import { problemOf, settle } from './wire'
 import type { Credential } from './platform'
 import type { GatewayBase, GatewayOptions } from './types'
@@ -39,9 +38,8 @@ export function createBase(options: GatewayOptions, getCredential: Credential) {
     request: given => calling('request', given),
     upload: given => calling('uploadFile', given),
     download: given => calling('downloadFile', given),
-    connectSocket: given => connectSocket(sessions, base, given),
     me: callbacks => settle(ask('GET', '/me'), callbacks),
     erase: callbacks => settle(ask('DELETE', '/me').then(() => sessions.end()), callbacks),
   }
-  return { gateway, sessions, calling, ask }
+  return { gateway, base, sessions, calling, ask }
 }

@@ -20,7 +20,8 @@ export interface Platform {
   request(options: any): TransferTask
   uploadFile(options: any): TransferTask
   downloadFile(options: any): TransferTask
-  connectSocket(options: any): SocketTask
+  /** With the headers that it is given; browsers cannot. */
+  connectSocket?(options: any): SocketTask
   getStorageSync(key: string): any
   setStorageSync(key: string, value: any): void
   /** Of mini programs only: a refused download is a file. */

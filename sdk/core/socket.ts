@@ -34,7 +34,7 @@ export function connectSocket(sessions: Sessions, base: string, options: SocketO
     const lost = (event: any) => {
       if (task === started) again(event)
     }
-    const started = (task = platform.connectSocket(
+    const started = (task = platform.connectSocket!(
       assign({}, options, {
         url: url.replace(/^http/, 'ws'),
         header: sign(options.header, used),

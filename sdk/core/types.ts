@@ -192,7 +192,6 @@ export interface GatewayBase {
   request<T = any>(options: RequestOptions<T>): GatewayTask<RequestResult<T>>
   upload(options: any): GatewayTask<any>
   download(options: any): GatewayTask<any>
-  connectSocket(options: SocketOptions): GatewaySocket
   me(callbacks?: Callbacks<Me>): Promise<Me>
   /** Deletes the member: sessions, keys, profile, phone. As `logout()` for this device. */
   erase(callbacks?: Callbacks<void>): Promise<void>

@@ -399,6 +399,8 @@ pub struct Route {
     pub max_body: Option<Size>,
     /// Whether the caller's Authorization header is passed on. Default: false.
     pub forward_token: Option<bool>,
+    /// Whether the upstream gets X-Wxgate-Assertion: a JWT of 60 seconds for it alone. Default: false.
+    pub assertion: Option<bool>,
     /// Protocols that a connection may be upgraded to; [] is none. Default: ["websocket"].
     #[schemars(example = ["websocket"])]
     pub upgrade: Option<Vec<String>>,

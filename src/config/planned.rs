@@ -29,7 +29,6 @@ const KEYS: &[Planned] = &[
     planned_off("login.max_sessions", "0"),
     planned("login.hook"),
     planned_off("route.cookie", "false"),
-    planned_off("route.assertion", "false"),
     planned_off("route.compress", "false"),
     planned("route.headers"),
     planned("route.rewrite"),

@@ -433,6 +433,8 @@ pub struct Route {
     pub max_body: u64,
     /// Whether `Authorization` is passed on.
     pub forward_token: bool,
+    /// Whether the upstream gets a signed assertion about the caller.
+    pub assertion: bool,
     /// Protocols that a connection may be upgraded to, lower case; empty means none.
     pub upgrade: Vec<String>,
     /// How often it may be used.

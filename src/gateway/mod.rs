@@ -17,6 +17,7 @@ mod tls;
 mod to_proxy;
 mod token_shelf;
 
+use std::collections::HashSet;
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -32,6 +33,7 @@ use crate::clock::Clock;
 use crate::config::{Config, LimitBy};
 use crate::metrics::Shard;
 use crate::pipeline::access_log::AccessLog;
+use crate::pipeline::assertion;
 use crate::pipeline::authenticate::{AuthenticateLayer, Authenticator};
 use crate::pipeline::client_addr::ClientAddrLayer;
 use crate::pipeline::dispatch::Dispatch;
@@ -44,7 +46,8 @@ use crate::pipeline::trace::{Observer, RequestIds, TraceLayer};
 use crate::pipeline::{Layers, Stack, stack};
 use crate::proxy::{Forwarder, Upstream};
 use crate::telemetry::LogWriter;
-use crate::token::cache::VerifiedCache;
+use crate::token::assertion::Asserter;
+use crate::token::cache::{DEFAULT_CAPACITY, VerifiedCache};
 use crate::token::keys::KeyRing;
 use crate::token::mint::Minter;
 use crate::token::verify::Verifier;
@@ -104,6 +107,7 @@ pub struct Snapshot {
     ring: Arc<KeyRing>,
     verifier: Arc<Verifier>,
     cache: Arc<VerifiedCache<Principal>>,
+    asserter: Arc<Asserter>,
     upstreams: Arc<[Arc<Upstream>]>,
     limits: Limits,
     wechat: wechat::Client,
@@ -163,7 +167,8 @@ impl Snapshot {
             upstreams,
             wechat,
             // A new cache with each snapshot: what was verified by another ring or policy is verified again.
-            cache: Arc::default(),
+            cache: Arc::new(VerifiedCache::new(DEFAULT_CAPACITY, assertion::WEIGHT * asserted(&config))),
+            asserter: Arc::new(Asserter::new(Arc::clone(&ring), &config.token, kept.clock.clone())),
             tls: tls::config(&config.server.tls, managed.clone(), config.server.http2)?,
             managed,
             secure: Secure::new(&config),
@@ -199,6 +204,12 @@ impl Snapshot {
     pub fn upstreams(&self) -> &[Arc<Upstream>] {
         &self.upstreams
     }
+}
+
+/// For how many upstreams a caller may have an assertion.
+fn asserted(config: &Config) -> usize {
+    let upstreams: HashSet<usize> = config.routes.iter().filter(|r| r.assertion).map(|r| r.upstream).collect();
+    upstreams.len()
 }
 
 /// A gateway. Sockets are `server`'s business.
@@ -280,7 +291,10 @@ impl Gateway {
             limit_before: LimitLayer::before(&snapshot.config, &snapshot.limits, self.kept.clock.clone()),
             limit_after: LimitLayer::after(self.kept.clock.clone()),
             authenticate: AuthenticateLayer::new(self.authenticator(snapshot, &observer.shard)),
-            identity: IdentityLayer { subscriptions: self.subscriptions(snapshot) },
+            identity: IdentityLayer {
+                asserter: Arc::clone(&snapshot.asserter),
+                subscriptions: self.subscriptions(snapshot),
+            },
         };
         let endpoints = Endpoints::new(
             snapshot.router.clone(),

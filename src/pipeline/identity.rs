@@ -13,10 +13,12 @@ use http::{HeaderMap, HeaderValue};
 use tower::{Layer, Service};
 
 use crate::ids::{AppId, OpenId};
+use crate::problem::Problem;
+use crate::token::assertion::Asserter;
 
 use super::principal::Principal;
 use super::route::Matched;
-use super::{Exchange, Request, Response};
+use super::{Decided, Exchange, Request, Response, refuse};
 
 const OPENID: HeaderName = HeaderName::from_static("x-wx-openid");
 const APPID: HeaderName = HeaderName::from_static("x-wx-appid");
@@ -25,6 +27,7 @@ const SOURCE: HeaderName = HeaderName::from_static("x-wx-source");
 const MEMBER: HeaderName = HeaderName::from_static("x-wxgate-member");
 const ROLES: HeaderName = HeaderName::from_static("x-wxgate-roles");
 const SESSION: HeaderName = HeaderName::from_static("x-wxgate-session");
+const ASSERTION: HeaderName = HeaderName::from_static("x-wxgate-assertion");
 const SUBSCRIBED: HeaderName = HeaderName::from_static("x-wxgate-subscribed");
 
 /// What CloudRun sends for calls of a mini program; its presence is the documented proof that the gateway carried the call.
@@ -33,7 +36,7 @@ const WX_CLIENT: HeaderValue = HeaderValue::from_static("wx_client");
 /// For a pushed message. Services that were written for CloudRun look at the presence alone.
 const WX_PUSH: HeaderValue = HeaderValue::from_static("wx_push");
 
-/// All names under which a caller's identity is told.
+/// All names under which a caller's identity is told, but for the assertion: that has an upstream's name in it.
 pub const NAMES: [HeaderName; 8] = [OPENID, APPID, UNIONID, SOURCE, MEMBER, ROLES, SESSION, SUBSCRIBED];
 
 /// Sets the caller's headers.
@@ -72,8 +75,10 @@ pub fn inject_push(headers: &mut HeaderMap, appid: &AppId, openid: Option<&OpenI
 }
 
 /// Makes [`InjectIdentity`].
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct IdentityLayer {
+    /// Makes assertions.
+    pub asserter: Arc<Asserter>,
     /// Asked for each caller; none where no official account is configured.
     pub subscriptions: Option<Arc<dyn Subscriptions>>,
 }
@@ -82,7 +87,8 @@ impl<S> Layer<S> for IdentityLayer {
     type Service = InjectIdentity<S>;
 
     fn layer(&self, inner: S) -> InjectIdentity<S> {
-        InjectIdentity { inner, subscriptions: self.subscriptions.clone() }
+        let (asserter, subscriptions) = (Arc::clone(&self.asserter), self.subscriptions.clone());
+        InjectIdentity { inner, asserter, subscriptions }
     }
 }
 
@@ -90,7 +96,32 @@ impl<S> Layer<S> for IdentityLayer {
 #[derive(Debug, Clone)]
 pub struct InjectIdentity<S> {
     inner: S,
+    asserter: Arc<Asserter>,
     subscriptions: Option<Arc<dyn Subscriptions>>,
+}
+
+impl<S> InjectIdentity<S> {
+    /// What is known of the caller into the headers, if the request goes to an upstream.
+    fn write(&self, request: &mut Request) -> Result<(), Problem> {
+        let exchange = Arc::clone(Exchange::of(request)?);
+        let Some(Matched::Route(route)) = exchange.matched.get() else { return Ok(()) };
+        let headers = request.headers_mut();
+        if !route.policy.forward_token {
+            headers.remove(AUTHORIZATION);
+        }
+        if let Some(caller) = exchange.principal.get() {
+            inject(headers, caller);
+            let (appid, openid) = (&caller.claims.appid, &caller.claims.openid);
+            if let Some(subscribed) = self.subscriptions.as_ref().and_then(|who| who.subscribed(appid, openid)) {
+                inject_subscribed(headers, subscribed);
+            }
+            if route.policy.assertion {
+                let (upstream, name) = (route.policy.upstream, &route.upstream_name);
+                headers.insert(ASSERTION, caller.assertions.get(&caller.claims, upstream, name, &self.asserter)?);
+            }
+        }
+        Ok(())
+    }
 }
 
 impl<S> Service<Request> for InjectIdentity<S>
@@ -99,30 +130,17 @@ where
 {
     type Response = Response;
     type Error = Infallible;
-    type Future = S::Future;
+    type Future = Decided<S::Future>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         self.inner.poll_ready(cx)
     }
 
     fn call(&mut self, mut request: Request) -> Self::Future {
-        if let Ok(exchange) = Exchange::of(&request)
-            && let Some(Matched::Route(route)) = exchange.matched.get()
-        {
-            let (exchange, route) = (exchange.clone(), route.clone());
-            let headers = request.headers_mut();
-            if !route.policy.forward_token {
-                headers.remove(AUTHORIZATION);
-            }
-            if let Some(caller) = exchange.principal.get() {
-                inject(headers, caller);
-                let (appid, openid) = (&caller.claims.appid, &caller.claims.openid);
-                if let Some(subscribed) = self.subscriptions.as_ref().and_then(|who| who.subscribed(appid, openid)) {
-                    inject_subscribed(headers, subscribed);
-                }
-            }
+        match self.write(&mut request) {
+            Ok(()) => Decided::Right(self.inner.call(request)),
+            Err(problem) => refuse(&request, problem),
         }
-        self.inner.call(request)
     }
 }
 

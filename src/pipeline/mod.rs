@@ -12,13 +12,14 @@
 //! | [`authenticate`] | credentials | `principal` | `token_*`, `ambiguous_token` |
 //! | [`limit`] again | principal | – | `rate_limited` |
 //! | [`authorize`] | policy, principal | – | `forbidden` |
-//! | [`identity`] | principal | `X-WX-*`, `X-Wxgate-*` | – |
+//! | [`identity`] | principal, its [`assertion`] | `X-WX-*`, `X-Wxgate-*` | `internal` |
 //! | [`dispatch`] | matched | forwarding headers | what the endpoint or the proxy answers |
 //!
 //! A layer answers or passes on; it never errors. Its decision is a pure function in the same file, tested with tables.
 //! The inner services (the endpoints, the proxy) arrive as arguments: nothing here knows WeChat, stores or sockets.
 
 pub mod access_log;
+pub mod assertion;
 pub mod authenticate;
 pub mod authorize;
 pub mod client_addr;
@@ -89,7 +90,7 @@ pub struct Layers {
     pub limit_after: limit::LimitLayer,
     /// Tokens.
     pub authenticate: authenticate::AuthenticateLayer,
-    /// Headers for the upstream.
+    /// Who the caller is, for upstreams.
     pub identity: identity::IdentityLayer,
 }
 

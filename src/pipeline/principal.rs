@@ -10,6 +10,8 @@ use crate::clock::Timestamp;
 use crate::telemetry::{Pseudonym, Pseudonyms};
 use crate::token::Claims;
 
+use super::assertion::Assertions;
+
 /// A verified caller.
 #[derive(Debug)]
 pub struct Principal {
@@ -29,6 +31,8 @@ pub struct Principal {
     pub session: HeaderValue,
     /// `X-Wxgate-Roles`, comma-separated; absent when there are none.
     pub roles: Option<HeaderValue>,
+    /// `X-Wxgate-Assertion`, where routes asked for it.
+    pub assertions: Assertions,
 }
 
 /// A claim cannot stand in a header. The verifier refuses such tokens; this is the second lock.
@@ -67,6 +71,7 @@ impl Principal {
             member,
             session,
             roles: (!claims.roles.is_empty()).then_some(role_list),
+            assertions: Assertions::default(),
             claims,
         })
     }

@@ -10,12 +10,15 @@ use http::HeaderValue;
 use tower::{Layer as _, Service, ServiceExt as _, service_fn};
 
 use super::connection::Connection;
+use super::identity::IdentityLayer;
 use super::route::{Matched, Route, RouteLayer, Routes};
-use super::{Exchange, Request, Response, authorize, dispatch, identity, limit};
+use super::{Exchange, Request, Response, authorize, dispatch, limit};
 use crate::body::Body;
 use crate::clock::Clock;
 use crate::config::{self, Environment};
 use crate::limiter::Tables;
+use crate::token::assertion::Asserter;
+use crate::token::keys::KeyRing;
 
 const CONFIG: &str = r#"
 [token]
@@ -45,6 +48,12 @@ auth = "none"
 
 fn config() -> config::Config {
     config::parse(CONFIG, std::path::Path::new("/nowhere/gateway.toml"), &Environment::of([])).unwrap()
+}
+
+fn identity() -> IdentityLayer {
+    let (dir, token, clock) = (tempfile::tempdir().unwrap(), config().token, Clock::system());
+    let ring = Arc::new(KeyRing::open(dir.path(), token.algorithm, &clock).unwrap());
+    IdentityLayer { asserter: Arc::new(Asserter::new(ring, &token, clock)), subscriptions: None }
 }
 
 fn exchange() -> Arc<Exchange> {
@@ -106,6 +115,8 @@ async fn without_the_outer_steps_a_request_goes_nowhere() {
     let limit = || limit::LimitLayer::after(Clock::system()).layer(behind.clone());
     assert_eq!(status(limit(), request("/public/x", None)).await, 500, "no exchange");
     assert_eq!(status(limit(), request("/public/x", Some(&exchange()))).await, 500, "not routed");
+    let named = || identity().layer(behind.clone());
+    assert_eq!(status(named(), request("/public/x", None)).await, 500, "no exchange");
     assert_eq!(behind.0.load(Ordering::Relaxed), 0);
     assert_eq!(status(routes(), request("/public/x", Some(&exchange()))).await, 200);
 }
@@ -116,7 +127,7 @@ async fn a_route_that_needs_somebody_is_closed_where_nobody_was_authenticated() 
         let behind = Behind::default();
         let exchange = exchange();
         exchange.matched.set(matched(path)).unwrap();
-        let stack = authorize::AuthorizeLayer.layer(identity::IdentityLayer::default().layer(behind.clone()));
+        let stack = authorize::AuthorizeLayer.layer(identity().layer(behind.clone()));
         assert_eq!(status(stack, request(path, Some(&exchange))).await, expected, "{path}");
         assert_eq!(behind.0.load(Ordering::Relaxed), usize::from(expected == 200), "{path}");
     }

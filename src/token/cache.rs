@@ -41,12 +41,12 @@ pub struct VerifiedCache<V> {
 }
 
 impl<V: Expires + Send + Sync + 'static> VerifiedCache<V> {
-    /// An empty cache of at most `capacity` bytes.
-    pub fn new(capacity: u64) -> Self {
+    /// An empty cache of at most `capacity` bytes, in which each value may come to hold `later` bytes after it was put in.
+    pub fn new(capacity: u64, later: usize) -> Self {
         #[allow(clippy::borrowed_box)] // the signature that moka asks for
-        let weigh = |token: &Box<[u8]>, _: &Arc<V>| {
+        let weigh = move |token: &Box<[u8]>, _: &Arc<V>| {
             // The value's own heap is about the size of the token that it came from.
-            u32::try_from(2 * token.len() + size_of::<V>() + OVERHEAD).unwrap_or(u32::MAX)
+            u32::try_from(2 * token.len() + size_of::<V>() + OVERHEAD + later).unwrap_or(u32::MAX)
         };
         // The hash is seeded at random: nobody can choose tokens that collide.
         let entries = Cache::builder().max_capacity(capacity).weigher(weigh).build_with_hasher(RandomState::default());
@@ -88,7 +88,7 @@ impl<V: Expires + Send + Sync + 'static> VerifiedCache<V> {
 
 impl<V: Expires + Send + Sync + 'static> Default for VerifiedCache<V> {
     fn default() -> Self {
-        Self::new(DEFAULT_CAPACITY)
+        Self::new(DEFAULT_CAPACITY, 0)
     }
 }
 
@@ -150,7 +150,7 @@ mod tests {
 
     #[test]
     fn memory_is_bounded_however_many_tokens_come() {
-        let cache = VerifiedCache::new(64 * 1024);
+        let cache = VerifiedCache::new(64 * 1024, 0);
         for n in 0..10_000_u32 {
             cache.insert(format!("{n:0500}").as_bytes(), Arc::new(Good("x", 100)));
         }

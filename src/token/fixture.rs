@@ -13,10 +13,10 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-use super::Grant;
 use super::key::Key;
 use super::keys::{KeyRing, import_hs256, import_pem};
 use super::pkcs8;
+use super::{Claims, Grant};
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Algorithm, Token};
 use crate::ids::{AppId, MemberId, OpenId, SessionId, UnionId};
@@ -66,6 +66,23 @@ pub(super) fn grant(now: Timestamp) -> Grant {
         roles: vec!["admin".into(), "shop:read".into()],
         auth_time: now,
         session_expires_at: now.plus(Duration::from_secs(180 * 86_400)),
+    }
+}
+
+/// What a token of [`grant`] says.
+pub(super) fn caller(now: Timestamp) -> Claims {
+    let grant = grant(now);
+    Claims {
+        member_id: grant.member_id,
+        session_id: grant.session_id,
+        appid: grant.appid,
+        openid: grant.openid,
+        unionid: grant.unionid,
+        roles: grant.roles,
+        jti: Some("jti-1".into()),
+        auth_time: Some(now),
+        issued_at: now,
+        expires_at: now.plus(Duration::from_secs(7200)),
     }
 }
 

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::assertion;
 use super::directory::{Directory, Record};
 use super::key::{Fault, Key};
 use crate::clock::{Clock, Timestamp};
@@ -106,24 +107,28 @@ pub struct KeyRing {
 }
 
 impl KeyRing {
-    /// Reads the ring in `dir`, and makes what is missing: the directory (`0700`), the active key of `algorithm`. Of
-    /// several processes that start at once, one makes it and all get it.
+    /// Reads the ring in `dir`, and makes what is missing: the directory (`0700`), the active key of `algorithm`, and
+    /// where that is HS256 one of ES256, for assertions. Of several processes that start at once, one makes it and all get it.
     ///
     /// # Errors
     /// Any [`Error`]; nothing is repaired silently.
     pub fn open(dir: &Path, algorithm: Algorithm, clock: &Clock) -> Result<Self, Error> {
         let directory = Directory::open(dir)?;
         let mut records = directory.records()?.unwrap_or_default();
-        if !records.iter().any(|r| r.signs(algorithm)) {
+        // Assertions have a key that can be published.
+        let needed = [algorithm, assertion::algorithm(algorithm)];
+        if !needed.iter().all(|&needed| records.iter().any(|r| r.signs(needed))) {
             let _lock = directory.lock()?;
             // Again: another process may have been here before the lock was ours.
             records = recorded(&directory, clock)?;
-            if !records.iter().any(|r| r.signs(algorithm)) {
-                let content = Key::generate(algorithm).map_err(Error::Generation)?;
-                let key = Key::from_file(algorithm, &content).map_err(Error::Generation)?;
-                directory.write(&key, &content)?;
-                activate(&mut records, &key, clock.now());
-                directory.save(records.clone())?;
+            for needed in needed {
+                if !records.iter().any(|r| r.signs(needed)) {
+                    let content = Key::generate(needed).map_err(Error::Generation)?;
+                    let key = Key::from_file(needed, &content).map_err(Error::Generation)?;
+                    directory.write(&key, &content)?;
+                    activate(&mut records, &key, clock.now());
+                    directory.save(records.clone())?;
+                }
             }
         }
         Self::load(&directory, &records)

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jsonwebtoken::Header;
 use serde::Serialize;
 
 use super::keys::KeyRing;
+use super::sign::{self, sign};
 use super::{ACCESS_TYP, Claims, Grant, MAX_TOKEN, is_name};
 use crate::clock::{Clock, Timestamp};
 use crate::config::{self, Algorithm};
@@ -24,12 +24,9 @@ pub enum Error {
     /// So many roles that the token would be longer than is looked at.
     #[error("the token would be longer than {MAX_TOKEN} bytes")]
     TooLong,
-    /// The ring has no active key of the configured algorithm; a ring that was opened for it has.
-    #[error("there is no key to sign with")]
-    NoKey,
-    /// The key could not sign.
-    #[error("the token could not be signed")]
-    Signing,
+    /// No key, or it could not sign.
+    #[error(transparent)]
+    Unsigned(#[from] sign::Error),
 }
 
 /// A new access token.
@@ -100,7 +97,6 @@ impl Minter {
     /// [`Error`]; the ones a caller can meet are [`Error::SessionOver`] and, with roles from outside, [`Error::Role`] and
     /// [`Error::TooLong`].
     pub fn mint(&self, grant: &Grant) -> Result<Minted, Error> {
-        let key = self.ring.signing_key(self.algorithm).ok_or(Error::NoKey)?;
         let now = Timestamp::from_secs(self.clock.now().secs());
         let exp = Timestamp::from_secs(now.plus(self.access_ttl).min(grant.session_expires_at).secs());
         if exp <= now {
@@ -128,16 +124,7 @@ impl Minter {
             iat: now.secs(),
             exp: exp.secs(),
         };
-        let mut header = Header::new(match self.algorithm {
-            Algorithm::Es256 => jsonwebtoken::Algorithm::ES256,
-            Algorithm::EdDsa => jsonwebtoken::Algorithm::EdDSA,
-            Algorithm::Rs256 => jsonwebtoken::Algorithm::RS256,
-            Algorithm::Hs256 => jsonwebtoken::Algorithm::HS256,
-        });
-        header.typ = Some(ACCESS_TYP.to_owned());
-        header.kid = Some(key.kid().to_owned());
-        let token = jsonwebtoken::encode(&header, &written, key.signer()).map_err(|_| Error::Signing)?;
-        let token = Secret::new(token);
+        let token = sign(&self.ring, self.algorithm, ACCESS_TYP, &written)?;
         if token.expose().len() > MAX_TOKEN {
             return Err(Error::TooLong);
         }

@@ -1,11 +1,13 @@
 //! Tokens: what is in them, how they are signed, how they are checked.
 //!
 //! *Access token*: a JWT (RFC 9068 profile, `typ: at+jwt`), minted by [`mint`] with the active key of [`keys`], checked by
-//! [`verify`] without a store, published by [`jwks`]; [`cache`] remembers what was verified, [`access`] judges. *Refresh token*: opaque,
+//! [`verify`] without a store, published by [`jwks`]; [`cache`] remembers what was verified, [`access`] judges. *Assertion*: a JWT for one
+//! upstream, [`assertion`]. *Refresh token*: opaque,
 //! [`refresh`]. What was revoked before its time is in [`revocation`]. HTTP is unknown here: where a token stands in a
 //! request is the pipeline's business.
 
 pub mod access;
+pub mod assertion;
 pub mod cache;
 mod directory;
 #[cfg(test)]
@@ -20,6 +22,7 @@ mod payload;
 mod pkcs8;
 pub mod refresh;
 pub mod revocation;
+pub mod sign;
 pub mod verify;
 
 use crate::clock::Timestamp;
@@ -27,6 +30,9 @@ use crate::ids::{self, AppId, MemberId, OpenId, SessionId, UnionId};
 
 /// `typ` of an access token (RFC 9068, section 2.1).
 pub const ACCESS_TYP: &str = "at+jwt";
+
+/// `typ` of an assertion (RFC 8725, section 3.11).
+pub const ASSERTION_TYP: &str = "wxgate-assertion+jwt";
 
 /// How far `iat` and `nbf` may lie in the future, seconds. `exp` has no leeway.
 pub const LEEWAY_SECS: i64 = 60;

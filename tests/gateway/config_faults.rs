@@ -203,7 +203,7 @@ fn every_key_says_what_it_says() {
     let limit = |limit: Option<Limit>| limit.map(|l| (l.by, l.rate.count.get(), l.rate.per.as_secs(), l.burst.get()));
     assert_eq!(limit(route.limit), Some((LimitBy::Member, 20, 1, 40)));
     assert_eq!(limit(config.login.limit), Some((LimitBy::App, 5, 60, 5)), "the burst is the rate's number");
-    assert_eq!((route.strip_prefix.as_deref(), route.forward_token), (Some("/v1"), true));
+    assert_eq!((route.strip_prefix.as_deref(), route.forward_token, route.assertion), (Some("/v1"), true, true));
     assert_eq!(config.routes[1].max_body, server.max_body, "a route takes the server's limit unless it says otherwise");
     assert_eq!((config.statics[0].path.as_str(), config.statics[0].body.as_str()), ("/MP_verify_abc.txt", "abc"));
 }
@@ -220,7 +220,10 @@ fn what_is_left_out_has_a_safe_default() {
     assert!(config.server.trusted_proxies.is_empty());
     assert!(config.login.limit.is_none() && config.routes[0].limit.is_none());
     assert_eq!((config.token.algorithm, config.token.accept_bare), (Algorithm::Es256, false));
-    assert_eq!((config.routes[0].auth, config.routes[0].forward_token), (Auth::Required, false));
+    assert_eq!(
+        (config.routes[0].auth, config.routes[0].forward_token, config.routes[0].assertion),
+        (Auth::Required, false, false)
+    );
 }
 
 #[test]

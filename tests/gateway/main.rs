@@ -4,6 +4,7 @@
 mod access_token;
 mod acme;
 mod architecture;
+mod assertion;
 mod check;
 mod command_line;
 mod config_faults;

@@ -1,7 +1,16 @@
 // What users of the package see. Nothing here refers to the official typings, so that the declarations also serve
 // projects that do without them; test/types.ts proves that both fit together.
 
-import type { CallOptions, Callbacks, GatewayBase, GatewayOptions, GatewayTask, Member } from '../../core/types'
+import type {
+  CallOptions,
+  Callbacks,
+  GatewayBase,
+  GatewayOptions,
+  GatewaySocket,
+  GatewayTask,
+  Member,
+  SocketOptions,
+} from '../../core/types'
 export type * from '../../core/types'
 
 /** The answer of `phone()`. */
@@ -85,6 +94,7 @@ export interface DownloadResult {
 export interface Gateway extends GatewayBase {
   upload(options: UploadOptions): GatewayTask<UploadResult>
   download(options: DownloadOptions): GatewayTask<DownloadResult>
+  connectSocket(options: SocketOptions): GatewaySocket
   callContainer<T = any>(options: ContainerOptions<T>): GatewayTask<ContainerResult<T>>
   /** The code of the phone button (`event.detail.code`), or the encrypted data of the older kind. */
   phone(code: string | OpenDataSource, callbacks?: Callbacks<PhoneNumber>): Promise<PhoneNumber>

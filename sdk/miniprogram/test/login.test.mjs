@@ -120,6 +120,23 @@ test('a login answer that was lost is asked for again with the same code: one se
   assert.equal((await world.exchanges()) - before, 1)
 })
 
+test('a refresh that the background interrupts goes on afterwards, in the same session', async t => {
+  const { phone, wx } = visitor(t)
+  await wx.request(hello)
+  const { id } = (await wx.me()).session
+  wx.app.ahead += 3 * HOUR
+  const request = wx.request({ ...hello, method: 'POST' })
+  while (phone.count('/auth/refresh') < 1) await new Promise(setImmediate)
+  wx.app.hide()
+  await new Promise(setImmediate)
+  assert.equal(phone.count('/auth/refresh'), 1)
+  wx.app.show()
+  assert.equal((await request).statusCode, 200)
+  assert.equal(phone.count('/auth/refresh'), 2)
+  assert.equal((await wx.me()).session.id, id)
+  assert.equal(phone.calls.login, 1)
+})
+
 test('an app that was killed before the refresh answer came goes on after the restart', async t => {
   const { phone, wx, launch } = visitor(t)
   await wx.login()

@@ -2,7 +2,6 @@ import { createBase } from '../../core/gateway'
 import { install } from '../../core/platform'
 import { Why } from '../../core/session'
 import { assign, settle } from '../../core/wire'
-import { connectSocket } from './socket'
 import { downloadFile, request, uploadFile } from './transfer'
 import { webLogin } from './web-login'
 import type { FetchOptions, Gateway, WebOptions } from './types'
@@ -12,7 +11,6 @@ install({
   request,
   uploadFile,
   downloadFile,
-  connectSocket,
   getStorageSync: key => JSON.parse(localStorage.getItem(key) || '""'),
   setStorageSync: (key, value) => localStorage.setItem(key, JSON.stringify(value)),
 })

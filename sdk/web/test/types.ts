@@ -13,5 +13,7 @@ gateway.request<{ id: number }>({ url: '/x', success: ({ data }) => data.id }).a
 createGateway({ baseURL: 'https://api.example.com' })
 // @ts-expect-error a stream can be sent only once
 gateway.fetch('/x', { method: 'POST', body: new ReadableStream() })
+// @ts-expect-error a browser sends no token with a handshake
+gateway.connectSocket({ url: '/ws' })
 // @ts-expect-error of mini programs only
 gateway.phone('code')

@@ -40,7 +40,7 @@ pub(super) fn file(file: File, path: &Path, report: &mut Report<'_>) -> Config {
     let wechat = app::wechat(&file.wechat.unwrap_or_default(), report);
     let upstreams = upstream::upstreams(&file.upstream.unwrap_or_default(), &folder, report);
     let (apps, appids) = app::apps(file.app.unwrap_or_default(), &token, &upstreams, &folder, report);
-    let around = route::Around { server: &server, upstreams: &upstreams, appids: &appids };
+    let around = route::Around { server: &server, upstreams: &upstreams, audience: &token.audience, appids: &appids };
     let routes = route::routes(&file.route.unwrap_or_default(), &around, report);
     let statics = statics::statics(&file.statics.unwrap_or_default(), &server, &routes, report);
     let login = login::login(&file.login.unwrap_or_default(), &server, &routes, &statics, report);

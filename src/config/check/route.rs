@@ -20,6 +20,8 @@ use crate::ids::AppId;
 pub(super) struct Around<'a> {
     pub(super) server: &'a Server,
     pub(super) upstreams: &'a [Option<Upstream>],
+    /// `token.audience`.
+    pub(super) audience: &'a [String],
     /// Of each `[[app]]`; `None` where it is missing or wrong.
     pub(super) appids: &'a [Option<AppId>],
 }
@@ -70,6 +72,7 @@ fn route(file: &file::Route, at: &str, around: &Around<'_>, report: &mut Report<
             }
         }
     }
+    let assertion = assertion(file, &key("assertion"), auth, around, report);
     let strip_prefix = file.strip_prefix.as_deref().and_then(|text| {
         let parse = |text: &str| prefix(text, pattern.as_ref());
         report.read(&key("strip_prefix"), text, parse)
@@ -108,11 +111,31 @@ fn route(file: &file::Route, at: &str, around: &Around<'_>, report: &mut Report<
         total_timeout,
         max_body,
         forward_token: file.forward_token.unwrap_or(false),
+        assertion,
         upgrade,
         limit,
         retry: retry.map(Arc::new),
         cors,
     })
+}
+
+/// `assertion` of a route.
+fn assertion(file: &file::Route, key: &str, auth: Auth, around: &Around<'_>, report: &mut Report<'_>) -> bool {
+    let asked = file.assertion.unwrap_or(false);
+    if asked && auth == Auth::None {
+        let what =
+            "has nobody to speak of, because auth = \"none\" reads no token; write auth = \"required\", or remove it";
+        report.fault(key, what.to_owned());
+    }
+    // By `aud` alone an upstream could not tell an access token from its assertion.
+    if let Some(name) = file.upstream.as_ref().filter(|name| asked && around.audience.contains(name)) {
+        let what = format!(
+            "is made for \"{name}\", which is also a token.audience, so the upstream could take an access token for \
+             it; rename the upstream, or change the audience"
+        );
+        report.fault(key, what);
+    }
+    asked
 }
 
 /// `retry` of a route with this `timeout`.

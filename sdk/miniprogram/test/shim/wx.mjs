@@ -314,7 +314,10 @@ function compose(kind, options, phone) {
     )
     const file = phone.files.get(options.filePath)
     if (!file) throw new Error('file not found')
-    const head = `${parts.join('')}--${boundary}\r\nContent-Disposition: form-data; name="${options.name}"; filename="f"\r\n\r\n`
+    const filename = options.filePath.replace(/.*\//, '')
+    const type = filename.endsWith('.png') ? 'image/png' : 'application/octet-stream'
+    const about = `Content-Disposition: form-data; name="${options.name}"; filename="${filename}"\r\nContent-Type: ${type}`
+    const head = `${parts.join('')}--${boundary}\r\n${about}\r\n\r\n`
     const body = Buffer.concat([Buffer.from(head), file, Buffer.from(`\r\n--${boundary}--\r\n`)])
     headers['content-length'] = body.length
     return { url, method, headers, body }
