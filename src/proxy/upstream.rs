@@ -126,7 +126,7 @@ mod tests {
     fn upstream(balance: Balance, n: u16) -> Arc<Upstream> {
         let server = |port| {
             let authority = format!("127.0.0.1:{port}").parse().unwrap();
-            section::Backend { authority, host: "127.0.0.1".to_owned(), port }
+            section::Backend { authority, host: "127.0.0.1".to_owned(), port, transport: None }
         };
         let section = section::Upstream {
             name: "shop".to_owned(),
