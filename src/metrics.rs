@@ -2,17 +2,20 @@
 //!
 //! Request counters are exact and cost one uncontended addition: each worker has a [`Shard`] of its own, on its own
 //! cache lines, and the shards are summed when somebody asks. No label can grow without bound: status codes, problem
-//! codes and configured names only.
+//! codes and configured names only. Figures of single routes and upstreams are in [`named`], durations in [`histogram`].
 
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// Upper bounds of the request duration histogram, microseconds.
-const BOUNDS_US: [u64; 14] = [
-    250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 5_000_000, 30_000_000,
-];
+mod histogram;
+mod named;
+
+pub use self::histogram::Histogram;
+pub use self::named::{RouteFigures, UpstreamFigures};
+
+use self::named::Named;
 
 /// A number that only grows.
 #[derive(Debug, Default)]
@@ -40,6 +43,11 @@ impl Counter {
 pub struct Gauge(AtomicI64);
 
 impl Gauge {
+    /// It is `n` now.
+    pub fn set(&self, n: i64) {
+        self.0.store(n, Ordering::Relaxed);
+    }
+
     /// Adds `n`, which may be negative.
     pub fn add(&self, n: i64) {
         self.0.fetch_add(n, Ordering::Relaxed);
@@ -56,8 +64,9 @@ impl Gauge {
 #[repr(align(128))]
 pub struct Shard {
     status: [Counter; 500],
-    buckets: [Counter; BOUNDS_US.len() + 1],
-    duration_us: Counter,
+    duration: Histogram,
+    routes: Named<RouteFigures>,
+    upstreams: Named<UpstreamFigures>,
     /// Requests whose answer is under way.
     pub in_flight: Gauge,
     /// Bytes of answer bodies.
@@ -72,14 +81,19 @@ pub struct Shard {
     pub token_misses: Counter,
     /// Access log lines that were dropped because the log could not keep up.
     pub log_dropped: Counter,
+    /// Requests refused because the worker had too much to do.
+    pub shed: Counter,
+    /// How long a request waits for the worker at present, microseconds.
+    pub wait_us: Gauge,
 }
 
 impl Default for Shard {
     fn default() -> Self {
         Self {
             status: [const { Counter(AtomicU64::new(0)) }; 500],
-            buckets: [const { Counter(AtomicU64::new(0)) }; BOUNDS_US.len() + 1],
-            duration_us: Counter::default(),
+            duration: Histogram::default(),
+            routes: Named::default(),
+            upstreams: Named::default(),
             in_flight: Gauge::default(),
             bytes_out: Counter::default(),
             connections: Gauge::default(),
@@ -87,6 +101,8 @@ impl Default for Shard {
             token_hits: Counter::default(),
             token_misses: Counter::default(),
             log_dropped: Counter::default(),
+            shed: Counter::default(),
+            wait_us: Gauge::default(),
         }
     }
 }
@@ -98,8 +114,7 @@ impl Shard {
             counter.inc();
         }
         let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        self.buckets[BOUNDS_US.partition_point(|&bound| bound < us)].inc();
-        self.duration_us.add(us);
+        self.duration.observe(us);
         self.bytes_out.add(bytes);
     }
 }
@@ -221,18 +236,9 @@ impl Metrics {
             }
         }
         head(&mut page, "wxgate_request_duration_seconds", "histogram", "From request head to the end of the answer.");
-        let mut total = 0;
-        for (n, bound) in BOUNDS_US.iter().enumerate() {
-            total += sum(&|s| s.buckets[n].get());
-            #[allow(clippy::cast_precision_loss)] // bounds are small
-            let le = *bound as f64 / 1e6;
-            let _ = writeln!(page, "wxgate_request_duration_seconds_bucket{{le=\"{le}\"}} {total}");
-        }
-        total += sum(&|s| s.buckets[BOUNDS_US.len()].get());
-        let _ = writeln!(page, "wxgate_request_duration_seconds_bucket{{le=\"+Inf\"}} {total}");
-        let us = sum(&|s| s.duration_us.get());
-        let _ = writeln!(page, "wxgate_request_duration_seconds_sum {}.{:06}", us / 1_000_000, us % 1_000_000);
-        let _ = writeln!(page, "wxgate_request_duration_seconds_count {total}");
+        let durations: Vec<_> = shards.iter().map(|s| &s.duration).collect();
+        histogram::write(&mut page, "wxgate_request_duration_seconds", "", &durations);
+        named::write(&mut page, &shards);
         head(&mut page, "wxgate_problems_total", "counter", "Refusals, by problem code.");
         for (code, counter) in lock(&self.problems).iter() {
             let _ = writeln!(page, "wxgate_problems_total{{code=\"{code}\"}} {}", counter.get());
@@ -249,7 +255,11 @@ impl Metrics {
             head(&mut page, name, "gauge", help);
             let _ = writeln!(page, "{name} {value}");
         }
-        let counters: [(&str, &str, u64); 17] = [
+        let wait = shards.iter().map(|s| s.wait_us.get()).max().unwrap_or(0);
+        head(&mut page, "wxgate_worker_wait_seconds", "gauge", "How long a request waits for the busiest worker.");
+        let _ = writeln!(page, "wxgate_worker_wait_seconds {}.{:06}", wait / 1_000_000, wait % 1_000_000);
+        let counters: [(&str, &str, u64); 18] = [
+            ("wxgate_shed_total", "Requests refused because a worker had too much to do.", sum(&|s| s.shed.get())),
             ("wxgate_connections_accepted_total", "Connections of clients.", sum(&|s| s.accepted.get())),
             ("wxgate_response_bytes_total", "Bytes of answer bodies.", sum(&|s| s.bytes_out.get())),
             ("wxgate_token_cache_hits_total", "Tokens found verified.", sum(&|s| s.token_hits.get())),

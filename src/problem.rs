@@ -343,7 +343,15 @@ impl From<wechat::Error> for Problem {
 impl From<proxy::Error> for Problem {
     fn from(error: proxy::Error) -> Self {
         use proxy::Error as E;
+        let mut retry = DEFAULT_RETRY_AFTER_SECS;
         let (code, detail) = match &error {
+            E::CircuitOpen(span) => {
+                retry = span.as_secs();
+                (Code::UpstreamUnavailable, "The service is failing: try again later.")
+            }
+            E::TooManyRequests | E::QueueFull | E::QueueTimeout => {
+                (Code::Overloaded, "The service has too much to do: try again in a moment.")
+            }
             E::Resolve(_) | E::Connect(_) | E::ConnectTimeout => {
                 (Code::UpstreamUnavailable, "The service cannot be reached: try again in a moment.")
             }
@@ -355,6 +363,6 @@ impl From<proxy::Error> for Problem {
             E::RequestBodyTooLarge => (Code::BodyTooLarge, "The request body is over the limit of this route."),
             E::RequestBodyIdle => (Code::RequestTimeout, "The request body did not arrive in time."),
         };
-        Self::new(code, detail).caused_by(error)
+        Self::new(code, detail).retry_after(retry).caused_by(error)
     }
 }

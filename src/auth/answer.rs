@@ -79,7 +79,7 @@ struct TokenAnswer<'a> {
 /// # Errors
 /// When the session is over, or no token can be signed.
 pub fn access_token(auth: &Auth, session: &Session, member: &Member) -> Result<Minted, Problem> {
-    Ok(auth.minter.mint(&Grant {
+    let minted = auth.minter.mint(&Grant {
         member_id: session.member_id.clone(),
         session_id: session.session_id.clone(),
         appid: session.appid.clone(),
@@ -89,7 +89,9 @@ pub fn access_token(auth: &Auth, session: &Session, member: &Member) -> Result<M
         // Not later than now, should the clock have been set back: a token from the future would not be believed.
         auth_time: session.created_at.min(auth.clock.now()),
         session_expires_at: session.expires_at,
-    })?)
+    })?;
+    auth.renewals.note(&session.session_id, minted.claims.expires_at);
+    Ok(minted)
 }
 
 /// A fresh access token beside this refresh token, for this session and member.

@@ -40,6 +40,7 @@ use crate::store::{Members, Sessions};
 use crate::token::keys::KeyRing;
 use crate::token::mint::Minter;
 use crate::token::refresh::RefreshSecret;
+use crate::token::renewal::Renewals;
 use crate::token::revocation::Revocations;
 use crate::token::verify::Verifier;
 use crate::wechat;
@@ -79,6 +80,8 @@ pub struct Auth {
     pub refresh: RefreshSecret,
     /// Tokens that ended before their time.
     pub revocations: Arc<Revocations>,
+    /// Is told of newer tokens of a session.
+    pub renewals: Arc<Renewals>,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// How often each app may log in.

@@ -11,7 +11,10 @@ use schemars::generate::SchemaSettings;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-pub use super::rule_text::{Cors, DecryptLimit, DecryptLimitBy, Health, LoginLimit, LoginLimitBy, Retry, RouteLimit};
+pub use super::rule_text::{
+    Breaker, Cors, DecryptLimit, DecryptLimitBy, Health, LoginLimit, LoginLimitBy, Queue, Retry, RouteLimit,
+    Server as UpstreamServer,
+};
 use super::section::{AccessTokenLine, Algorithm, AppKind, Auth, Balance, WebScope};
 use super::tls::{ClientAuth, TlsVersion};
 pub use super::tls_text::{Acme, Certificate, Tls, UpstreamTls};
@@ -193,6 +196,11 @@ pub struct Server {
     /// Most open WebSockets of one member, 0 to 100000; 0 is no limit. Default: 32.
     #[schemars(range(min = 0, max = 100_000))]
     pub max_sockets_per_member: Option<i64>,
+    /// Most open connections of clients, 1 to 10000000. Default: as many as there are file descriptors for.
+    #[schemars(range(min = 1, max = 10_000_000), example = 10_000)]
+    pub max_connections: Option<i64>,
+    /// How long requests may wait for a worker before new ones are refused; "0s" refuses none. Default: "250ms".
+    pub shed_above: Option<Duration>,
 }
 
 /// The operators' listener.
@@ -347,9 +355,9 @@ pub struct Upstream {
     /// Its name, unique; letters, digits, ".", "_" and "-". Required.
     #[schemars(required, example = &"orders")]
     pub name: Option<String>,
-    /// Its servers, each "http://HOST:PORT" or "https://HOST:PORT". Required.
+    /// Its servers, each "http://HOST:PORT" or "https://HOST:PORT", or { url = "http://HOST:PORT", weight = 2 }. Required.
     #[schemars(required, length(min = 1), example = ["http://127.0.0.1:3001"])]
-    pub servers: Option<Vec<String>>,
+    pub servers: Option<Vec<UpstreamServer>>,
     /// Which HTTP its servers speak. Default: "http/1.1".
     pub protocol: Option<UpstreamProtocol>,
     /// TLS to servers with "https://".
@@ -360,6 +368,15 @@ pub struct Upstream {
     pub connect_timeout: Option<Duration>,
     /// How its servers are asked whether they are well. Default: not at all.
     pub health: Option<Health>,
+    /// How long a server that has come, or come back, takes until it has its whole share. Default: "0s", at once.
+    pub slow_start: Option<Duration>,
+    /// Most requests that one server works on at a time, 0 to 1000000; 0 is no limit. Default: 0.
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub max_connections: Option<i64>,
+    /// Where requests wait for a server with room. Default: 128 of them, for at most "1s".
+    pub queue: Option<Queue>,
+    /// When the upstream is left alone. Default: never.
+    pub breaker: Option<Breaker>,
 }
 
 /// Which request goes to which upstream, and what it needs.
@@ -397,6 +414,14 @@ pub struct Route {
     pub total_timeout: Option<Duration>,
     /// Largest request body. Default: the server's max_body.
     pub max_body: Option<Size>,
+    /// Bytes a second that a client must send of a body, beyond one idle_timeout of grace; 0 is none. Default: "1KiB".
+    pub min_body_rate: Option<Size>,
+    /// Most requests under way, 0 to 1000000; 0 is no limit. Default: 0.
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub max_in_flight: Option<i64>,
+    /// Most requests of one member under way, 0 to 1000000; 0 is no limit. Default: 0.
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub max_in_flight_per_member: Option<i64>,
     /// Whether the caller's Authorization header is passed on. Default: false.
     pub forward_token: Option<bool>,
     /// Whether the upstream gets X-Wxgate-Assertion: a JWT of 60 seconds for it alone. Default: false.

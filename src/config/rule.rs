@@ -1,6 +1,6 @@
-//! The checked rules of routes and upstreams: limits, health checks, retries, CORS.
+//! The checked rules of routes and upstreams: limits, capacity, health checks, retries, CORS.
 
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
 use http::{HeaderName, Method};
@@ -52,6 +52,43 @@ impl LimitBy {
     pub const fn needs_caller(self) -> bool {
         matches!(self, Self::Openid | Self::Member | Self::App)
     }
+}
+
+/// How much the servers of an `[[upstream]]` take, and what happens beyond it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Capacity {
+    /// The share of each server, in their order; empty where all are equal.
+    pub weights: Vec<NonZeroU32>,
+    /// How long a server that has come, or come back, takes until it has its whole share; zero means at once.
+    pub slow_start: Duration,
+    /// Most requests that one server works on at a time; `None` means no limit.
+    pub max_connections: Option<NonZeroUsize>,
+    /// Where requests wait for a server with room.
+    pub queue: Queue,
+    /// When the upstream is left alone.
+    pub breaker: Option<Breaker>,
+}
+
+/// `queue` of an `[[upstream]]`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Queue {
+    /// Most requests that wait.
+    pub size: usize,
+    /// How long one does.
+    pub timeout: Duration,
+}
+
+/// `breaker` of an `[[upstream]]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Breaker {
+    /// Name of its upstream, for the log.
+    pub upstream: String,
+    /// Failures in a row that open the circuit; `None` means that it never opens.
+    pub failures: Option<NonZeroU32>,
+    /// From one probe to the next while it is open.
+    pub open: Duration,
+    /// Most requests under way with all servers together; `None` means no limit.
+    pub max_requests: Option<NonZeroUsize>,
 }
 
 /// `health` of an `[[upstream]]`.

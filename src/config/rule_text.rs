@@ -53,6 +53,53 @@ pub enum DecryptLimitBy {
     Member,
 }
 
+/// A server of an upstream.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Server {
+    /// Its address, "http://HOST:PORT".
+    Url(String),
+    /// With a share of its own.
+    Weighted(WeightedServer),
+}
+
+/// A server with a share of its own.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WeightedServer {
+    /// Its address, "http://HOST:PORT". Required.
+    #[schemars(required, example = &"http://127.0.0.1:3001")]
+    pub url: Option<String>,
+    /// Its share beside the others, 1 to 1000. Default: 1.
+    #[schemars(range(min = 1, max = 1000), example = 2)]
+    pub weight: Option<i64>,
+}
+
+/// Where requests wait for a server with room.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Queue {
+    /// Most requests that wait, 0 to 100000; 0 is none. Default: 128.
+    #[schemars(range(min = 0, max = 100_000), example = 128)]
+    pub size: Option<i64>,
+    /// How long one does. Default: "1s".
+    pub timeout: Option<Duration>,
+}
+
+/// When an upstream is left alone.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Breaker {
+    /// Failures in a row of all servers together, 0 to 1000000; 0 is never. Default: 0.
+    #[schemars(range(min = 0, max = 1_000_000), example = 20)]
+    pub failures: Option<i64>,
+    /// How long requests are refused then, and from one probe to the next. Default: "5s".
+    pub open: Option<Duration>,
+    /// Most requests under way with all servers together, 0 to 1000000; 0 is no limit. Default: 0.
+    #[schemars(range(min = 0, max = 1_000_000), example = 1000)]
+    pub max_requests: Option<i64>,
+}
+
 /// How servers are asked whether they are well.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

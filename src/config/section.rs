@@ -16,7 +16,7 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-pub use super::rule::{Cors, Health, Limit, LimitBy, Retry, RetryOn};
+pub use super::rule::{Breaker, Capacity, Cors, Health, Limit, LimitBy, Queue, Retry, RetryOn};
 use super::tls::Tls;
 pub use super::transport::{Transport, UpstreamProtocol, UpstreamTls};
 use crate::ids::{AppId, Secret};
@@ -83,6 +83,10 @@ pub struct Server {
     pub drain_timeout: Duration,
     /// Most open sockets (upgraded connections) of one member; `None` means no limit.
     pub max_sockets_per_member: Option<NonZeroUsize>,
+    /// Most open connections of clients; `None` means as many as there are descriptors for.
+    pub max_connections: Option<NonZeroUsize>,
+    /// How long requests may wait for a worker before new ones are refused; zero means that none is.
+    pub shed_above: Duration,
 }
 
 /// `[admin]`.
@@ -345,6 +349,8 @@ pub struct Upstream {
     pub connect_timeout: Duration,
     /// How its servers are asked whether they are well.
     pub health: Option<Health>,
+    /// How much they take.
+    pub capacity: Capacity,
 }
 
 /// One server of an upstream.
@@ -431,6 +437,12 @@ pub struct Route {
     pub total_timeout: Option<Duration>,
     /// Largest request body, bytes; the server's unless said.
     pub max_body: u64,
+    /// Bytes a second that a client must send of a body; 0 means no least rate.
+    pub min_body_rate: u64,
+    /// Most requests under way; `None` means no limit.
+    pub max_in_flight: Option<NonZeroUsize>,
+    /// Most requests of one member under way (without a caller, of one address); `None` means no limit.
+    pub max_in_flight_per_member: Option<NonZeroUsize>,
     /// Whether `Authorization` is passed on.
     pub forward_token: bool,
     /// Whether the upstream gets a signed assertion about the caller.

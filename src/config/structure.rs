@@ -251,9 +251,10 @@ impl Walk<'_, '_> {
         }
     }
 
-    /// The schema of a list's items, when they are tables.
+    /// The schema of a list's items, when they are tables and nothing else.
     fn item<'s>(&self, list: Schema<'s>) -> Option<Schema<'s>> {
-        list.at(&list.node["items"]).branches().into_iter().find(|item| item.is("object"))
+        let items = list.at(&list.node["items"]).branches();
+        items.first().copied().filter(|_| items.iter().all(|item| item.is("object")))
     }
 }
 

@@ -47,7 +47,8 @@ async fn send(delivery: Delivery, upstream: Arc<Upstream>, host: HeaderValue) ->
     headers.insert(HOST, host);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     identity::inject_push(headers, &delivery.appid, delivery.openid.as_ref());
-    let limits = Limits { response_head: DEADLINE, idle: IDLE, total: Some(DEADLINE), max_body: u64::MAX };
+    let total = Some(DEADLINE);
+    let limits = Limits { response_head: DEADLINE, idle: IDLE, total, max_body: u64::MAX, min_body_rate: 0 };
     // A connection for each: pushes are few, and one that is not kept cannot have gone stale.
     let outbound = Outbound { request, upstream, limits, affinity: 0, upgrade: None, retry: None, witness: None };
     let (parts, body) = Forwarder::new().forward(outbound).await?.into_parts();

@@ -31,6 +31,8 @@ impl Gateway {
             weak.upgrade().map(|g| (String::new(), g.current().generation as f64)).into_iter().collect()
         });
         self.kept.sockets.register(metrics);
+        self.kept.streams.register(metrics);
+        self.kept.in_flight.register(metrics);
         let revocations = Arc::clone(&self.kept.revocations);
         metrics.register("wxgate_revocations", "gauge", "Live revocations held in memory.", move || {
             vec![(String::new(), revocations.len() as f64)]
@@ -46,15 +48,27 @@ impl Gateway {
         metrics.register("wxgate_backend_up", "gauge", help, move || {
             weak.upgrade().map(|g| g.backends(|_, up| f64::from(u8::from(up)))).unwrap_or_default()
         });
-        let retries: [UpstreamFigure; 2] = [
+        let counters: [UpstreamFigure; 7] = [
             ("wxgate_upstream_retries_total", "Requests that were tried again by their route's policy.", |u| {
                 u.retries().0
             }),
             ("wxgate_upstream_retries_refused_total", "Those that were not: over the retry budget.", |u| u.retries().1),
+            ("wxgate_upstream_queued_total", "Requests that had to wait for a server with room.", |u| u.queue().queued),
+            ("wxgate_upstream_queue_full_total", "Requests refused: too many waited.", |u| u.queue().full),
+            ("wxgate_upstream_queue_timeouts_total", "Requests refused: they waited in vain.", |u| u.queue().late),
+            ("wxgate_upstream_circuit_opened_total", "Times the circuit of an upstream opened.", |u| u.circuit().1),
+            ("wxgate_upstream_circuit_refused_total", "Requests that a breaker refused.", |u| u.circuit().2),
         ];
-        for (name, help, read) in retries {
+        let gauges: [UpstreamFigure; 2] = [
+            ("wxgate_upstream_queue", "Requests that wait for a server with room.", |u| u.queue().waiting as u64),
+            ("wxgate_upstream_circuit_open", "1 while the circuit of an upstream is open.", |u| {
+                u64::from(u.circuit().0)
+            }),
+        ];
+        let figures = counters.map(|figure| (figure, "counter")).into_iter();
+        for ((name, help, read), kind) in figures.chain(gauges.map(|figure| (figure, "gauge"))) {
             let weak = Arc::downgrade(self);
-            metrics.register(name, "counter", help, move || {
+            metrics.register(name, kind, help, move || {
                 let snapshot = weak.upgrade().map(|g| g.current());
                 let upstreams = snapshot.iter().flat_map(|snapshot| snapshot.upstreams());
                 upstreams.map(|u| (format!("{{upstream={}}}", label(u.name())), read(u) as f64)).collect()

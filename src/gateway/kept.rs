@@ -22,13 +22,16 @@ use crate::keyfile;
 use crate::limiter::Tables;
 use crate::metrics::{Metrics, label};
 use crate::pipeline::dispatch::Draining;
+use crate::pipeline::in_flight;
 use crate::pipeline::sockets::Sockets;
+use crate::pipeline::streams::Streams;
 use crate::proxy::Backends;
 use crate::store::sqlite::Sqlite;
 use crate::store::vault::Vault;
 use crate::store::{Members, Sessions};
 use crate::telemetry::{LogWriter, Pseudonyms};
 use crate::token::refresh::RefreshSecret;
+use crate::token::renewal::Renewals;
 use crate::token::revocation::Revocations;
 use crate::wechat::{AccessTokens, Circuits};
 
@@ -61,6 +64,8 @@ pub struct Kept {
     pub refresh: RefreshSecret,
     /// Tokens that ended before their time.
     pub revocations: Arc<Revocations>,
+    /// Sessions that got newer tokens.
+    pub renewals: Arc<Renewals>,
     /// Logins under way.
     pub logins: Arc<Logins>,
     /// Pushed messages that were delivered.
@@ -79,12 +84,16 @@ pub struct Kept {
     pub pseudonyms: Pseudonyms,
     /// Who has used what how often.
     pub limits: Arc<Tables>,
+    /// What is under way on routes that limit it.
+    pub in_flight: Arc<in_flight::Tables>,
     /// Servers of upstreams: addresses, load.
     pub backends: Backends,
     /// Certificates that an authority issues.
     pub authority: Authority,
     /// Connections that have left HTTP.
     pub sockets: Arc<Sockets>,
+    /// Answers that go on.
+    pub streams: Arc<Streams>,
     /// Whether the gateway is going away.
     pub draining: Draining,
     /// Room for calls of endpoints.
@@ -129,7 +138,9 @@ impl Kept {
             access_tokens,
             refresh,
             pseudonyms: Pseudonyms::new(&log_key(keys).map_err(Error::KeyFile)?),
-            sockets: Sockets::new(Arc::clone(&revocations), clock.clone()),
+            sockets: Sockets::new(Arc::clone(&revocations)),
+            streams: Streams::new(Arc::clone(&revocations)),
+            renewals: Arc::default(),
             clock,
             metrics,
             log,
@@ -138,6 +149,7 @@ impl Kept {
             revocations,
             logins: Arc::default(),
             limits,
+            in_flight: Arc::default(),
             pushes: Arc::default(),
             backends: Backends::new(),
             draining: Arc::new(AtomicBool::new(false)),

@@ -42,6 +42,8 @@ use crate::pipeline::identity::IdentityLayer;
 use crate::pipeline::limit::{LimitLayer, Limits};
 use crate::pipeline::principal::Principal;
 use crate::pipeline::route::{RouteLayer, Routes};
+use crate::pipeline::shed::Load;
+use crate::pipeline::tenure;
 use crate::pipeline::trace::{Observer, RequestIds, TraceLayer};
 use crate::pipeline::{Layers, Stack, stack};
 use crate::proxy::{Forwarder, Upstream};
@@ -122,7 +124,7 @@ impl Snapshot {
     fn new(config: Config, kept: &Kept, generation: u64) -> Result<Self, Error> {
         let ring = Arc::new(KeyRing::open(&config.token.keys, config.token.algorithm, &kept.clock)?);
         let verifier = Arc::new(Verifier::new(Arc::clone(&ring), &config.token, kept.clock.clone()));
-        let limits = Limits::new(&config, &kept.limits);
+        let limits = Limits::new(&config, &kept.limits, &kept.in_flight);
         let by_app = config.login.limit.is_some_and(|limit| limit.by == LimitBy::App);
         let upstreams: Arc<[Arc<Upstream>]> =
             config.upstreams.iter().map(|section| Upstream::new(section, &kept.backends)).collect();
@@ -144,6 +146,7 @@ impl Snapshot {
             verifier: Arc::clone(&verifier),
             refresh: kept.refresh.clone(),
             revocations: Arc::clone(&kept.revocations),
+            renewals: Arc::clone(&kept.renewals),
             metrics: Arc::clone(&kept.metrics),
             logins: Arc::clone(&kept.logins),
             pushes: Arc::clone(&kept.pushes),
@@ -241,7 +244,8 @@ impl Gateway {
         });
         gateway.register_metrics();
         gateway.kept.start_sweeping();
-        gateway.kept.sockets.start();
+        let kept = &gateway.kept;
+        tenure::watch(&kept.sockets, &kept.streams, &kept.revocations, &kept.renewals, &kept.clock);
         Ok(gateway)
     }
 
@@ -255,10 +259,11 @@ impl Gateway {
         &self.kept
     }
 
-    /// From now on the health answers say that this instance is going away, and open sockets are closed.
+    /// From now on the health answers say that this instance is going away, and open sockets and event streams are ended.
     pub fn start_draining(&self) {
         self.kept.draining.store(true, std::sync::atomic::Ordering::Release);
         self.kept.sockets.drain();
+        self.kept.streams.drain();
     }
 
     /// Whether it is going away.
@@ -274,21 +279,36 @@ impl Gateway {
             shard: Arc::clone(&shard),
             log: AccessLog::new(self.kept.log.clone(), self.kept.clock.clone(), Arc::clone(&shard)),
             ids: RequestIds::new(),
+            streams: self.kept.streams.list(),
         });
         let forwarder = Forwarder::new();
         let snapshot = self.current();
-        let stack = self.stack(&snapshot, &observer, &forwarder);
-        Worker { gateway: Arc::clone(self), observer, forwarder, current: Mutex::new((snapshot, stack)) }
+        let load = Arc::<Load>::default();
+        let stack = self.stack(&snapshot, &observer, &forwarder, &load);
+        Worker { gateway: Arc::clone(self), observer, forwarder, load, current: Mutex::new((snapshot, stack)) }
     }
 
-    fn stack(&self, snapshot: &Arc<Snapshot>, observer: &Arc<Observer>, forwarder: &Forwarder) -> WorkerStack {
+    fn stack(
+        &self,
+        snapshot: &Arc<Snapshot>,
+        observer: &Arc<Observer>,
+        forwarder: &Forwarder,
+        load: &Arc<Load>,
+    ) -> WorkerStack {
+        load.aim(snapshot.config.server.shed_above);
         let layers = Layers {
             trace: TraceLayer::new(Arc::clone(observer)),
             client_addr: ClientAddrLayer::new(&snapshot.config.server.trusted_proxies),
             hygiene: HygieneLayer::new(snapshot.config.login.wafer2.as_deref()),
             // A table per worker: handing out a route costs no cache line that another core writes.
-            route: RouteLayer::new(Arc::new(Routes::new(&snapshot.config, &snapshot.limits))),
-            limit_before: LimitLayer::before(&snapshot.config, &snapshot.limits, self.kept.clock.clone()),
+            route: RouteLayer::new(Arc::new(Routes::counted(&snapshot.config, &snapshot.limits, &observer.shard))),
+            limit_before: LimitLayer::before(
+                &snapshot.config,
+                &snapshot.limits,
+                self.kept.clock.clone(),
+                load,
+                &observer.shard,
+            ),
             limit_after: LimitLayer::after(self.kept.clock.clone()),
             authenticate: AuthenticateLayer::new(self.authenticator(snapshot, &observer.shard)),
             identity: IdentityLayer {
@@ -307,6 +327,7 @@ impl Gateway {
             Arc::clone(&snapshot.upstreams),
             Arc::clone(&self.kept.sockets),
             snapshot.config.server.max_sockets_per_member,
+            &observer.shard,
         );
         stack(&layers, Dispatch::new(endpoints, proxy, Arc::clone(&self.kept.draining)))
     }
@@ -316,6 +337,7 @@ impl Gateway {
             verifier: Arc::clone(&snapshot.verifier),
             cache: Arc::clone(&snapshot.cache),
             revocations: Arc::clone(&self.kept.revocations),
+            renewals: Arc::clone(&self.kept.renewals),
             pseudonyms: self.kept.pseudonyms.clone(),
             clock: self.kept.clock.clone(),
             shard: Arc::clone(shard),
@@ -348,6 +370,7 @@ pub struct Worker {
     gateway: Arc<Gateway>,
     observer: Arc<Observer>,
     forwarder: Forwarder,
+    load: Arc<Load>,
     /// Locked for a few instructions and only by this worker's thread, so never contended. It is a lock because the
     /// stack is `&mut` while it is called, and so that the worker stays `Send`.
     current: Mutex<(Arc<Snapshot>, WorkerStack)>,
@@ -367,7 +390,7 @@ impl Worker {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         if !std::ptr::eq(Arc::as_ptr(&current.0), Arc::as_ptr(&self.gateway.snapshot.load())) {
             let snapshot = self.gateway.current();
-            let stack = self.gateway.stack(&snapshot, &self.observer, &self.forwarder);
+            let stack = self.gateway.stack(&snapshot, &self.observer, &self.forwarder, &self.load);
             *current = (snapshot, stack);
         }
         current
@@ -429,6 +452,18 @@ impl Worker {
     /// The worker's counters.
     pub fn shard(&self) -> &Shard {
         &self.observer.shard
+    }
+
+    /// Most connections of clients on all workers, where the configuration says so.
+    pub fn max_connections(&self) -> Option<std::num::NonZeroUsize> {
+        self.gateway.snapshot.load().config.server.max_connections
+    }
+
+    /// A request would have waited so long for this worker just now.
+    pub fn waited(&self, wait: Duration) {
+        let shard = &self.observer.shard;
+        shard.wait_us.set(i64::try_from(wait.as_micros()).unwrap_or(i64::MAX));
+        self.load.looked(wait, shard.in_flight.get());
     }
 
     /// What is to be done a few times a second.

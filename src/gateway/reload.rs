@@ -70,6 +70,7 @@ impl Gateway {
         let snapshot = Arc::new(snapshot);
         self.snapshot.store(Arc::clone(&snapshot));
         self.kept.sockets.recheck(&snapshot.config.routes);
+        self.kept.streams.recheck(&snapshot.config.routes);
         Ok(Reloaded { generation, changes })
     }
 }

@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use tower::Service;
 
 use crate::config::{self, Balance};
+use crate::metrics::{Shard, UpstreamFigures};
 use crate::pipeline::Exchange;
 use crate::pipeline::Response;
 use crate::pipeline::dispatch::{Awaited, ToUpstream};
@@ -26,6 +27,8 @@ use crate::tunnel::{Ending, Switched};
 pub(super) struct ToProxy {
     forwarder: Forwarder,
     upstreams: Arc<[Arc<Upstream>]>,
+    /// Of each of them, this worker's.
+    figures: Arc<[Arc<UpstreamFigures>]>,
     sockets: Arc<Sockets>,
     most_sockets: Option<NonZeroUsize>,
 }
@@ -36,8 +39,10 @@ impl ToProxy {
         upstreams: Arc<[Arc<Upstream>]>,
         sockets: Arc<Sockets>,
         most_sockets: Option<NonZeroUsize>,
+        shard: &Shard,
     ) -> Self {
-        Self { forwarder, upstreams, sockets, most_sockets }
+        let figures = upstreams.iter().map(|upstream| shard.upstream(upstream.name())).collect();
+        Self { forwarder, upstreams, figures, sockets, most_sockets }
     }
 }
 
@@ -77,9 +82,16 @@ impl Service<ToUpstream> for ToProxy {
             retry: route.policy.retry.clone(),
             witness: Some(Arc::clone(&exchange) as Arc<dyn Witness>),
         });
+        let figures = self.figures.get(route.policy.upstream).map(Arc::clone);
         Box::pin(async move {
-            Ok(match forwarding.await {
+            let outcome = forwarding.await;
+            let took = exchange.started.elapsed();
+            if let Some(figures) = figures {
+                figures.exchange(outcome.as_ref().ok().map(|response| response.status().as_u16()), took);
+            }
+            Ok(match outcome {
                 Ok(response) => {
+                    exchange.answered_after(took);
                     if let Some((seat, ended)) = seat {
                         take_seat(&response, seat, ended);
                     }
@@ -115,6 +127,7 @@ fn limits(policy: &config::Route) -> Limits {
         idle: policy.idle_timeout,
         total: policy.total_timeout,
         max_body: policy.max_body,
+        min_body_rate: policy.min_body_rate,
     }
 }
 

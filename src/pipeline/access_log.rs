@@ -52,8 +52,12 @@ pub struct Entry<'a> {
     pub complete: bool,
     /// What went through, when the connection left HTTP with this answer.
     pub tunnel: Option<&'a Totals>,
+    /// Why the gateway ended the answer before its end.
+    pub ended: Option<&'a str>,
     /// How often it was sent to an upstream; told when it was more than once.
     pub attempts: u32,
+    /// Until the upstream's response head, microseconds.
+    pub head_us: Option<u64>,
 }
 
 /// A client's address: mostly that of the connection, whose text is made once.
@@ -158,6 +162,10 @@ fn json(line: &mut Vec<u8>, second: &str, ms: i64, e: &Entry<'_>) -> std::io::Re
     line.extend_from_slice(itoa::Buffer::new().format(e.bytes).as_bytes());
     line.extend_from_slice(b",\"duration_us\":");
     line.extend_from_slice(itoa::Buffer::new().format(e.took.as_micros()).as_bytes());
+    if let Some(us) = e.head_us {
+        line.extend_from_slice(b",\"upstream_us\":");
+        line.extend_from_slice(itoa::Buffer::new().format(us).as_bytes());
+    }
     for (name, value) in optional(e) {
         if let Some(value) = value {
             line.extend_from_slice(b",\"");
@@ -202,6 +210,9 @@ fn text(line: &mut Vec<u8>, second: &str, ms: i64, e: &Entry<'_>) -> std::io::Re
     if let Some(tunnel) = e.tunnel {
         write!(line, " bytes_in={} ended={}", tunnel.from_client, tunnel.ended)?;
     }
+    if let Some(us) = e.head_us {
+        write!(line, " upstream_us={us}")?;
+    }
     if e.attempts > 1 {
         write!(line, " attempts={}", e.attempts)?;
     }
@@ -219,8 +230,15 @@ fn timestamp(line: &mut Vec<u8>, second: &str, ms: i64) {
     line.extend_from_slice(&[b'.', digit(ms / 100), digit(ms / 10), digit(ms), b'Z']);
 }
 
-fn optional<'a>(e: &Entry<'a>) -> [(&'static str, Option<&'a str>); 5] {
-    [("upstream", e.upstream), ("member", e.member), ("person", e.person), ("code", e.code), ("cause", e.cause)]
+fn optional<'a>(e: &Entry<'a>) -> [(&'static str, Option<&'a str>); 6] {
+    [
+        ("upstream", e.upstream),
+        ("member", e.member),
+        ("person", e.person),
+        ("code", e.code),
+        ("cause", e.cause),
+        ("ended", e.ended),
+    ]
 }
 
 /// Writes text so that it cannot end a line, a string or a terminal's good mood: control bytes, quotes, backslashes and
@@ -287,7 +305,9 @@ mod tests {
             person: None,
             complete: true,
             tunnel: None,
+            ended: None,
             attempts: 1,
+            head_us: Some(1100),
         }
     }
 
@@ -304,7 +324,7 @@ mod tests {
         assert_eq!(value["path"], nasty);
         assert_eq!(value["cause"], "line\nbreak");
         assert_eq!(value["timestamp"], "2025-11-21T01:20:00.042Z");
-        assert_eq!(value["status"], 502);
+        assert_eq!((&value["status"], &value["upstream_us"]), (&502.into(), &1100.into()));
     }
 
     #[test]

@@ -19,6 +19,7 @@ use crate::problem::{Code, Problem};
 use crate::telemetry::Pseudonyms;
 use crate::token::access;
 use crate::token::cache::{Expires, VerifiedCache};
+use crate::token::renewal::Renewals;
 use crate::token::revocation::Revocations;
 use crate::token::verify::Verifier;
 
@@ -41,6 +42,8 @@ pub struct Authenticator {
     pub cache: Arc<VerifiedCache<Principal>>,
     /// Tokens that ended before their time.
     pub revocations: Arc<Revocations>,
+    /// Is told of tokens that were not seen before: one may be newer than what its session has open.
+    pub renewals: Arc<Renewals>,
     /// Names of people in logs.
     pub pseudonyms: Pseudonyms,
     /// For expiry.
@@ -74,6 +77,7 @@ impl Authenticator {
         let principal = Principal::new(claims, &self.pseudonyms)
             .map_err(|_| Problem::new(Code::TokenInvalid, "A claim of the token cannot be used."))?;
         let principal = Arc::new(principal);
+        self.renewals.note(&principal.claims.session_id, principal.claims.expires_at);
         self.cache.insert(token, Arc::clone(&principal));
         Ok(principal)
     }

@@ -6,9 +6,9 @@
 //! because a step is missing.
 
 use std::net::IpAddr;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::{HeaderValue, Request, Response};
 
@@ -17,6 +17,7 @@ use crate::problem::{Code, Problem};
 
 use super::client_addr::Forwarded;
 use super::connection::Connection;
+use super::in_flight::Held;
 use super::principal::Principal;
 use super::route::Matched;
 
@@ -37,10 +38,14 @@ pub struct Exchange {
     pub matched: OnceLock<Matched>,
     /// Who asks. Set by `authenticate`, when somebody showed a valid token.
     pub principal: OnceLock<Arc<Principal>>,
+    /// Its place among the requests under way, where its route counts them. Set by `limit`.
+    pub held: OnceLock<Held>,
     /// Which server answered. Set by the proxy's caller.
     pub upstream: OnceLock<Arc<str>>,
     /// How often it was sent to an upstream, or tried to be. Counted by the proxy's caller.
     pub attempts: AtomicU32,
+    /// Microseconds until the upstream's response head, 0 without one. Set by the proxy's caller.
+    head_us: AtomicU64,
 }
 
 impl Exchange {
@@ -54,8 +59,10 @@ impl Exchange {
             upgrade: OnceLock::new(),
             matched: OnceLock::new(),
             principal: OnceLock::new(),
+            held: OnceLock::new(),
             upstream: OnceLock::new(),
             attempts: AtomicU32::new(0),
+            head_us: AtomicU64::new(0),
         }
     }
 
@@ -75,6 +82,16 @@ impl Exchange {
     /// The client's address: behind trusted proxies the one they name.
     pub fn client(&self) -> IpAddr {
         self.forwarded.get().map_or_else(|| self.connection.peer(), |f| f.client)
+    }
+
+    /// The upstream's response head came after this time.
+    pub fn answered_after(&self, took: Duration) {
+        self.head_us.store(u64::try_from(took.as_micros()).unwrap_or(u64::MAX).max(1), Ordering::Relaxed);
+    }
+
+    /// How long the upstream's response head took, microseconds.
+    pub fn head_us(&self) -> Option<u64> {
+        Some(self.head_us.load(Ordering::Relaxed)).filter(|us| *us != 0)
     }
 
     /// Where the request goes.

@@ -1,4 +1,4 @@
-//! Too often → 429.
+//! Too often → 429; too much at once → 429 or 503.
 //!
 //! The layer stands in the stack twice. Before authentication it counts by address and by route, so that a flood is
 //! refused before it costs a signature; after it, by caller. The counting itself is [`crate::limiter`]; here stands what a
@@ -16,10 +16,13 @@ use tower::{Layer, Service};
 use crate::clock::Clock;
 use crate::config::{self, LimitBy};
 use crate::limiter::{CALLERS, FEW, Limit, Tables};
-use crate::problem::Problem;
+use crate::metrics::Shard;
+use crate::problem::{Code, Problem};
 use crate::token::Claims;
 
+use super::in_flight;
 use super::route::{Matched, Route};
+use super::shed::Load;
 use super::{Decided, Exchange, Request, Response, refuse};
 
 /// Every limit of one configuration.
@@ -27,6 +30,8 @@ use super::{Decided, Exchange, Request, Response, refuse};
 pub struct Limits {
     /// In the order of the routes.
     pub routes: Vec<Option<Arc<Limit>>>,
+    /// What is under way, in the order of the routes.
+    pub in_flight: Vec<Option<Arc<in_flight::Table>>>,
     /// Of `POST /auth/login`.
     pub login: Option<Arc<Limit>>,
     /// Of the endpoints that decrypt, by member; counted there.
@@ -35,11 +40,15 @@ pub struct Limits {
 
 impl Limits {
     /// Of this configuration. A rule that was there before goes on with its table.
-    pub fn new(config: &config::Config, tables: &Tables) -> Self {
+    pub fn new(config: &config::Config, tables: &Tables, under_way: &in_flight::Tables) -> Self {
         let routes = config.routes.iter().map(|route| Some(limit(route.label(), route.limit?, tables))).collect();
         let login = config.login.limit.map(|section| limit("login".to_owned(), section, tables));
         let decrypt = limit("login.decrypt".to_owned(), config.login.decrypt_limit, tables);
-        Self { routes, login, decrypt }
+        let counted = |route: &config::Route| {
+            let limited = route.max_in_flight.is_some() || route.max_in_flight_per_member.is_some();
+            limited.then(|| under_way.get(&route.label()))
+        };
+        Self { routes, in_flight: config.routes.iter().map(counted).collect(), login, decrypt }
     }
 }
 
@@ -98,6 +107,8 @@ pub struct LimitLayer {
     side: Side,
     login: Option<LoginLimit>,
     clock: Clock,
+    /// Before: how much the worker has to do, and where it counts whom it refuses.
+    load: Option<(Arc<Load>, Arc<Shard>)>,
 }
 
 /// The limit of logins by address.
@@ -119,17 +130,23 @@ impl LoginLimit {
 
 impl LimitLayer {
     /// The layer before authentication. `base` is where the endpoints stand.
-    pub fn before(config: &config::Config, limits: &Limits, clock: Clock) -> Self {
+    pub fn before(
+        config: &config::Config,
+        limits: &Limits,
+        clock: Clock,
+        load: &Arc<Load>,
+        shard: &Arc<Shard>,
+    ) -> Self {
         let by_address = config.login.limit.is_some_and(|limit| limit.by == LimitBy::Ip);
         let path: Arc<str> = format!("{}/login", config.server.base).into();
         let wafer2 = config.login.wafer2.as_deref().map(Arc::from);
         let login = limits.login.clone().filter(|_| by_address).map(|limit| LoginLimit { limit, path, wafer2 });
-        Self { side: Side::Before, login, clock }
+        Self { side: Side::Before, login, clock, load: Some((Arc::clone(load), Arc::clone(shard))) }
     }
 
     /// The layer after it.
     pub fn after(clock: Clock) -> Self {
-        Self { side: Side::After, login: None, clock }
+        Self { side: Side::After, login: None, clock, load: None }
     }
 }
 
@@ -164,12 +181,33 @@ impl LimitLayer {
     }
 
     fn route(&self, route: &Route, exchange: &Exchange) -> Result<(), Problem> {
+        if let Some((load, shard)) = &self.load
+            && load.refuses(shard)
+        {
+            return Err(Problem::new(Code::Overloaded, "The gateway has too much to do: try again in a moment."));
+        }
+        self.rate(route, exchange)?;
+        match &route.in_flight {
+            Some(table) if self.side == Side::After => Self::under_way(table, route, exchange),
+            _ => Ok(()),
+        }
+    }
+
+    fn rate(&self, route: &Route, exchange: &Exchange) -> Result<(), Problem> {
         let (Some(limit), Some(section)) = (&route.limit, &route.policy.limit) else { return Ok(()) };
         if (self.side == Side::After) != section.by.needs_caller() {
             return Ok(());
         }
         let caller = exchange.principal.get().map(|principal| &principal.claims);
         Ok(limit.take(Key::of(section.by, caller, exchange.client()), self.clock.steady())?)
+    }
+
+    fn under_way(table: &Arc<in_flight::Table>, route: &Route, exchange: &Exchange) -> Result<(), Problem> {
+        let caller = exchange.principal.get().map(|principal| &principal.claims);
+        let per_member = route.policy.max_in_flight_per_member;
+        let per_member = per_member.map(|most| (Key::of(LimitBy::Member, caller, exchange.client()), most));
+        let _ = exchange.held.set(table.enter(route.policy.max_in_flight, per_member)?);
+        Ok(())
     }
 }
 

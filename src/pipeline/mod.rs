@@ -8,9 +8,9 @@
 //! | [`hygiene`] | every header name; [`wafer2`] | – (removes) | – |
 //! | [`route`] | target, host, method | `matched`, canonical path | `ambiguous_path`, `route_not_found`, `method_not_allowed` |
 //! | [`cors`] | origin | – (`Access-Control-*` of the answer) | `origin_forbidden`, 204 to a preflight |
-//! | [`limit`] | address, route | – | `rate_limited` |
+//! | [`limit`] | address, route; the worker's load ([`shed`]) | – | `rate_limited`, `overloaded` |
 //! | [`authenticate`] | credentials | `principal` | `token_*`, `ambiguous_token` |
-//! | [`limit`] again | principal | – | `rate_limited` |
+//! | [`limit`] again | principal; what is under way ([`in_flight`]) | `held` | `rate_limited`, `overloaded` |
 //! | [`authorize`] | policy, principal | – | `forbidden` |
 //! | [`identity`] | principal, its [`assertion`] | `X-WX-*`, `X-Wxgate-*` | `internal` |
 //! | [`dispatch`] | matched | forwarding headers | what the endpoint or the proxy answers |
@@ -29,13 +29,17 @@ pub mod dispatch;
 pub mod exchange;
 pub mod hygiene;
 pub mod identity;
+pub mod in_flight;
 pub mod limit;
 pub mod matcher;
 pub mod path;
 pub mod principal;
 pub mod refused;
 pub mod route;
+pub mod shed;
 pub mod sockets;
+pub mod streams;
+pub mod tenure;
 pub mod trace;
 pub mod trailers;
 pub mod via;

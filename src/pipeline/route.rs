@@ -14,9 +14,11 @@ use tower::{Layer, Service};
 
 use crate::config;
 use crate::limiter::Limit;
+use crate::metrics::{RouteFigures, Shard};
 use crate::problem::{Code, Problem};
 
 use super::cors::{self, Cors};
+use super::in_flight;
 use super::limit::Limits;
 use super::matcher::{Found, Matcher};
 use super::path::{self, canonical_target};
@@ -44,8 +46,12 @@ pub struct Route {
     pub upstream_name: Arc<str>,
     /// How often it may be used.
     pub limit: Option<Arc<Limit>>,
+    /// What is under way on it, where that is limited.
+    pub in_flight: Option<Arc<in_flight::Table>>,
     /// Which pages of other origins may use it.
     pub cors: Option<Cors>,
+    /// What is counted of it.
+    pub figures: Arc<RouteFigures>,
 }
 
 /// The table.
@@ -60,12 +66,20 @@ pub struct Routes {
 impl Routes {
     /// From the checked configuration, and the limits made of it.
     pub fn new(config: &config::Config, limits: &Limits) -> Self {
+        Self::counted(config, limits, &Shard::default())
+    }
+
+    /// As [`Self::new`], where `shard` counts what the routes do.
+    pub fn counted(config: &config::Config, limits: &Limits, shard: &Shard) -> Self {
         let mut matcher = Matcher::default();
         for (n, route) in config.routes.iter().enumerate() {
             let upstream_name = config.upstreams.get(route.upstream).map_or("", |u| u.name.as_str()).into();
             let limit = limits.routes.get(n).cloned().flatten();
             let cors = route.cors.as_ref().map(|cors| Cors::new(cors, &route.methods));
-            let matched = Matched::Route(Arc::new(Route { policy: route.clone(), upstream_name, limit, cors }));
+            let in_flight = limits.in_flight.get(n).cloned().flatten();
+            let figures = shard.route(&route.label());
+            let route_in_force = Route { policy: route.clone(), upstream_name, limit, in_flight, cors, figures };
+            let matched = Matched::Route(Arc::new(route_in_force));
             matcher.insert(&route.hosts, &route.path, &route.methods, &matched);
         }
         for item in &config.statics {

@@ -1,20 +1,13 @@
-//! Who has open sockets (connections that left HTTP), and what ends them: expiry, revocation, reload, drain.
-//!
-//! A token is checked once per request, and a socket is one long request. So the rules that let it in are asked again here:
-//! one task looks through all open sockets when something was revoked, and twice a second for tokens that have expired; no
-//! socket watches for itself. A refresh does not prolong a socket: its token ends when it ends, and the client connects
-//! anew with the next one.
+//! Who has open sockets (connections that left HTTP), how many a member may have, and what ends them: expiry, revocation,
+//! reload, drain. The rules are those of [`super::tenure`].
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use http::HeaderValue;
 use tokio::sync::oneshot;
-use tokio::time::{MissedTickBehavior, interval, sleep};
 
-use crate::clock::Clock;
 use crate::config;
 use crate::ids::MemberId;
 use crate::metrics::Metrics;
@@ -23,33 +16,13 @@ use crate::token::revocation::Revocations;
 use crate::tunnel::{Ending, Totals};
 
 use super::Exchange;
-use super::authorize::authorize;
-use super::principal::Principal;
 use super::route::Route;
-
-/// How late the end of a token may be noticed.
-const TICK: Duration = Duration::from_millis(500);
-
-/// Revocations that come within this time are looked at together.
-const GATHER: Duration = Duration::from_millis(50);
-
-/// The close code of what the client can put right: log in, refresh, or stay away. Of the range that is free for
-/// applications (RFC 6455, section 7.4.2).
-const POLICY: u16 = 4001;
-/// The gateway, or the route, goes away (RFC 6455, section 7.4.1).
-const GOING_AWAY: u16 = 1001;
-
-const EXPIRED: Ending = Ending { code: POLICY, reason: "token_expired" };
-const REVOKED: Ending = Ending { code: POLICY, reason: "token_revoked" };
-const FORBIDDEN: Ending = Ending { code: POLICY, reason: "forbidden" };
-const DRAINING: Ending = Ending { code: GOING_AWAY, reason: "draining" };
-const ROUTE_GONE: Ending = Ending { code: GOING_AWAY, reason: "route_removed" };
+use super::tenure::{DRAINING, Look, Tenant};
 
 /// All open sockets of all workers. One for the process.
 #[derive(Debug)]
 pub struct Sockets {
     revocations: Arc<Revocations>,
-    clock: Clock,
     /// Locked when a socket opens or ends and when all are looked through, never while bytes move.
     open: Mutex<Open>,
 }
@@ -68,8 +41,7 @@ struct Open {
 
 #[derive(Debug)]
 struct Socket {
-    caller: Option<Arc<Principal>>,
-    route: Arc<Route>,
+    tenant: Tenant,
     protocol: HeaderValue,
     /// Whether the upstream has agreed.
     switched: bool,
@@ -84,16 +56,8 @@ impl Socket {
         }
     }
 
-    /// Why these routes have no place for it; `None` when they have.
     fn refused_by(&self, routes: &[config::Route]) -> Option<Ending> {
-        let old = &self.route.policy;
-        let same = |new: &&config::Route| new.path == old.path && new.hosts == old.hosts && new.methods == old.methods;
-        let Some(new) = routes.iter().find(same) else { return Some(ROUTE_GONE) };
-        if chosen(&new.upgrade, &self.protocol).is_none() {
-            return Some(ROUTE_GONE);
-        }
-        let caller = self.caller.as_deref().map(|caller| &caller.claims);
-        authorize(new.auth, &new.roles, &new.apps, caller).is_err().then_some(FORBIDDEN)
+        self.tenant.refused_by(routes, Some(&self.protocol))
     }
 }
 
@@ -106,8 +70,8 @@ pub fn chosen(allowed: &[String], offered: &HeaderValue) -> Option<HeaderValue> 
 
 impl Sockets {
     /// None yet.
-    pub fn new(revocations: Arc<Revocations>, clock: Clock) -> Arc<Self> {
-        Arc::new(Self { revocations, clock, open: Mutex::default() })
+    pub fn new(revocations: Arc<Revocations>) -> Arc<Self> {
+        Arc::new(Self { revocations, open: Mutex::default() })
     }
 
     fn open(&self) -> MutexGuard<'_, Open> {
@@ -125,10 +89,9 @@ impl Sockets {
         protocol: &HeaderValue,
         most: Option<NonZeroUsize>,
     ) -> Result<(Seat, oneshot::Receiver<Ending>), Problem> {
-        let caller = exchange.principal.get().map(Arc::clone);
         let (end, ended) = oneshot::channel();
-        let (route, protocol) = (Arc::clone(route), protocol.clone());
-        let socket = Socket { caller, route, protocol, switched: false, end: Some(end) };
+        let tenant = Tenant::new(exchange, route);
+        let socket = Socket { tenant, protocol: protocol.clone(), switched: false, end: Some(end) };
         let mut open = self.open();
         if open.draining {
             return Err(Problem::new(Code::Draining, "This instance is shutting down; ask another."));
@@ -136,7 +99,7 @@ impl Sockets {
         if open.reloaded.as_ref().is_some_and(|routes| socket.refused_by(routes).is_some()) {
             return Err(Problem::new(Code::RouteNotFound, "No route matches this host and path."));
         }
-        if let Some(caller) = &socket.caller {
+        if let Some(caller) = &socket.tenant.caller {
             // Asked again under the lock: whoever revokes later finds the socket in the list.
             if self.revocations.is_revoked(&caller.claims) {
                 return Err(Problem::token_revoked());
@@ -179,38 +142,12 @@ impl Sockets {
     }
 
     /// Ends those whose token is no longer good.
-    fn sweep(&self) {
-        let now = self.clock.now();
+    pub(super) fn sweep(&self, look: &Look<'_>) {
         for socket in self.open().sockets.values_mut() {
-            let Some(caller) = &socket.caller else { continue };
-            if self.revocations.is_revoked(&caller.claims) {
-                socket.end(REVOKED);
-            } else if caller.expires_at() <= now {
-                socket.end(EXPIRED);
+            if let Some(ending) = socket.tenant.expelled_by(look) {
+                socket.end(ending);
             }
         }
-    }
-
-    /// Looks after them until they are dropped. Must be called on the runtime that shall do so.
-    pub fn start(self: &Arc<Self>) {
-        let mut changes = self.revocations.changes();
-        let sockets = Arc::downgrade(self);
-        tokio::spawn(async move {
-            let mut tick = interval(TICK);
-            tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            loop {
-                tokio::select! {
-                    changed = changes.changed() => match changed {
-                        Ok(()) => sleep(GATHER).await,
-                        Err(_) => return,
-                    },
-                    _ = tick.tick() => {}
-                }
-                changes.mark_unchanged();
-                let Some(sockets) = sockets.upgrade() else { return };
-                sockets.sweep();
-            }
-        });
     }
 
     /// Adds its figures to the metrics page.
@@ -221,7 +158,7 @@ impl Sockets {
             let mut routes: HashMap<String, usize> = HashMap::new();
             if let Some(sockets) = sockets.upgrade() {
                 for socket in sockets.open().sockets.values().filter(|socket| socket.switched) {
-                    *routes.entry(socket.route.policy.path.text.clone()).or_default() += 1;
+                    *routes.entry(socket.tenant.route.policy.path.text.clone()).or_default() += 1;
                 }
             }
             routes.into_iter().map(|(route, n)| (format!("{{route=\"{route}\"}}"), n as f64)).collect()
@@ -260,7 +197,7 @@ impl Drop for Seat {
     fn drop(&mut self) {
         let mut open = self.sockets.open();
         let Some(socket) = open.sockets.remove(&self.id) else { return };
-        if let Some(caller) = &socket.caller
+        if let Some(caller) = &socket.tenant.caller
             && let Some(count) = open.per_member.get_mut(&caller.claims.member_id)
         {
             *count -= 1;

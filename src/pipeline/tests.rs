@@ -97,7 +97,7 @@ where
 
 fn table() -> Routes {
     let config = config();
-    Routes::new(&config, &limit::Limits::new(&config, &Tables::default()))
+    Routes::new(&config, &limit::Limits::new(&config, &Tables::default(), &super::in_flight::Tables::default()))
 }
 
 fn matched(path: &str) -> Matched {

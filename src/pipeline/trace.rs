@@ -10,7 +10,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method};
@@ -28,6 +28,7 @@ use super::access_log::{AccessLog, Client, Entry};
 use super::connection::Connection;
 use super::exchange::Exchange;
 use super::route::Matched;
+use super::streams::{Going, List};
 use super::{Request, Response};
 
 /// A request as it comes from the server.
@@ -50,6 +51,8 @@ pub struct Observer {
     pub log: AccessLog,
     /// Request ids.
     pub ids: RequestIds,
+    /// The worker's answers that go on.
+    pub streams: Arc<List>,
 }
 
 /// Makes request ids: 32 hex digits, unique and without meaning. Also valid as a W3C trace id.
@@ -146,6 +149,7 @@ where
             bytes: 0,
             complete: false,
             tunnel: None,
+            ended: None,
         };
         request.extensions_mut().insert(exchange);
         // The synchronous half of the stack runs here; a panic in it is caught like one in the future.
@@ -202,9 +206,10 @@ where
             // The answer is this head; the rest is told when the tunnel ends.
             record.switch();
             switched.with(|tunnel| tunnel.at_end(move |totals| record.end(*totals)));
-            return Poll::Ready(Ok(response.map(|body| Traced { body, record: None })));
+            return Poll::Ready(Ok(response.map(|body| Traced { body, record: None, going: Going::BOUNDED })));
         }
-        Poll::Ready(Ok(response.map(|body| Traced { body, record: Some(record) })))
+        let going = Going::of(&response);
+        Poll::Ready(Ok(response.map(|body| Traced { body, record: Some(record), going })))
     }
 }
 
@@ -220,6 +225,8 @@ struct Record {
     bytes: u64,
     complete: bool,
     tunnel: Option<Totals>,
+    /// Why it was ended from here.
+    ended: Option<&'static str>,
 }
 
 impl Record {
@@ -227,9 +234,17 @@ impl Record {
     /// stand among the durations of requests.
     fn switch(&mut self) {
         self.observer.shard.in_flight.add(-1);
-        self.observer.shard.request(self.status, self.exchange.started.elapsed(), 0);
+        let took = self.exchange.started.elapsed();
+        self.observer.shard.request(self.status, took, 0);
+        self.count_for_route(self.status, took);
         self.complete = false;
         self.tunnel = Some(Totals { from_client: 0, to_client: 0, ended: "never_begun" });
+    }
+
+    fn count_for_route(&self, status: u16, took: Duration) {
+        if let Some(Matched::Route(route)) = self.exchange.matched.get() {
+            route.figures.request(status, took, self.refused.as_ref().map(|refused| refused.code.name()));
+        }
     }
 
     /// The tunnel has run to its end.
@@ -250,6 +265,7 @@ impl Drop for Record {
         if self.tunnel.is_none() {
             self.observer.shard.in_flight.add(-1);
             self.observer.shard.request(status, took, self.bytes);
+            self.count_for_route(status, took);
         }
         let caller = self.exchange.principal.get();
         let (route, upstream) = match self.exchange.matched.get() {
@@ -278,7 +294,9 @@ impl Drop for Record {
             person: caller.map(|c| c.pseudonym.as_str()),
             complete: self.complete,
             tunnel: self.tunnel.as_ref(),
+            ended: self.ended,
             attempts: self.exchange.attempts.load(Ordering::Relaxed),
+            head_us: self.exchange.head_us(),
         });
     }
 }
@@ -289,6 +307,33 @@ pub struct Traced {
     body: Body,
     /// Without it the answer is counted elsewhere.
     record: Option<Record>,
+    /// Whether it may have to end before its end.
+    going: Going,
+}
+
+impl Traced {
+    /// The next piece, or what stands for it when the answer has to end here.
+    fn poll_on(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, body::Error>>> {
+        loop {
+            if let Some(ended) = self.going.is_over(cx) {
+                // With the body goes the connection to the upstream.
+                (self.body, self.going) = (Body::empty(), Going::BOUNDED);
+                if let Some(record) = &mut self.record {
+                    record.ended = Some(ended.reason);
+                }
+                return Poll::Ready((!ended.properly).then(|| Err(ended.reason.into())));
+            }
+            let polled = Pin::new(&mut self.body).poll_frame(cx);
+            let placed = match &self.record {
+                Some(record) => self.going.goes_on(polled.is_pending(), &record.observer.streams, &record.exchange),
+                None => false,
+            };
+            // Whoever has just taken a place may be told at once that it is none, and must be woken when it is one no more.
+            if !(placed && polled.is_pending()) {
+                return polled;
+            }
+        }
+    }
 }
 
 impl Traced {
@@ -310,7 +355,7 @@ impl http_body::Body for Traced {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, body::Error>>> {
         let this = self.get_mut();
         // A body that panics breaks the answer off, which is all that can be done after its head was sent.
-        let Ok(polled) = catch_unwind(AssertUnwindSafe(|| Pin::new(&mut this.body).poll_frame(cx))) else {
+        let Ok(polled) = catch_unwind(AssertUnwindSafe(|| this.poll_on(cx))) else {
             if let Some(record) = &this.record {
                 record.observer.metrics.panics.inc();
             }
@@ -403,7 +448,8 @@ mod tests {
         let shard = metrics.shard();
         let log = LogWriter::to(Format::Json, Box::new(std::io::sink()));
         let log = AccessLog::new(log, Clock::system(), Arc::clone(&shard));
-        let observer = Observer { metrics: Arc::clone(&metrics), shard, log, ids: RequestIds::new() };
+        let streams = super::super::streams::Streams::new(Arc::default()).list();
+        let observer = Observer { metrics: Arc::clone(&metrics), shard, log, ids: RequestIds::new(), streams };
         let trace = TraceLayer::new(Arc::new(observer)).layer(Panicking);
         let connection = Arc::new(Connection::new("127.0.0.1:1".parse().unwrap(), false));
         let service = hyper::service::service_fn(move |request| {

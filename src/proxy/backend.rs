@@ -14,7 +14,9 @@ use http::uri::Authority;
 use tokio::time::Instant;
 
 use super::balance::mix;
+use super::circuit::Circuit;
 use super::health::{self, Change, Probe, Standing};
+use super::queue::Line;
 use super::retry::Budget;
 use crate::config::section::{self, Transport};
 
@@ -36,6 +38,8 @@ struct Known {
     probes: HashMap<(usize, section::Health), Weak<Probe>>,
     /// By the upstream's name.
     budgets: HashMap<String, Weak<Budget>>,
+    lines: HashMap<String, Weak<Line>>,
+    circuits: HashMap<String, Weak<Circuit>>,
     next: usize,
 }
 
@@ -63,13 +67,14 @@ impl Backends {
     /// The retry budget of this upstream: the one in use if there is one.
     pub(super) fn budget(&self, upstream: &str) -> Arc<Budget> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.budgets.retain(|_, budget| budget.strong_count() > 0);
-        if let Some(budget) = known.budgets.get(upstream).and_then(Weak::upgrade) {
-            return budget;
-        }
-        let budget = Arc::new(Budget::default());
-        known.budgets.insert(upstream.to_owned(), Arc::downgrade(&budget));
-        budget
+        of_name(&mut known.budgets, upstream)
+    }
+
+    /// Its line of waiting requests, and its circuit, likewise.
+    pub(super) fn limits(&self, upstream: &str) -> (Arc<Line>, Arc<Circuit>) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let line = of_name(&mut known.lines, upstream);
+        (line, of_name(&mut known.circuits, upstream))
     }
 
     /// The probe of this backend by this section: the one that runs if there is one. A new one needs a runtime.
@@ -86,6 +91,17 @@ impl Backends {
     }
 }
 
+/// What belongs to this name: the one in use if there is one.
+fn of_name<T: Default>(known: &mut HashMap<String, Weak<T>>, name: &str) -> Arc<T> {
+    known.retain(|_, item| item.strong_count() > 0);
+    if let Some(item) = known.get(name).and_then(Weak::upgrade) {
+        return item;
+    }
+    let item = Arc::<T>::default();
+    known.insert(name.to_owned(), Arc::downgrade(&item));
+    item
+}
+
 /// One server.
 #[derive(Debug)]
 pub struct Backend {
@@ -98,6 +114,8 @@ pub struct Backend {
     resolved: Resolved,
     pub(super) counts: Counts,
     standing: Standing,
+    /// When it became known, milliseconds of this process.
+    known_since: u64,
 }
 
 #[derive(Debug)]
@@ -122,9 +140,9 @@ impl Backend {
         let host = section.host.to_ascii_lowercase();
         let identity = identity(&host, section.port);
         let authority = section.authority.clone();
-        let (counts, standing) = (Counts::default(), Standing::default());
+        let (counts, standing, known_since) = (Counts::default(), Standing::default(), health::now());
         let transport = section.transport.clone();
-        Self { authority, host, port: section.port, slot, identity, transport, resolved, counts, standing }
+        Self { authority, host, port: section.port, slot, identity, transport, resolved, counts, standing, known_since }
     }
 
     /// Host and port as the configuration writes them.
@@ -166,6 +184,11 @@ impl Backend {
     /// Whether its failures have it ejected at present.
     pub(super) fn is_ejected(&self) -> bool {
         self.standing.is_out(health::now)
+    }
+
+    /// Since when it has been there: known, and back from its last ejection.
+    pub(super) fn since(&self) -> u64 {
+        self.known_since.max(self.standing.returned())
     }
 
     /// It failed, or answered badly.

@@ -4,6 +4,7 @@
 //! ([`Error::fault`], which log and metrics read), and whether the request may be sent again ([`Error::retry`]).
 
 use std::io;
+use std::time::Duration;
 
 use crate::body;
 
@@ -46,6 +47,18 @@ pub enum Error {
     /// The upstream sent nothing of the rest of its answer for `idle_timeout`.
     #[error("the upstream's response body fell silent")]
     ResponseBodyIdle,
+    /// The circuit is open: the upstream has only failed of late. For how long about.
+    #[error("the circuit of the upstream is open")]
+    CircuitOpen(Duration),
+    /// `max_requests` of the breaker are under way.
+    #[error("the upstream has as many requests as it may")]
+    TooManyRequests,
+    /// Every server has `max_connections`, and the queue is full.
+    #[error("every server is busy, and the queue is full")]
+    QueueFull,
+    /// No server had room within the queue's time.
+    #[error("no server had room in time")]
+    QueueTimeout,
     /// `total_timeout` passed.
     #[error("the exchange took longer than its total time limit")]
     TotalTimeout,
@@ -98,7 +111,7 @@ pub enum Fault {
     Upstream,
     /// The client.
     Downstream,
-    /// The gateway's own machine: no file descriptor, no local port.
+    /// The gateway's own machine (no file descriptor, no local port), or its own limits.
     Internal,
 }
 
@@ -135,6 +148,7 @@ impl Error {
             | Self::ResponseBodyIdle
             | Self::TotalTimeout => Fault::Upstream,
             Self::RequestBodyAborted(_) | Self::RequestBodyTooLarge | Self::RequestBodyIdle => Fault::Downstream,
+            Self::CircuitOpen(_) | Self::TooManyRequests | Self::QueueFull | Self::QueueTimeout => Fault::Internal,
         }
     }
 
@@ -150,6 +164,10 @@ impl Error {
             | Self::RequestBodyIdle
             | Self::ResponseBodyBroken(_)
             | Self::ResponseBodyIdle
+            | Self::CircuitOpen(_)
+            | Self::TooManyRequests
+            | Self::QueueFull
+            | Self::QueueTimeout
             | Self::TotalTimeout => Retry::Never,
         }
     }

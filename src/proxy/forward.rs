@@ -57,9 +57,12 @@ impl Way {
         &self.pool
     }
 
-    /// Counts a request in, at the `index`-th backend.
-    pub(super) fn hold(&self, index: usize) -> Hold {
-        Hold::new(&self.pool, &self.upstream.backends()[index])
+    /// Counts a request in, at the `index`-th backend, or at another where it has no room; says which.
+    pub(super) async fn hold(&self, index: usize, total: Option<Instant>) -> Result<(usize, Hold), Error> {
+        match self.upstream.admission() {
+            None => Ok((index, Hold::new(&self.pool, &self.upstream.backends()[index]))),
+            Some(admission) => Box::pin(admission.hold(&self.upstream, &self.pool, index, total)).await,
+        }
     }
 
     /// Tells whoever looks on that it is tried once more.
@@ -102,7 +105,15 @@ pub(super) async fn once(
     let mut moved = fixed.is_some();
     let mut fresh = false;
     loop {
-        let mut hold = Hold::new(pool, &upstream.backends()[index]);
+        let mut hold = match upstream.admission() {
+            None => Hold::new(pool, &upstream.backends()[index]),
+            // Boxed, because few upstreams have limits.
+            Some(admission) => {
+                let (at, hold) = Box::pin(admission.hold(upstream, pool, index, total)).await?;
+                index = at;
+                hold
+            }
+        };
         if let Some(witness) = witness {
             witness.attempt();
         }
@@ -127,11 +138,7 @@ pub(super) async fn once(
         let connection = hold.connection.insert(connection);
         match exchange(pool, connection, &head, &mut sending, limits, total).await {
             Ok(response) => {
-                if is_bad(response.0.status) {
-                    hold.backend().failed()
-                } else {
-                    hold.backend().answered()
-                }
+                hold.judged(!is_bad(response.0.status));
                 if !sending.is_done() {
                     hold.sending = Some(Box::new(sending));
                 }

@@ -54,6 +54,8 @@ pub(super) struct Standing {
     level: AtomicU32,
     /// All of them.
     pub(super) ejections: AtomicU64,
+    /// When the last one ends; never forgotten.
+    returns: AtomicU64,
 }
 
 /// What a success or a failure has changed.
@@ -72,6 +74,11 @@ impl Standing {
     pub(super) fn is_out(&self, now: impl FnOnce() -> u64) -> bool {
         let until = self.out_until.load(Ordering::Relaxed);
         until != 0 && until > now()
+    }
+
+    /// When it came back from its last ejection; 0 when there was none.
+    pub(super) fn returned(&self) -> u64 {
+        self.returns.load(Ordering::Relaxed)
     }
 
     /// A good answer came. An ejection is forgotten once the backend has been good for as long as it was out.
@@ -104,6 +111,7 @@ impl Standing {
             return Change::None;
         }
         self.level.store(level, Ordering::Relaxed);
+        self.returns.store(ends, Ordering::Relaxed);
         self.ejections.fetch_add(1, Ordering::Relaxed);
         Change::Ejected(span)
     }
@@ -122,6 +130,8 @@ fn millis(span: Duration) -> u64 {
 #[derive(Debug)]
 pub(super) struct Probe {
     up: AtomicBool,
+    /// When it came up again; 0 when it was never down.
+    since: AtomicU64,
     task: std::sync::OnceLock<AbortHandle>,
 }
 
@@ -136,10 +146,16 @@ impl Drop for Probe {
 impl Probe {
     /// Begins to ask. Needs a runtime; a backend counts as up until it has failed `unhealthy` times.
     pub(super) fn start(backend: &Arc<Backend>, section: &section::Health) -> Arc<Self> {
-        let probe = Arc::new(Self { up: AtomicBool::new(true), task: std::sync::OnceLock::new() });
+        let probe =
+            Arc::new(Self { up: AtomicBool::new(true), since: AtomicU64::new(0), task: std::sync::OnceLock::new() });
         let watching = watch(Arc::downgrade(&probe), Arc::clone(backend), section.clone());
         let _ = probe.task.set(tokio::spawn(watching).abort_handle());
         probe
+    }
+
+    /// When it came up again; 0 when it was never down.
+    pub(super) fn since(&self) -> u64 {
+        self.since.load(Ordering::Relaxed)
     }
 
     /// Whether the last probes say so.
@@ -166,6 +182,7 @@ async fn watch(probe: Weak<Probe>, backend: Arc<Backend>, section: section::Heal
                 tracing::warn!(%backend, path = section.path, why, "backend is down: its health checks fail");
             }
             (Some(true), _) => {
+                probe.since.store(now(), Ordering::Relaxed);
                 probe.up.store(true, Ordering::Relaxed);
                 tracing::info!(%backend, path = section.path, "backend is up: its health checks pass");
             }
@@ -190,7 +207,8 @@ async fn ask(backend: &Backend, section: &section::Health) -> Result<(), String>
     headers.insert(USER_AGENT, HeaderValue::from_static("wxgate-health"));
     headers.insert(CONNECTION, HeaderValue::from_static("close"));
     let (head, body) = prepare(request, 0).map_err(|error| error.to_string())?;
-    let limits = Limits { response_head: section.timeout, idle: section.timeout, total: None, max_body: 0 };
+    let (response_head, idle) = (section.timeout, section.timeout);
+    let limits = Limits { response_head, idle, total: None, max_body: 0, min_body_rate: 0 };
     let answer = exchange(&Pool::default(), &mut connection, &head, &mut Sending::new(body), &limits, None).await;
     judge(answer.map_err(|unanswered| unanswered.error.to_string())?.0.status)
 }

@@ -135,10 +135,6 @@ impl HttpBody for RequestBody {
     }
 }
 
-/// Bytes a second that a client must send, over all the time that it is waited for and beyond one `idle_timeout` of grace.
-/// Far below what a phone in a bad network does.
-const MIN_RATE: u64 = 1024;
-
 /// Whom an upload waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
@@ -215,9 +211,15 @@ impl Upload {
         let since = self.start + Duration::from_millis(state >> 2);
         if state & 3 == Phase::Client as u64 {
             // A byte now and then would hold a connection of the service for ever: what was sent pays for the waiting.
-            let paid = limits.idle + Duration::from_secs(self.bytes.load(Ordering::Relaxed) / MIN_RATE);
-            let waited = Duration::from_millis(self.waited.load(Ordering::Relaxed));
-            (since + limits.idle.min(paid.saturating_sub(waited)), Error::RequestBodyIdle)
+            let bytes = self.bytes.load(Ordering::Relaxed);
+            let left = match bytes.checked_div(limits.min_body_rate) {
+                None => limits.idle,
+                Some(secs) => {
+                    let waited = Duration::from_millis(self.waited.load(Ordering::Relaxed));
+                    limits.idle.min((limits.idle + Duration::from_secs(secs)).saturating_sub(waited))
+                }
+            };
+            (since + left, Error::RequestBodyIdle)
         } else {
             (since + limits.response_head, Error::ResponseHeadTimeout)
         }
@@ -261,7 +263,7 @@ mod tests {
     #[test]
     fn the_time_for_the_answer_begins_when_sending_does() {
         let second = Duration::from_secs(1);
-        let limits = Limits { response_head: second, idle: second, total: None, max_body: 0 };
+        let limits = Limits { response_head: second, idle: second, ..generous() };
         let start = Instant::now().checked_sub(5 * second).unwrap();
         let upload = Upload { start, ..Upload::new() };
         assert!(upload.due(&limits).0 < Instant::now());
@@ -271,23 +273,29 @@ mod tests {
 
     #[test]
     fn a_client_that_trickles_uses_up_its_patience() {
-        let limits = Limits { idle: Duration::from_secs(60), ..generous() };
+        let mut limits = Limits { idle: Duration::from_secs(60), ..generous() };
         let start = Instant::now().checked_sub(Duration::from_secs(100)).unwrap();
-        let trickle = |bytes: u64, waited: u64| {
+        let trickle = |limits: &Limits, bytes: u64, waited: u64| {
             let state = AtomicU64::new(100_000 << 2 | Phase::Client as u64);
             let (bytes, waited) = (AtomicU64::new(bytes), AtomicU64::new(waited));
             let upload = Upload { start, state, bytes, waited, ..Upload::new() };
-            upload.due(&limits).0.duration_since(start) - Duration::from_secs(100)
+            upload.due(limits).0.duration_since(start) - Duration::from_secs(100)
         };
-        assert_eq!(trickle(0, 0), Duration::from_secs(60));
-        assert_eq!(trickle(2, 59_000), Duration::from_secs(1));
-        assert_eq!(trickle(2, 90_000), Duration::ZERO);
-        assert_eq!(trickle(1024 * 1024, 90_000), Duration::from_secs(60), "a slow upload that goes on is let go on");
+        assert_eq!(trickle(&limits, 0, 0), Duration::from_secs(60));
+        assert_eq!(trickle(&limits, 2, 59_000), Duration::from_secs(1));
+        assert_eq!(trickle(&limits, 2, 90_000), Duration::ZERO);
+        assert_eq!(
+            trickle(&limits, 1024 * 1024, 90_000),
+            Duration::from_secs(60),
+            "a slow upload that goes on is let go on"
+        );
+        limits.min_body_rate = 0;
+        assert_eq!(trickle(&limits, 2, 90_000), Duration::from_secs(60), "no least rate");
     }
 
     fn generous() -> Limits {
         let minute = Duration::from_secs(60);
-        Limits { response_head: minute, idle: minute, total: None, max_body: u64::MAX }
+        Limits { response_head: minute, idle: minute, total: None, max_body: u64::MAX, min_body_rate: 1024 }
     }
 
     struct Unsized(Full<Bytes>);

@@ -9,10 +9,12 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
 use super::Error;
+use super::admission::Admission;
 use super::backend::Backend;
 use super::connection::Connection;
 use super::error::Fault;
 use super::pool::Pool;
+use super::queue::Room;
 use super::receiving::{Next, Receiving};
 use super::sending::{Sending, Stopped};
 use super::silence::Silence;
@@ -28,6 +30,8 @@ pub(super) struct Hold {
     pub(super) sending: Option<Box<Sending>>,
     /// Whether the response head allows another request on this connection.
     pub(super) reusable: bool,
+    /// Where the upstream has limits: what let this request in, and its room, given back with the hold.
+    admitted: Option<(Arc<Admission>, Room)>,
 }
 
 impl Hold {
@@ -36,7 +40,27 @@ impl Hold {
         backend.counts.in_flight.fetch_add(1, Ordering::Relaxed);
         backend.counts.requests.fetch_add(1, Ordering::Relaxed);
         let (pool, backend) = (Arc::clone(pool), Arc::clone(backend));
-        Self { pool, backend, connection: None, sending: None, reusable: false }
+        Self { pool, backend, connection: None, sending: None, reusable: false, admitted: None }
+    }
+
+    /// As [`Hold::new`], of a request that was counted in with its `room`.
+    pub(super) fn admitted(pool: &Arc<Pool>, room: Room, by: &Arc<Admission>) -> Self {
+        room.backend.counts.requests.fetch_add(1, Ordering::Relaxed);
+        let (pool, backend) = (Arc::clone(pool), Arc::clone(&room.backend));
+        let admitted = Some((Arc::clone(by), room));
+        Self { pool, backend, connection: None, sending: None, reusable: false, admitted }
+    }
+
+    /// The backend's answer was good, or it has failed.
+    pub(super) fn judged(&self, good: bool) {
+        if good {
+            self.backend.answered()
+        } else {
+            self.backend.failed()
+        }
+        if let Some((admission, _)) = &self.admitted {
+            admission.judged(good);
+        }
     }
 
     /// The backend held.
@@ -54,18 +78,13 @@ impl Hold {
         }
     }
 
-    /// The backend has answered, well or badly.
-    pub(super) fn judged(&self, good: bool) {
-        if good { self.backend.answered() } else { self.backend.failed() }
-    }
-
     /// The attempt failed: counted if it was the upstream's fault.
     pub(super) fn fail(self, error: Error) -> Error {
         if error.fault() == Fault::Upstream {
             self.backend.counts.failures.fetch_add(1, Ordering::Relaxed);
             // The whole time may as well have been spent by the client.
             if !matches!(error, Error::TotalTimeout) {
-                self.backend.failed();
+                self.judged(false);
             }
         }
         error
@@ -74,7 +93,10 @@ impl Hold {
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        self.backend.counts.in_flight.fetch_sub(1, Ordering::Relaxed);
+        // Room counts itself out.
+        if self.admitted.is_none() {
+            self.backend.counts.in_flight.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 

@@ -40,15 +40,21 @@ const IDLE_CHECK: Duration = Duration::from_millis(200);
 /// Smallest read buffer that hyper accepts, bytes.
 const MIN_BUFFER: usize = 8 * 1024;
 
-/// Serves one connection until it ends, or until its current answer is sent when the drain starts.
-pub async fn serve(stream: TcpStream, peer: SocketAddr, worker: Arc<Worker>, mut drain: Watch) {
+/// How long a connection beyond the most may take for its one request.
+pub(super) const CROWDED: Duration = Duration::from_secs(1);
+
+/// Serves one connection until it ends, or until its current answer is sent when the drain starts. One that is `crowded` in
+/// gets one answer, and little time to ask for it.
+pub async fn serve(stream: TcpStream, peer: SocketAddr, worker: Arc<Worker>, mut drain: Watch, crowded: bool) {
     let _open = Open::new(&worker);
     let since = Instant::now();
     match worker.tls() {
         None => {
             let connection = Connection::new(peer, false);
-            let Some((stream, spoken)) = spoken(stream, &connection, &worker, since, &mut drain).await else { return };
-            let accepted = Accepted { stream, read: spoken.read, since };
+            let Some((stream, spoken)) = spoken(stream, &connection, &worker, since, crowded, &mut drain).await else {
+                return;
+            };
+            let accepted = Accepted { stream, read: spoken.read, since, crowded };
             if spoken.http2 {
                 // Boxed, so that connections of HTTP/1 do not carry the room for it.
                 Box::pin(http2::serve(accepted, connection, &worker, drain)).await;
@@ -68,7 +74,7 @@ pub async fn serve(stream: TcpStream, peer: SocketAddr, worker: Arc<Worker>, mut
                 }
                 let shown = agreed.peer_certificates().and_then(|chain| chain.first()).map(|one| fingerprint(one));
                 // The head has its time from the handshake on.
-                let accepted = Accepted { stream, read: Vec::new(), since: Instant::now() };
+                let accepted = Accepted { stream, read: Vec::new(), since: Instant::now(), crowded };
                 let connection = Connection::new(peer, true).showing(shown);
                 if http2 {
                     Box::pin(http2::serve(accepted, connection, &worker, drain)).await;
@@ -87,15 +93,17 @@ async fn spoken(
     connection: &Connection,
     worker: &Worker,
     since: Instant,
+    crowded: bool,
     drain: &mut Watch,
 ) -> Option<(TcpStream, Spoken)> {
     let limits = worker.connection_limits();
     if !limits.http2 {
         return Some((stream, Spoken { http2: false, read: Vec::new() }));
     }
+    let patience = if crowded { CROWDED.min(limits.head_timeout) } else { limits.head_timeout };
     let spoken = tokio::select! {
         biased;
-        spoken = timeout_at(since + limits.head_timeout, protocol::spoken(&mut stream)) => spoken.ok()?.ok()?,
+        spoken = timeout_at(since + patience, protocol::spoken(&mut stream)) => spoken.ok()?.ok()?,
         () = quiet(connection, drain) => return None,
     };
     Some((stream, spoken))
@@ -108,7 +116,11 @@ async fn serve_http1<S: Stream + 'static>(
     mut drain: Watch,
 ) {
     let connection = Arc::new(connection);
-    let limits = worker.connection_limits();
+    let crowded = accepted.crowded;
+    let mut limits = worker.connection_limits();
+    if crowded {
+        limits.head_timeout = limits.head_timeout.min(CROWDED);
+    }
     let ConnectionLimits { max_head, max_uri, head_timeout, keep_alive, http2: _ } = limits;
     let limits = Limits { max_head, max_uri, head_timeout, keep_alive };
     let guard = Guard::new(accepted.stream, limits, Arc::clone(&connection)).after(accepted.read, accepted.since);
@@ -128,7 +140,7 @@ async fn serve_http1<S: Stream + 'static>(
             }
             if head.status() == StatusCode::SWITCHING_PROTOCOLS {
                 upgrade.switched(head.extensions_mut().remove());
-            } else if worker.is_draining() {
+            } else if crowded || worker.is_draining() {
                 head.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
             Ok::<_, Infallible>(head)

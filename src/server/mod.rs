@@ -5,6 +5,7 @@
 //! answers a request is not known here: that is `gateway`.
 
 pub mod connection;
+mod descriptors;
 pub mod drain;
 mod guard;
 mod head;
@@ -87,6 +88,12 @@ impl Server {
         for address in addresses.iter().chain(&redirect).filter(|address| address.port() != 0) {
             listen::probe(*address).map_err(|source| Error::Listen { address: *address, source })?;
         }
+        let share = worker::Share { descriptors: descriptors::raise(), workers: section.workers.get() };
+        let connections = descriptors::connections(share.descriptors, section.max_connections);
+        if section.max_connections.is_some_and(|wanted| wanted.get() > connections) {
+            let (descriptors, wanted) = (share.descriptors, section.max_connections);
+            tracing::warn!(descriptors, ?wanted, connections, "there are too few file descriptors for max_connections");
+        }
         for n in 0..section.workers.get() {
             let mut listeners = Vec::with_capacity(addresses.len() + redirect.len());
             let public = addresses.iter_mut().map(|address| (Door::Public, address));
@@ -96,7 +103,7 @@ impl Server {
                 *address = listener.local_addr().map_err(|source| Error::Listen { address: *address, source })?;
                 listeners.push((door, listener));
             }
-            workers.push(worker::start(n, gateway, listeners, drain.watch()).map_err(Error::Worker)?);
+            workers.push(worker::start(n, gateway, listeners, drain.watch(), share).map_err(Error::Worker)?);
         }
         let admin = tokio::spawn(async move {
             if let Err(error) = axum::serve(listener, admin).await {

@@ -15,6 +15,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use crate::gateway::{Gateway, Worker};
 
 use super::connection;
+use super::descriptors;
 use super::drain::{Drain, Watch};
 use super::listen::accept;
 use super::redirect;
@@ -22,8 +23,12 @@ use super::redirect;
 /// How often a worker hands over log lines and closes upstream connections that nobody uses.
 const TICK: Duration = Duration::from_millis(200);
 
-/// Most connections of clients on one worker. Beyond it the oldest wait in the kernel's queue.
-const MAX_CONNECTIONS: usize = 50_000;
+/// How often a worker looks how long a request would wait for it.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Connections beyond the most that still get one answer each, as a part of the most: whoever asks whether this instance is
+/// well must be told, also when others hold all of it. Beyond these they wait in the kernel's queue.
+const BEYOND: usize = 8;
 
 /// What a listening socket is for.
 #[derive(Debug, Clone, Copy)]
@@ -65,6 +70,7 @@ pub fn start(
     gateway: &Arc<Gateway>,
     listeners: Vec<(Door, TcpListener)>,
     drain: Watch,
+    share: Share,
 ) -> io::Result<Handle> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let worker = Arc::new(gateway.worker());
@@ -73,7 +79,7 @@ pub fn start(
     let thread = std::thread::Builder::new().name(format!("worker-{n}")).spawn(move || {
         runtime.block_on(async {
             tokio::select! {
-                () = run(&worker, listeners, drain) => {}
+                () = run(&worker, listeners, drain, share) => {}
                 _ = killed => {}
             }
         });
@@ -87,24 +93,28 @@ pub fn start(
 }
 
 /// Serves all sockets until the drain is over.
-async fn run(worker: &Arc<Worker>, listeners: Vec<(Door, TcpListener)>, mut drain: Watch) {
+async fn run(worker: &Arc<Worker>, listeners: Vec<(Door, TcpListener)>, mut drain: Watch, share: Share) {
     // Connections watch a drain of this worker: whatever a watch locks when it is polled, no other core ever touches.
     let own = Drain::new();
     let mut loops = JoinSet::new();
     for (door, listener) in listeners {
         match tokio::net::TcpListener::from_std(listener) {
             Ok(listener) => {
-                loops.spawn(serve(Arc::clone(worker), door, listener, own.watch()));
+                loops.spawn(serve(Arc::clone(worker), door, listener, own.watch(), share));
             }
             Err(error) => tracing::error!(%error, "a listening socket cannot be used"),
         }
     }
+    let looking = tokio::spawn(look(Arc::clone(worker))).abort_handle();
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let mut told = false;
     loop {
         tokio::select! {
-            ended = loops.join_next() => if ended.is_none() { return },
+            ended = loops.join_next() => if ended.is_none() {
+                looking.abort();
+                return;
+            },
             () = drain.started(), if !told => {
                 told = true;
                 own.start();
@@ -114,23 +124,56 @@ async fn run(worker: &Arc<Worker>, listeners: Vec<(Door, TcpListener)>, mut drai
     }
 }
 
+/// Measures how long a request would wait: how late the timer is, and how long it takes until everything that was ready
+/// before has had its turn.
+async fn look(worker: Arc<Worker>) {
+    let mut due = tokio::time::interval(LOOK);
+    due.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let since = due.tick().await;
+        tokio::task::yield_now().await;
+        worker.waited(since.elapsed());
+    }
+}
+
+/// What one worker may have of the process's connections.
+#[derive(Debug, Clone, Copy)]
+pub struct Share {
+    /// File descriptors of the process.
+    pub descriptors: u64,
+    /// Workers that share them.
+    pub workers: usize,
+}
+
+impl Share {
+    /// The most connections of this worker. The kernel spreads them evenly, if not quite.
+    fn most(self, worker: &Worker) -> usize {
+        descriptors::connections(self.descriptors, worker.max_connections()).div_ceil(self.workers.max(1))
+    }
+}
+
 /// Accepts until the drain, then waits for the connections.
-async fn serve(worker: Arc<Worker>, door: Door, listener: tokio::net::TcpListener, mut drain: Watch) {
+async fn serve(worker: Arc<Worker>, door: Door, listener: tokio::net::TcpListener, mut drain: Watch, share: Share) {
     let mut connections = JoinSet::new();
     let stop = drain.clone();
     loop {
+        let most = share.most(&worker);
+        // Of all its listeners.
+        let open = usize::try_from(worker.shard().connections.get()).unwrap_or(0).max(connections.len());
+        // With none of its own it would never hear that there is room again.
+        let room = connections.is_empty() || open < most + most.div_ceil(BEYOND);
         tokio::select! {
             biased;
             () = drain.started() => break,
             Some(_) = connections.join_next(), if !connections.is_empty() => {}
-            (stream, peer) = accept(&listener), if connections.len() < MAX_CONNECTIONS => {
-                begin(&mut connections, door, stream, peer, &worker, &stop);
+            (stream, peer) = accept(&listener), if room => {
+                begin(&mut connections, door, (stream, peer), &worker, &stop, open >= most);
             }
         }
     }
     // What stands in the kernel's queue was promised an answer: closing the socket would reset it.
     while let Some((stream, peer)) = accept(&listener).now_or_never() {
-        begin(&mut connections, door, stream, peer, &worker, &stop);
+        begin(&mut connections, door, (stream, peer), &worker, &stop, false);
     }
     drop(listener);
     while connections.join_next().await.is_some() {}
@@ -140,14 +183,14 @@ async fn serve(worker: Arc<Worker>, door: Door, listener: tokio::net::TcpListene
 fn begin(
     connections: &mut JoinSet<()>,
     door: Door,
-    stream: TcpStream,
-    peer: SocketAddr,
+    (stream, peer): (TcpStream, SocketAddr),
     worker: &Arc<Worker>,
     drain: &Watch,
+    crowded: bool,
 ) {
     let (worker, drain) = (Arc::clone(worker), drain.clone());
     match door {
-        Door::Public => connections.spawn(connection::serve(stream, peer, worker, drain)),
+        Door::Public => connections.spawn(connection::serve(stream, peer, worker, drain, crowded)),
         Door::Redirect => connections.spawn(redirect::serve(stream, peer, worker, drain)),
     };
 }

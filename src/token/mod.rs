@@ -3,7 +3,8 @@
 //! *Access token*: a JWT (RFC 9068 profile, `typ: at+jwt`), minted by [`mint`] with the active key of [`keys`], checked by
 //! [`verify`] without a store, published by [`jwks`]; [`cache`] remembers what was verified, [`access`] judges. *Assertion*: a JWT for one
 //! upstream, [`assertion`]. *Refresh token*: opaque,
-//! [`refresh`]. What was revoked before its time is in [`revocation`]. HTTP is unknown here: where a token stands in a
+//! [`refresh`]. What was revoked before its time is in [`revocation`], what was
+//! prolonged in [`renewal`]. HTTP is unknown here: where a token stands in a
 //! request is the pipeline's business.
 
 pub mod access;
@@ -21,6 +22,7 @@ mod object;
 mod payload;
 mod pkcs8;
 pub mod refresh;
+pub mod renewal;
 pub mod revocation;
 pub mod sign;
 pub mod verify;

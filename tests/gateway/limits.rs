@@ -196,11 +196,31 @@ async fn two_thousand_idle_connections_hold_up_nobody() {
     drop(held);
 }
 
-/// Threat: no descriptors left (`EMFILE`).
+/// Clients cannot take the descriptors that upstreams, store and log need.
+#[tokio::test]
+async fn connections_of_clients_stay_below_the_descriptors() {
+    let served = Served::run("workers = 1", PUBLIC, |folder| Process::wxgate_with_files(400, folder, &["serve"])).await;
+    let mut held = Vec::new();
+    for _ in 0..500 {
+        held.push(Client::connect(served.address).await);
+    }
+    for client in &mut held[..70] {
+        client.send(get("/public/x")).await;
+    }
+    for client in &mut held[..70] {
+        assert_eq!(client.response().await.unwrap().status, 200);
+    }
+    drop(held);
+    assert_eq!(exchange(served.address, get("/public/x")).await.unwrap().status, 200);
+    let said = served.process.output().stderr;
+    assert!(!said.iter().any(|line| line.contains("cannot accept connections")), "{said:?}");
+}
+
+/// Threat: no descriptors left (`EMFILE`), however few there are.
 #[tokio::test]
 async fn a_gateway_without_descriptors_goes_on_when_there_are_some_again() {
     let mut served =
-        Served::run("workers = 1", PUBLIC, |folder| Process::wxgate_with_files(64, folder, &["serve"])).await;
+        Served::run("workers = 1", PUBLIC, |folder| Process::wxgate_with_files(36, folder, &["serve"])).await;
     let mut held = Vec::new();
     for _ in 0..100 {
         held.push(Client::connect(served.address).await);

@@ -1,10 +1,15 @@
 //! Logins on WeChat's bad days: every errcode has its problem, no answer is trusted further than it can be read, and
 //! nobody else waits.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use rustls::pki_types::PrivateKeyDer;
 use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
 use wxgate::clock::Clock;
 use wxgate::wechat::simulator::{Fault, Simulator, SimulatorConfig};
 
@@ -185,6 +190,21 @@ async fn a_tls_handshake_with_what_is_no_tls_is_a_failure_and_nothing_is_sent_in
 }
 
 #[tokio::test]
+async fn a_certificate_that_nobody_vouches_for_is_refused_and_wechat_hears_no_secret() {
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let key = PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into());
+    let config = rustls::ServerConfig::builder().with_no_client_auth();
+    let config = config.with_single_cert(vec![made.cert.der().clone()], key).unwrap();
+    let (acceptor, listener) = (TlsAcceptor::from(Arc::new(config)), TcpListener::bind("127.0.0.1:0").await.unwrap());
+    let wechat = format!("https://localhost:{}", listener.local_addr().unwrap().port());
+    let handshake = tokio::spawn(async move { acceptor.accept(listener.accept().await.unwrap().0).await.map(drop) });
+    let login = login_at(&wechat, "").await;
+    assert!(matches!(login.code().as_str(), "wechat_failed" | "wechat_unavailable"), "{}", login.body);
+    let refused = timeout(DEADLINE, handshake).await.unwrap().unwrap().unwrap_err();
+    assert!(refused.to_string().to_lowercase().contains("unknown"), "the client ends it: {refused}");
+}
+
+#[tokio::test]
 async fn slow_answers_end_at_the_total_deadline() {
     let gateway = Gateway::with(&format!("wechat.timeout = \"300ms\"{ROUTES}")).await;
     for slow in [Fault::Hang, Fault::Drip(Duration::from_millis(100)), Fault::Delay(Duration::from_secs(30))] {
@@ -212,7 +232,7 @@ async fn a_hundred_logins_that_wait_for_wechat_hold_nobody_else() {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(DEADLINE, all_asked).await.expect("all hundred wait for WeChat");
+    timeout(DEADLINE, all_asked).await.expect("all hundred wait for WeChat");
     let served = join_all((0..50).map(|_| gateway.get("/api/orders", Some(alice.token())))).await;
     assert!(served.iter().all(|answer| answer.status == 200));
     assert_eq!(gateway.get("/healthz", None).await.status, 200);

@@ -301,6 +301,26 @@ async fn a_socket_ends_with_its_token() {
 }
 
 #[tokio::test]
+async fn a_refresh_of_its_session_prolongs_a_socket() {
+    let service = Service::start().await;
+    let gateway = gateway(service.address, "").await;
+    let (alice, bob) = (gateway.login("alice").await, gateway.login("bob").await);
+    let mut stays = open(&gateway, "/ws/chat", Some(alice.token())).await.unwrap();
+    let mut ends = open(&gateway, "/ws/chat", Some(bob.token())).await.unwrap();
+    gateway.clock.advance(Duration::from_secs(3600));
+    let refreshed = gateway.post("/auth/refresh", &serde_json::json!({ "refresh_token": alice.refresh() })).await;
+    assert_eq!(refreshed.status, 200);
+    gateway.clock.advance(Duration::from_secs(3600));
+    // Both are looked at in one go.
+    assert_eq!(closed(&mut ends).await.reason.as_str(), "token_expired");
+    next(&mut stays).await.unwrap().unwrap();
+    stays.send(Message::text("x")).await.unwrap();
+    assert_eq!(next(&mut stays).await.unwrap().unwrap(), Message::text("x"));
+    gateway.clock.advance(Duration::from_secs(3600));
+    assert_eq!(closed(&mut stays).await.reason.as_str(), "token_expired");
+}
+
+#[tokio::test]
 async fn logging_out_ends_the_sockets_of_that_session_within_a_second() {
     let service = Service::start().await;
     let gateway = gateway(service.address, "").await;

@@ -11,10 +11,13 @@ use super::super::report::Report;
 use super::super::section::{Auth, HostPattern, PathPattern, Retry, RetryOn, Route, Segment, Server, Upstream};
 use super::super::value::{Wrong, duration, method, name, protocol};
 use super::server::{max_body, reserved};
-use super::shared::{list, time};
+use super::shared::{bytes, list, most, time};
 use super::upstream::named;
 use super::{cors, limit};
 use crate::ids::AppId;
+
+/// Bytes a second of a request body. Far below what a phone in a bad network does.
+const MIN_BODY_RATE: u64 = 1024;
 
 /// What routes refer to.
 pub(super) struct Around<'a> {
@@ -94,6 +97,8 @@ fn route(file: &file::Route, at: &str, around: &Around<'_>, report: &mut Report<
         None => vec!["websocket".to_owned()],
     };
     let max_body = max_body(report, &key("max_body"), file.max_body.as_ref()).unwrap_or(around.server.max_body);
+    let min_body_rate =
+        bytes(report, &key("min_body_rate"), file.min_body_rate.as_ref(), ("0B", "1GiB")).unwrap_or(MIN_BODY_RATE);
     let limit = file.limit.as_ref().and_then(|file| limit::route(file, &key("limit"), auth, report));
     let retry = file.retry.as_ref().map(|file| retry(file, &key("retry"), timeout, report));
     let cors = file.cors.as_ref().map(|file| cors::cors(file, &key("cors"), report));
@@ -110,6 +115,9 @@ fn route(file: &file::Route, at: &str, around: &Around<'_>, report: &mut Report<
         idle_timeout,
         total_timeout,
         max_body,
+        min_body_rate,
+        max_in_flight: most(file.max_in_flight),
+        max_in_flight_per_member: most(file.max_in_flight_per_member),
         forward_token: file.forward_token.unwrap_or(false),
         assertion,
         upgrade,

@@ -9,7 +9,7 @@ use super::super::pattern::exact_path;
 use super::super::report::Report;
 use super::super::section::{Admin, Internal, PathPattern, Segment, Server};
 use super::super::value::{Wrong, duration, duration_or_zero, listen, trusted_proxy};
-use super::shared::{bytes, list, scalar, time};
+use super::shared::{bytes, list, most, scalar, time};
 use super::tls;
 
 const LISTEN: &str = "0.0.0.0:8080";
@@ -73,6 +73,8 @@ pub(super) fn server(file: &file::Server, folder: &Path, report: &mut Report<'_>
         max_sockets_per_member: NonZeroUsize::new(
             file.max_sockets_per_member.and_then(|n| usize::try_from(n).ok()).unwrap_or(MAX_SOCKETS),
         ),
+        max_connections: most(file.max_connections),
+        shed_above: time(report, "server.shed_above", file.shed_above.as_ref(), "250ms", duration_or_zero),
     }
 }
 

@@ -1,5 +1,7 @@
-//! What the checks of all sections have in common: one scalar with its default, one list without repetitions.
+//! What the checks of all sections have in common: one scalar with its default, one list without
+//! repetitions.
 
+use std::num::NonZeroUsize;
 use std::path::Path;
 use std::time::Duration;
 
@@ -67,6 +69,11 @@ pub(super) fn list<T: PartialEq>(
         }
     }
     parsed
+}
+
+/// The number at `key` where 0 means that there is none. The schema has seen to its range.
+pub(super) fn most(number: Option<i64>) -> Option<NonZeroUsize> {
+    number.and_then(|n| usize::try_from(n).ok()).and_then(NonZeroUsize::new)
 }
 
 /// The secret at `key`: as it is written, or from the file that it names.

@@ -58,7 +58,8 @@ pub(super) async fn once(
     let mut moved = fixed.is_some();
     let mut fresh = false;
     loop {
-        let hold = way.hold(index);
+        let (at, hold) = way.hold(index, total).await?;
+        index = at;
         way.attempt();
         let pool = &way.pool().http2;
         let place = match pool.place(hold.backend(), way.upstream.connect_timeout(), total, fresh).await {
@@ -97,7 +98,7 @@ pub(super) async fn probe(
     let (mut head, ()) = Request::new(()).into_parts();
     head.uri = Uri::from(path);
     address(&mut head, backend);
-    let limits = Limits { response_head: limit, idle: limit, total: None, max_body: 0 };
+    let limits = Limits { response_head: limit, idle: limit, total: None, max_body: 0, min_body_rate: 0 };
     let request = Request::from_parts(head, Outgoing::new(Body::empty(), 0, None));
     let answered = exchange(place, request, Wait { limits: &limits, total: None, upload: None }).await;
     answered.map(|(response, _)| response.status()).map_err(|unanswered| unanswered.error)

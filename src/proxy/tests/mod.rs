@@ -103,11 +103,18 @@ impl Gateway {
 
     fn balancing(balance: section::Balance, servers: Vec<section::Backend>) -> Self {
         let connect_timeout = Duration::from_secs(5);
-        let section = section::Upstream { name: "shop".to_owned(), servers, balance, connect_timeout, health: None };
+        let section = section::Upstream {
+            name: "shop".to_owned(),
+            servers,
+            balance,
+            connect_timeout,
+            health: None,
+            capacity: section::Capacity::default(),
+        };
         let backends = Backends::new();
         let upstream = Upstream::new(&section, &backends);
         let five = Duration::from_secs(5);
-        let limits = Limits { response_head: five, idle: five, total: None, max_body: 1024 };
+        let limits = Limits { response_head: five, idle: five, total: None, max_body: 1024, min_body_rate: 1024 };
         Self { forwarder: Forwarder::new(), backends, section, upstream, limits }
     }
 

@@ -24,6 +24,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use crate::gateway::{Connection, ConnectionLimits, Inbound, Traced, Worker};
 use crate::tunnel::Stream;
 
+use super::connection::CROWDED;
 use super::drain::Watch;
 use frames::Frames;
 use streams::{Streams, Tasks, Ticket, Watched};
@@ -54,6 +55,8 @@ pub(super) struct Accepted<S> {
     pub(super) read: Vec<u8>,
     /// When it was accepted.
     pub(super) since: Instant,
+    /// Whether it is one beyond the most, which gets little time.
+    pub(super) crowded: bool,
 }
 
 /// Serves one connection until it ends; from the drain on, what has begun.
@@ -66,6 +69,7 @@ pub(super) async fn serve<S: Stream + 'static>(
     let connection = Arc::new(connection);
     let ConnectionLimits { max_head, max_uri, head_timeout, keep_alive, http2: _ } = worker.connection_limits();
     let hsts = if connection.https() { worker.hsts() } else { None };
+    let crowded = accepted.crowded;
     let streams = Streams::new(MAX_STREAMS as usize);
     let service = service_fn(|request: http::Request<Incoming>| {
         let ticket = streams.open();
@@ -94,7 +98,7 @@ pub(super) async fn serve<S: Stream + 'static>(
     tokio::pin!(serving);
     let mut tick = interval(streams::TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let look = sleep(keep_alive);
+    let look = sleep(if crowded { CROWDED } else { keep_alive });
     tokio::pin!(look);
     let mut seen = 0;
     let mut told_to_end = false;
@@ -118,7 +122,7 @@ pub(super) async fn serve<S: Stream + 'static>(
                 if told_to_end && idle {
                     break Ok(());
                 }
-                if idle && seen == streams.opened() {
+                if crowded || (idle && seen == streams.opened()) {
                     told_to_end = true;
                     serving.as_mut().graceful_shutdown();
                 }
