@@ -11,7 +11,7 @@ use super::super::certificate::{self, Certificate};
 use super::super::file;
 use super::super::pattern::is_host;
 use super::super::report::Report;
-use super::super::tls::{Acme, Challenge, ClientAuth, Clients, Tls};
+use super::super::tls::{Acme, Challenge, ClientAuth, Clients, Tls, TlsVersion};
 use super::super::url;
 use super::super::value::{Wrong, duration_or_zero, listen};
 use super::shared::{list, time};
@@ -43,7 +43,7 @@ pub(super) fn tls(file: &file::Server, folder: &Path, report: &mut Report<'_>) -
     }
     if file.tls.is_none() && !report.is_refused_within("server.tls") {
         for (key, there) in [
-            ("server.min_tls", file.min_tls.is_some()),
+            ("server.min_tls", tls.oldest == TlsVersion::Tls13),
             ("server.client_ca", file.client_ca.is_some()),
             ("server.hsts", tls.hsts.is_some()),
             ("server.http_redirect", !tls.redirect.is_empty()),
