@@ -127,7 +127,9 @@ fn prepare(managed: &Managed, name: &str, challenge: &ChallengeHandle<'_>) -> Re
             params.custom_extensions = vec![CustomExtension::new_acme_identifier(authorization.digest().as_ref())];
             let certificate = params.self_signed(&key)?;
             let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-            let certified = CertifiedKey::from_der(vec![certificate.der().clone()], key, &default_provider())?;
+            // Not held against its key: rustls does not read a certificate with this critical extension.
+            let key = default_provider().key_provider.load_private_key(key)?;
+            let certified = CertifiedKey::new(vec![certificate.der().clone()], key);
             managed.answer(|answers| {
                 answers.certificates.insert(name.to_ascii_lowercase(), Arc::new(certified));
             });

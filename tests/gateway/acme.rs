@@ -41,7 +41,6 @@ async fn certificate(acme: &AcmeServer, gateway: &Gateway, name: &str) -> Vec<u8
 
 #[tokio::test]
 async fn a_certificate_is_ordered_kept_for_its_owner_alone_and_not_ordered_again() {
-    let _ = tracing_subscriber::fmt().with_max_level(tracing_subscriber::filter::LevelFilter::INFO).try_init();
     for challenge in ["", ", challenge = \"http-01\""] {
         let dir = tempfile::tempdir().unwrap();
         let acme = AcmeServer::start(dir.path()).await;
