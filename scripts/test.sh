@@ -2,9 +2,10 @@
 # Every check that a change must pass. Run it from anywhere: scripts/test.sh
 #
 # Needs Rust (the version in Cargo.toml), a C compiler, curl (the tests run the lines that `wxgate demo` prints), nginx and
-# caddy (the tests put them in front), Node 20 with npm and Chromium (the SDKs), Python 3.10 with venv (an example), and the
-# network once for crates and packages. Where apt-get can be used, what is missing of the compiler, curl, nginx, caddy,
-# Chromium and venv is installed. cargo-deny is run when it is there.
+# caddy (the tests put them in front), Redis 7 and PostgreSQL 13 or newer (the tests start their own on free ports), Node 20
+# with npm and Chromium (the SDKs), Python 3.10 with venv (an example), and the network once for crates and packages. Where
+# apt-get can be used, what is missing of the compiler, curl, nginx, caddy, Redis, PostgreSQL, Chromium and venv is
+# installed. cargo-deny is run when it is there.
 #
 # Every phase runs, also after one has failed. The last line is "N passed, N failed": all tests of the run, and one
 # failure for each other phase that failed. Exit code 1 when anything failed.
@@ -94,6 +95,13 @@ need_program() {
     else
         missing "$1. Install it (Debian: apt-get install $2), then run this again."
     fi
+}
+
+# Debian puts Postgres's programs beside the search path; the tests look there, too.
+need_postgres() {
+    command -v initdb >/dev/null && return
+    compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null && return
+    need_program initdb postgresql
 }
 
 # A real Chromium for the pages: $CHROMIUM, one that is installed, Debian's, or the one that playwright downloads.
@@ -191,6 +199,9 @@ need_cc
 need_program curl curl
 need_program nginx nginx-light
 need_program caddy caddy
+need_program redis-server redis-server
+need_program redis-cli redis-tools
+need_postgres
 cargo --version
 
 phase "shell scripts" shell_syntax

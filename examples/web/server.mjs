@@ -13,7 +13,10 @@ const orders = new Map()
 const server = http.createServer(async (request, response) => {
   const { pathname } = new URL(request.url, 'http://page')
   const found = files[pathname]
-  if (found) return response.writeHead(200, { 'Content-Type': found.type, 'Content-Security-Policy': "default-src 'self'; img-src *" }).end(found.body)
+  if (found) {
+    const headers = { 'Content-Type': found.type, 'Content-Security-Policy': "default-src 'self'; img-src *" }
+    return response.writeHead(200, headers).end(found.body)
+  }
   const answer = (status, body) => response.writeHead(status, { 'Content-Type': 'application/json' }).end(JSON.stringify(body))
   if (pathname !== '/api/orders') return answer(404, { error: 'not found' })
   const openid = request.headers['x-wx-openid']

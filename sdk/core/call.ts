@@ -12,6 +12,7 @@ import type { GatewayError, GatewayTask } from './types'
 /** What a 401 asks for. Others are the caller's business. */
 const REMEDY: Record<string, Why> = {
   token_expired: Why.Expired,
+  token_missing: Why.Over,
   token_invalid: Why.Over,
   token_revoked: Why.Over,
   session_key_stale: Why.Key,

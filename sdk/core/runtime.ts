@@ -8,7 +8,7 @@ const LIMIT = 10
 type Job = (release: () => void) => void
 
 let running = 0
-const waiting: Job[] = []
+let waiting: Job[] = []
 
 function next(): void {
   while (running < LIMIT && waiting.length) {
@@ -29,8 +29,7 @@ export function enqueue(job: Job, first?: boolean): () => void {
   else waiting.push(job)
   next()
   return () => {
-    const at = waiting.indexOf(job)
-    if (at >= 0) waiting.splice(at, 1)
+    waiting = waiting.filter(each => each !== job)
   }
 }
 
@@ -52,8 +51,8 @@ export function watch(): void {
 }
 
 /** Waits until the app is in the foreground. */
-export function foreground(): Promise<void> | undefined {
-  return hidden ? new Promise<void>(resolve => resume.push(resolve)) : undefined
+export function foreground(): Promise<void> | false {
+  return hidden && new Promise<void>(resolve => resume.push(resolve))
 }
 
 /** Waits so many seconds and up to a quarter more: those who were refused together do not return together. */

@@ -39,10 +39,14 @@ const AHEAD = 300000
 /** How long after a refused login (403), or a useless one, none is tried silently, seconds. */
 const REFUSED = 60
 
-/** The headers, with the token. */
+/** The headers, with the token; without where a cookie carries it. */
 export function sign(header: any, used: Tokens | undefined | false): any {
-  return assign({}, header, used && { Authorization: `Bearer ${used.answer.access_token}` })
+  const token = used && used.answer.access_token
+  return assign({}, header, token && { Authorization: 'Bearer ' + token })
 }
+
+/** Where the tokens of an app are stored. */
+export const storageKey = (base: string, appid?: string) => `wxgate:${base}:${appid || ''}`
 
 export function createSessions(
   base: string,
@@ -50,7 +54,7 @@ export function createSessions(
   getCredential: Credential,
   { appid, storage = platform, onAuthChange }: GatewayOptions,
 ) {
-  const key = `wxgate:${base}:${appid || ''}`
+  const key = storageKey(base, appid)
   let stored: Stored = {}
   /** Storage cannot be written: what stands there is old. */
   let broken: boolean
@@ -136,7 +140,7 @@ export function createSessions(
   }
 
   const keep = (answer: any, login: number) => {
-    if (!answer.access_token) throw fault('login', 'bad_answer')
+    if (!answer.expires_in) throw fault('login', 'bad_answer')
     const tokens = { answer, at: Date.now(), login }
     save(tokens)
     return tokens
@@ -218,8 +222,7 @@ export function createSessions(
     while (flight && !ahead) await (auth === true ? flight : flight.catch(() => {}))
     const tokens = current()
     if (!tokens) {
-      if (auth !== true) return undefined
-      return renew(tokens, Why.Over)
+      return auth === true ? renew(tokens, Why.Over) : tokens
     }
     const now = Date.now()
     const life = tokens.answer.expires_in * 1000

@@ -37,7 +37,7 @@ export interface Me {
  *
  * `code` is the problem's code when the gateway refused, else one of the SDK's own: `network_error`, `timeout`,
  * `interrupted`, `aborted`, `login_failed` (wx.login), `logged_out`, `foreign_url`, `bad_answer`; of web pages also
- * `login_required`, `access_denied`.
+ * `login_required`, `access_denied`, `cookie_needed`.
  */
 export interface GatewayError extends Error {
   name: 'GatewayError'

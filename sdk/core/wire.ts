@@ -41,10 +41,10 @@ export function challenged(header: any): boolean {
 }
 
 /**
- * The refusal in an answer; `undefined` when the service behind the gateway has answered, whatever it said. `strict`: of
+ * The refusal in an answer; nothing when the service behind the gateway has answered, whatever it said. `strict`: of
  * the gateway's own endpoints, where every status from 300 on is a refusal.
  */
-export function problemOf(api: string, answer: any, strict?: boolean): GatewayError | undefined {
+export function problemOf(api: string, answer: any, strict?: boolean): GatewayError | false | undefined {
   const { statusCode: status, header } = answer
   let body = answer.data
   if (status < 400) body = 0
@@ -60,7 +60,5 @@ export function problemOf(api: string, answer: any, strict?: boolean): GatewayEr
   // The body may be out of reach (chunked, a file): then the challenge still says who refused.
   return status === 401 && challenged(header)
     ? fault(api, 'token_expired', { status })
-    : strict && status > 299
-      ? fault(api, 'bad_answer', { status })
-      : undefined
+    : strict && status > 299 && fault(api, 'bad_answer', { status })
 }

@@ -2,6 +2,8 @@
 
 pub mod check;
 pub mod demo;
+pub mod diff;
+pub mod explain;
 pub mod keys;
 pub mod reload;
 pub mod sample;
@@ -73,6 +75,26 @@ enum Command {
     ///
     /// Prints what changed, or the faults (exit 64); then nothing has changed. Reads the admin token beside the keys.
     Reload(ConfigFile),
+    /// Say what would be done with a request, and why
+    ///
+    /// Which route it takes and why the others do not, whether it would be let in, which headers are removed and added, and
+    /// where it would go. Runs the very steps that requests pass, with nothing behind them; opens no socket.
+    Explain {
+        #[command(flatten)]
+        asked: explain::Asked,
+        #[command(flatten)]
+        config: ConfigFile,
+    },
+    /// Say what a change of the configuration does
+    ///
+    /// One line for each change, marked as tighter, looser or neutral. Opens no socket. Exits 0, or 64 when one of the two
+    /// has faults.
+    Diff {
+        /// The configuration as it was
+        old: PathBuf,
+        /// The configuration as it is to be
+        new: PathBuf,
+    },
     /// Run the WeChat simulator alone
     Simulate {
         /// Address of the simulator
@@ -142,6 +164,12 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
         Command::Reload(ConfigFile { config }) => with_config(&config, &Environment::incomplete(), |config| {
             on_control(reload::run(&config, &mut stdout(), &mut stderr()))
         }),
+        Command::Explain { asked, config } => with_config(&config.config, &Environment::incomplete(), |config| {
+            on_control(async move { explain::run(&config, &asked, &mut stdout()).await })
+        }),
+        Command::Diff { old, new } => {
+            Ok(diff::run(&old, &new, &Environment::incomplete(), &mut stdout(), &mut stderr())?)
+        }
         Command::Simulate { listen } => {
             on_control(async { Ok(simulate::run(listen, &mut stdout()).await?) })?;
             Ok(0)

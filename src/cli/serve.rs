@@ -8,7 +8,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::admin::{self, AdminToken, AuditLog};
 use crate::clock::Clock;
-use crate::config::{Config, Database};
+use crate::config::{Config, MembersStore};
 use crate::gateway::Gateway;
 use crate::internal;
 use crate::server::Server;
@@ -32,11 +32,14 @@ impl Running {
     /// When something cannot be opened; nothing is left running then.
     pub async fn start(config: Config, clock: Clock, log: LogWriter) -> anyhow::Result<Self> {
         let keys = config.token.keys.clone();
-        let Database::Sqlite(database) = config.store.members.clone();
+        // Beside the database; where that is a server, beside the keys.
+        let folder = match &config.store.members {
+            MembersStore::Sqlite(database) => database.parent().unwrap_or(Path::new(".")).to_owned(),
+            MembersStore::Postgres(_) => keys.clone(),
+        };
         let gateway = Gateway::open(config, clock.clone(), log).await?;
         let token = AdminToken::open(&keys).context("admin.token in the key directory")?;
-        let folder = database.parent().unwrap_or(Path::new("."));
-        let audit = AuditLog::open(folder, clock).with_context(|| format!("audit.log in {}", folder.display()))?;
+        let audit = AuditLog::open(&folder, clock).with_context(|| format!("audit.log in {}", folder.display()))?;
         let admin = admin::router(&gateway, token, audit);
         let server = Server::start(&gateway, admin, internal::router(&gateway)).await?;
         let (public, admin) = (server.addresses(), server.admin_address());

@@ -18,6 +18,9 @@ pub use super::rule_text::{
 use super::section::{AccessTokenLine, Algorithm, AppKind, Auth, Balance, WebScope};
 use super::tls::{ClientAuth, TlsVersion};
 pub use super::tls_text::{Acme, Certificate, Tls, UpstreamTls};
+pub use super::transform_text::{
+    Coding, Compress, Compression, ErrorPage, HeaderRules, Headers, Redirect, Rewrite, Static,
+};
 use super::transport::UpstreamProtocol;
 use crate::ids;
 
@@ -144,6 +147,8 @@ pub struct File {
     /// Small fixed answers, such as WeChat's domain proof files.
     #[serde(rename = "static")]
     pub statics: Option<Vec<Static>>,
+    /// Pages that browsers get in place of a problem.
+    pub error_page: Option<Vec<ErrorPage>>,
 }
 
 /// The public listener: what mini programs talk to.
@@ -271,10 +276,11 @@ pub struct Token {
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Store {
-    /// Members: "sqlite:PATH". Default: "sqlite:data/wxgate.db".
+    /// Members: "sqlite:PATH" or "postgres://USER:PASSWORD@HOST/DATABASE". Default: "sqlite:data/wxgate.db".
     #[schemars(example = &"sqlite:data/wxgate.db")]
     pub members: Option<String>,
-    /// Sessions: "sqlite:PATH". Default: "sqlite:data/wxgate.db".
+    /// Sessions: "sqlite:PATH", "redis://HOST", "redis+sentinel://HOST,HOST/SERVICE" or "redis+cluster://HOST,HOST".
+    /// Default: "sqlite:data/wxgate.db".
     #[schemars(example = &"sqlite:data/wxgate.db")]
     pub sessions: Option<String>,
 }
@@ -392,8 +398,8 @@ pub struct Route {
     /// Methods. Default: any.
     #[schemars(example = ["GET", "POST"])]
     pub methods: Option<Vec<String>>,
-    /// Name of the upstream that answers. Required.
-    #[schemars(required, example = &"orders")]
+    /// Name of the upstream that answers. Required without `redirect`.
+    #[schemars(example = &"orders")]
     pub upstream: Option<String>,
     /// What is asked of the caller. Default: "required".
     pub auth: Option<Auth>,
@@ -406,6 +412,20 @@ pub struct Route {
     /// Removed from the front of the path before it is forwarded; whole segments of `path`. Default: nothing.
     #[schemars(example = &"/api")]
     pub strip_prefix: Option<String>,
+    /// What is forwarded in place of the path and host that came. Default: as they came.
+    pub rewrite: Option<Rewrite>,
+    /// Sends the client elsewhere, instead of `upstream`.
+    pub redirect: Option<Redirect>,
+    /// Networks whose clients may use it, in CIDR notation. Default: everybody.
+    #[schemars(example = ["10.0.0.0/8"])]
+    pub allow: Option<Vec<String>>,
+    /// Networks whose clients may not, whatever `allow` says. Default: nobody.
+    #[schemars(example = ["192.0.2.0/24"])]
+    pub deny: Option<Vec<String>>,
+    /// Headers that it removes, sets and adds. Default: none.
+    pub headers: Option<Headers>,
+    /// Whether its answers are compressed. Default: false.
+    pub compress: Option<Compress>,
     /// How long the upstream may take until its response head. Default: "30s".
     pub timeout: Option<Duration>,
     /// Longest silence in either body. Default: "60s".
@@ -435,18 +455,6 @@ pub struct Route {
     pub retry: Option<Retry>,
     /// Which pages of other origins may use it. Default: none.
     pub cors: Option<Cors>,
-}
-
-/// A small fixed answer, such as WeChat's domain proof file.
-#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Static {
-    /// Exact path. Required.
-    #[schemars(required, example = &"/MP_verify_abc.txt")]
-    pub path: Option<String>,
-    /// The body, text of at most 64KiB. Required.
-    #[schemars(required, example = &"abc")]
-    pub body: Option<String>,
 }
 
 #[cfg(test)]

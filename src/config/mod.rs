@@ -7,11 +7,15 @@
 
 pub mod certificate;
 mod check;
+pub mod database;
+pub mod diff;
 pub mod fault;
 pub mod file;
+mod judge;
 mod load;
 pub mod pattern;
 mod planned;
+pub mod protected;
 mod report;
 pub mod rule;
 pub mod rule_text;
@@ -20,6 +24,8 @@ pub mod section;
 mod structure;
 pub mod tls;
 pub mod tls_text;
+pub mod transform;
+pub mod transform_text;
 pub mod transport;
 pub mod url;
 pub mod value;

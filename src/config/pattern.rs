@@ -4,10 +4,51 @@
 //! escapes in upper case (RFC 3986, 6.2.2), so that matching is comparing bytes. What no request can contain, because it
 //! is answered `ambiguous_path`, is refused here too.
 
+use std::fmt;
 use std::net::Ipv6Addr;
 
-use super::section::{HostPattern, PathPattern, Segment};
 use super::value::Wrong;
+
+/// One segment of a [`PathPattern`].
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Segment {
+    /// This text, case-sensitive, percent-decoded form of unreserved characters.
+    Literal(String),
+    /// Any one non-empty segment (`{name}`).
+    Any,
+}
+
+/// A checked route path: segments, and whether a trailing `/*` takes the rest (which may be empty).
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct PathPattern {
+    /// As written.
+    pub text: String,
+    /// Its segments, without the trailing `*`.
+    pub segments: Vec<Segment>,
+    /// Ends in `/*`: matches everything below, and the path without it.
+    pub rest: bool,
+    /// Ends in `/` (and is not `/` itself or `/*`): matches only paths that end so.
+    pub slash: bool,
+}
+
+/// A checked host pattern of a route.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum HostPattern {
+    /// Exactly this host, lower case, without port.
+    Exact(String),
+    /// `*.example.com`: any one or more labels before this suffix (which starts with a dot).
+    Suffix(String),
+}
+
+/// As in `gateway.toml`.
+impl fmt::Display for HostPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exact(host) => f.write_str(host),
+            Self::Suffix(suffix) => write!(f, "*{suffix}"),
+        }
+    }
+}
 
 /// A route path: exact, with `{segment}`, with a trailing `/*`.
 ///

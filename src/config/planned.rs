@@ -29,24 +29,11 @@ const KEYS: &[Planned] = &[
     planned_off("login.max_sessions", "0"),
     planned("login.hook"),
     planned_off("route.cookie", "false"),
-    planned_off("route.compress", "false"),
-    planned("route.headers"),
-    planned("route.rewrite"),
-    planned("route.redirect"),
 ];
 
 /// Values, by how they start, of keys that otherwise exist; and what to write instead.
-const VALUES: &[(&str, &str, &str)] = &[
-    ("token.keys", "store", "write a folder, such as \"data/keys\" (a folder of that name is \"./store\")"),
-    ("store.members", "postgres:", SQLITE),
-    ("store.members", "postgresql:", SQLITE),
-    ("store.sessions", "redis:", SQLITE),
-    ("store.sessions", "rediss:", SQLITE),
-    ("store.sessions", "redis+sentinel:", SQLITE),
-    ("store.sessions", "redis+cluster:", SQLITE),
-];
-
-const SQLITE: &str = "write \"sqlite:data/wxgate.db\"";
+const VALUES: &[(&str, &str, &str)] =
+    &[("token.keys", "store", "write a folder, such as \"data/keys\" (a folder of that name is \"./store\")")];
 
 /// What is wrong with `key` (without indices) holding `value`; `None` when it says "off".
 pub(super) enum Verdict {

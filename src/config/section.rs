@@ -3,21 +3,26 @@
 //! Each component takes its own section and never the whole [`Config`]. The keys' meaning for people is documented in
 //! the shipped `gateway.toml`; here stand the types.
 
-use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Method;
+use bytes::Bytes;
 use http::uri::Authority;
+use http::{HeaderValue, Method};
 use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+pub use super::database::{MembersStore, Postgres, Redis, SessionsStore, Topology};
+pub use super::pattern::{HostPattern, PathPattern, Segment};
 pub use super::rule::{Breaker, Capacity, Cors, Health, Limit, LimitBy, Queue, Retry, RetryOn};
 use super::tls::Tls;
+pub use super::transform::{
+    Compress, ErrorPage, HeaderRules, Headers, Networks, PagePart, PathTemplate, Piece, Redirect, Rewrite,
+};
 pub use super::transport::{Transport, UpstreamProtocol, UpstreamTls};
 use crate::ids::{AppId, Secret};
 
@@ -50,6 +55,8 @@ pub struct Config {
     pub routes: Vec<Route>,
     /// `[[static]]`, each `path` once.
     pub statics: Vec<Static>,
+    /// `[[error_page]]`, each status once.
+    pub error_pages: Vec<ErrorPage>,
 }
 
 /// `[server]`.
@@ -184,16 +191,9 @@ pub struct Token {
 #[derive(Debug, Clone)]
 pub struct Store {
     /// Where members are kept.
-    pub members: Database,
+    pub members: MembersStore,
     /// Where sessions are kept.
-    pub sessions: Database,
-}
-
-/// One store address.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Database {
-    /// `sqlite:PATH`, embedded.
-    Sqlite(PathBuf),
+    pub sessions: SessionsStore,
 }
 
 /// `[login]`.
@@ -379,37 +379,6 @@ pub enum Auth {
     None,
 }
 
-/// One segment of a [`PathPattern`].
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Segment {
-    /// This text, case-sensitive, percent-decoded form of unreserved characters.
-    Literal(String),
-    /// Any one non-empty segment (`{name}`).
-    Any,
-}
-
-/// A checked route path: segments, and whether a trailing `/*` takes the rest (which may be empty).
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct PathPattern {
-    /// As written.
-    pub text: String,
-    /// Its segments, without the trailing `*`.
-    pub segments: Vec<Segment>,
-    /// Ends in `/*`: matches everything below, and the path without it.
-    pub rest: bool,
-    /// Ends in `/` (and is not `/` itself or `/*`): matches only paths that end so.
-    pub slash: bool,
-}
-
-/// A checked host pattern of a route.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum HostPattern {
-    /// Exactly this host, lower case, without port.
-    Exact(String),
-    /// `*.example.com`: any one or more labels before this suffix (which starts with a dot).
-    Suffix(String),
-}
-
 /// `[[route]]`.
 #[derive(Debug, Clone)]
 pub struct Route {
@@ -419,8 +388,8 @@ pub struct Route {
     pub hosts: Vec<HostPattern>,
     /// Methods; empty means any.
     pub methods: Vec<Method>,
-    /// Index into [`Config::upstreams`].
-    pub upstream: usize,
+    /// Index into [`Config::upstreams`]; `None` where `redirect` answers.
+    pub upstream: Option<usize>,
     /// What it asks of the caller.
     pub auth: Auth,
     /// Any of these roles; empty means no condition.
@@ -455,6 +424,16 @@ pub struct Route {
     pub retry: Option<Arc<Retry>>,
     /// Which pages of other origins may use it.
     pub cors: Option<Cors>,
+    /// Which clients may use it at all.
+    pub networks: Networks,
+    /// Headers that it changes.
+    pub headers: Headers,
+    /// What is forwarded in place of what came.
+    pub rewrite: Rewrite,
+    /// Where the client is sent instead of to an upstream.
+    pub redirect: Option<Redirect>,
+    /// How answers are compressed.
+    pub compress: Option<Compress>,
 }
 
 impl Route {
@@ -472,21 +451,13 @@ impl Route {
     }
 }
 
-/// As in `gateway.toml`.
-impl fmt::Display for HostPattern {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Exact(host) => f.write_str(host),
-            Self::Suffix(suffix) => write!(f, "*{suffix}"),
-        }
-    }
-}
-
 /// `[[static]]`: a small fixed answer, such as WeChat's domain proof file.
 #[derive(Debug, Clone)]
 pub struct Static {
     /// Exact path.
     pub path: String,
-    /// The body, `text/plain; charset=utf-8`.
-    pub body: String,
+    /// The body.
+    pub body: Bytes,
+    /// Its media type.
+    pub content_type: HeaderValue,
 }

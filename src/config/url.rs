@@ -1,4 +1,4 @@
-//! Addresses of servers: the issuer, the bases of WeChat, the servers of an upstream, the stores.
+//! Addresses of servers: the issuer, the bases of WeChat, the servers of an upstream. Stores have [`super::database`].
 //!
 //! None of these refusals quotes its value: addresses are where people put passwords.
 
@@ -9,7 +9,7 @@ use http::Uri;
 use http::uri::Scheme;
 
 use super::pattern::is_host;
-use super::section::{Backend, Database};
+use super::section::Backend;
 use super::value::Wrong;
 
 /// The issuer: an `http` or `https` URL, compared byte by byte by whoever verifies a token, so it is kept as written.
@@ -113,24 +113,6 @@ fn http_url(text: &str, write: &str) -> Result<Uri, Wrong> {
     Ok(uri)
 }
 
-/// A store: `sqlite:PATH`, where a relative path starts at `folder`.
-///
-/// # Errors
-/// When it is no such address.
-pub fn database(text: &str, folder: &Path) -> Result<Database, Wrong> {
-    const WRITE: &str = "write \"sqlite:\" and the path of a file, such as \"sqlite:data/wxgate.db\"";
-    let Some(path) = text.strip_prefix("sqlite:") else {
-        return Err(Wrong::silent("is not a store", WRITE));
-    };
-    if path == ":memory:" {
-        return Err(Wrong::silent("would forget every session at each restart", WRITE));
-    }
-    if path.starts_with("//") || path.contains(['?', '\0']) || path.ends_with('/') {
-        return Err(Wrong::silent("is a URL, not a path", WRITE));
-    }
-    Ok(Database::Sqlite(file(path, folder).map_err(|_| Wrong::silent("names no file", WRITE))?))
-}
-
 /// A path of this machine; a relative one starts at `folder`.
 ///
 /// # Errors
@@ -218,25 +200,6 @@ mod tests {
             "http://localhost.example.com",
         ] {
             assert!(origin(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn a_store_is_a_sqlite_file_below_the_folder_of_the_configuration() {
-        let folder = Path::new("/etc/wxgate");
-        assert_eq!(database("sqlite:a.db", folder).unwrap(), Database::Sqlite("/etc/wxgate/a.db".into()));
-        assert_eq!(database("sqlite:/var/a.db", folder).unwrap(), Database::Sqlite("/var/a.db".into()));
-        for bad in [
-            "",
-            "a.db",
-            "sqlite:",
-            "sqlite::memory:",
-            "sqlite:///a.db",
-            "sqlite:a.db?mode=ro",
-            "mysql://a",
-            "sqlite:a/",
-        ] {
-            assert!(database(bad, folder).is_err(), "{bad}");
         }
     }
 }

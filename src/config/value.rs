@@ -147,6 +147,14 @@ pub fn service_network(text: &str) -> Result<IpNet, Wrong> {
     network(text, "lets everybody in", "write the networks of the service, or give it a token")
 }
 
+/// A network whose clients may, or may not, use a route.
+///
+/// # Errors
+/// As [`trusted_proxy`].
+pub fn client_network(text: &str) -> Result<IpNet, Wrong> {
+    network(text, "is everybody", "write the networks that are meant, or remove the list")
+}
+
 /// A network in CIDR notation; why the whole Internet will not do, and what to write then.
 fn network(text: &str, everybody: &str, write: &str) -> Result<IpNet, Wrong> {
     let net = match text.parse::<IpAddr>() {

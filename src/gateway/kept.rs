@@ -16,7 +16,7 @@ use crate::auth::push::Pushes;
 use crate::auth::session_keys::Exchanges;
 use crate::auth::web::WebLogins;
 use crate::clock::Clock;
-use crate::config::{Config, Database};
+use crate::config::Config;
 use crate::ids::AppId;
 use crate::keyfile;
 use crate::limiter::Tables;
@@ -26,7 +26,6 @@ use crate::pipeline::in_flight;
 use crate::pipeline::sockets::Sockets;
 use crate::pipeline::streams::Streams;
 use crate::proxy::Backends;
-use crate::store::sqlite::Sqlite;
 use crate::store::vault::Vault;
 use crate::store::{Members, Sessions};
 use crate::telemetry::{LogWriter, Pseudonyms};
@@ -36,6 +35,7 @@ use crate::token::revocation::Revocations;
 use crate::wechat::{AccessTokens, Circuits};
 
 use super::endpoints::Room;
+use super::stores::{self, Stores};
 use super::token_shelf::TokenShelf;
 use super::{Error, birth};
 
@@ -105,25 +105,17 @@ impl Kept {
     pub(super) async fn open(config: &Config, clock: Clock, log: LogWriter) -> Result<Self, Error> {
         let keys = &config.token.keys;
         keyfile::create_dir(keys).map_err(Error::KeyFile)?;
-        let (Database::Sqlite(members_path), Database::Sqlite(sessions_path)) =
-            (&config.store.members, &config.store.sessions);
-        let sessions = Sqlite::open(sessions_path)?;
-        let members: Arc<dyn Members> = if members_path == sessions_path {
-            Arc::clone(&sessions) as Arc<dyn Members>
-        } else {
-            Sqlite::open(members_path)?
-        };
         let metrics = Arc::new(Metrics::default());
-        register_store(&metrics, &sessions);
+        let Stores { members, sessions, birth_mark } = stores::open(&config.store, &metrics).await?;
         let limits = Arc::<Tables>::default();
         register_limits(&metrics, &limits);
         let revocations = Arc::new(Revocations::new());
-        if let Some(epoch) = birth::epoch(keys, sessions.birth_mark(), clock.now()).map_err(Error::KeyFile)? {
+        if let Some(epoch) = birth::epoch(keys, &birth_mark, clock.now()).map_err(Error::KeyFile)? {
             revocations.revoke_all(epoch);
         }
         ending::resync(&*sessions, &revocations, clock.now()).await.map_err(Error::Revocations)?;
         let vault = Arc::new(Vault::open(keys)?);
-        let shelf = TokenShelf { sessions: Arc::clone(&sessions) as Arc<dyn Sessions>, vault: Arc::clone(&vault) };
+        let shelf = TokenShelf { sessions: Arc::clone(&sessions), vault: Arc::clone(&vault) };
         let access_tokens = Arc::new(AccessTokens::new(clock.clone(), Arc::new(shelf)));
         let circuits = Arc::new(Circuits::new(clock.clone(), Arc::clone(&metrics)));
         register_wechat(&metrics, &circuits, &access_tokens, &clock);
@@ -243,17 +235,6 @@ fn register_wechat(metrics: &Metrics, circuits: &Arc<Circuits>, tokens: &Arc<Acc
             tokens.ends().iter().map(|(appid, end)| (label(appid), end.since(now).as_secs() as f64)).collect()
         },
     );
-}
-
-#[allow(clippy::cast_precision_loss)] // counts far from 2^53
-fn register_store(metrics: &Metrics, store: &Arc<Sqlite>) {
-    let figure = |read: fn(&Sqlite) -> f64| {
-        let store = Arc::downgrade(store);
-        move || store.upgrade().map(|s| (String::new(), read(&s))).into_iter().collect::<Vec<_>>()
-    };
-    metrics.register("wxgate_store_commits_total", "counter", "Transactions on disk.", figure(|s| s.commits() as f64));
-    metrics.register("wxgate_store_jobs_total", "counter", "Changes in them.", figure(|s| s.jobs() as f64));
-    metrics.register("wxgate_store_queue", "gauge", "Changes that wait.", figure(|s| s.queue_depth() as f64));
 }
 
 #[allow(clippy::cast_precision_loss)] // counts far from 2^53

@@ -7,11 +7,13 @@
 mod birth;
 mod deliver;
 mod endpoints;
+pub mod explain;
 mod figures;
 mod forward_auth;
 mod kept;
 mod reload;
 mod secure;
+mod stores;
 mod subscriptions;
 mod tls;
 mod to_proxy;
@@ -40,12 +42,13 @@ use crate::pipeline::dispatch::Dispatch;
 use crate::pipeline::hygiene::HygieneLayer;
 use crate::pipeline::identity::IdentityLayer;
 use crate::pipeline::limit::{LimitLayer, Limits};
+use crate::pipeline::pages::PagesLayer;
 use crate::pipeline::principal::Principal;
 use crate::pipeline::route::{RouteLayer, Routes};
 use crate::pipeline::shed::Load;
 use crate::pipeline::tenure;
 use crate::pipeline::trace::{Observer, RequestIds, TraceLayer};
-use crate::pipeline::{Layers, Stack, stack};
+use crate::pipeline::{Stack, Steps, stack};
 use crate::proxy::{Forwarder, Upstream};
 use crate::telemetry::LogWriter;
 use crate::token::assertion::Asserter;
@@ -85,6 +88,12 @@ pub enum Error {
     /// The database.
     #[error("store: {0}")]
     Store(#[from] crate::store::sqlite::OpenError),
+    /// Redis.
+    #[error("store: {0}")]
+    Redis(#[from] crate::store::redis::OpenError),
+    /// Postgres.
+    #[error("store: {0}")]
+    Postgres(#[from] crate::store::postgres::OpenError),
     /// What was revoked before the start cannot be read; without it, ended sessions would come back.
     #[error("store: live revocations cannot be read: {0}")]
     Revocations(#[source] crate::store::Error),
@@ -211,7 +220,7 @@ impl Snapshot {
 
 /// For how many upstreams a caller may have an assertion.
 fn asserted(config: &Config) -> usize {
-    let upstreams: HashSet<usize> = config.routes.iter().filter(|r| r.assertion).map(|r| r.upstream).collect();
+    let upstreams: HashSet<usize> = config.routes.iter().filter(|r| r.assertion).filter_map(|r| r.upstream).collect();
     upstreams.len()
 }
 
@@ -296,8 +305,9 @@ impl Gateway {
         load: &Arc<Load>,
     ) -> WorkerStack {
         load.aim(snapshot.config.server.shed_above);
-        let layers = Layers {
-            trace: TraceLayer::new(Arc::clone(observer)),
+        let trace = TraceLayer::new(Arc::clone(observer));
+        let steps = Steps {
+            pages: PagesLayer::new(&snapshot.config.error_pages),
             client_addr: ClientAddrLayer::new(&snapshot.config.server.trusted_proxies),
             hygiene: HygieneLayer::new(snapshot.config.login.wafer2.as_deref()),
             // A table per worker: handing out a route costs no cache line that another core writes.
@@ -329,7 +339,7 @@ impl Gateway {
             snapshot.config.server.max_sockets_per_member,
             &observer.shard,
         );
-        stack(&layers, Dispatch::new(endpoints, proxy, Arc::clone(&self.kept.draining)))
+        stack(&trace, &steps, Dispatch::new(endpoints, proxy, Arc::clone(&self.kept.draining)))
     }
 
     fn authenticator(&self, snapshot: &Snapshot, shard: &Arc<Shard>) -> Authenticator {

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::config::{self, Config, Environment, Fault, Faults, Proof};
+use crate::config::diff::diff;
+use crate::config::{self, Config, Environment, Fault, Faults};
 
 use super::{Error, Gateway, Snapshot};
 
@@ -11,7 +12,7 @@ use super::{Error, Gateway, Snapshot};
 pub struct Reloaded {
     /// The configuration's number.
     pub generation: u64,
-    /// What is different, a line each; empty when the file says the same as before.
+    /// What is different, a line each, as `wxgate diff` says it; empty when the file says the same as before.
     pub changes: Vec<String>,
 }
 
@@ -62,7 +63,7 @@ impl Gateway {
         if !faults.is_empty() {
             return Err(Faults { file: path.clone(), faults }.into());
         }
-        let changes = changes(&old.config, &new);
+        let changes = diff(&old.config, &new).iter().map(ToString::to_string).collect();
         let generation = old.generation + 1;
         // What the snapshot starts runs where everything else of its kind does.
         let _on_control = self.control.enter();
@@ -96,87 +97,4 @@ fn unchangeable(old: &Config, new: &Config) -> Vec<Fault> {
             what: "cannot change while the gateway runs; put the old value back, or restart".to_owned(),
         })
         .collect()
-}
-
-/// What is different, for people.
-fn changes(old: &Config, new: &Config) -> Vec<String> {
-    let mut lines = Vec::new();
-    let mut section = |name: &str, old: String, new: String| {
-        if old != new {
-            lines.push(format!("[{name}] changed"));
-        }
-    };
-    section("server", format!("{:?}", old.server), format!("{:?}", new.server));
-    section("internal", format!("{:?}", old.internal), format!("{:?}", new.internal));
-    section("token", format!("{:?}", old.token), format!("{:?}", new.token));
-    section("login", format!("{:?}", old.login), format!("{:?}", new.login));
-    section("wechat", format!("{:?}", old.wechat), format!("{:?}", new.wechat));
-    let secrets_changed = old.apps.iter().any(|app| {
-        new.apps.iter().any(|other| other.appid == app.appid && other.secret.expose() != app.secret.expose())
-    });
-    if secrets_changed {
-        lines.push("[[app]] a secret changed".to_owned());
-    }
-    if service_tokens(old) != service_tokens(new) {
-        lines.push("[[internal.service]] a token changed".to_owned());
-    }
-    listed(
-        &mut lines,
-        "app",
-        &keyed(&old.apps, |a| a.appid.as_str().to_owned()),
-        &keyed(&new.apps, |a| a.appid.as_str().to_owned()),
-    );
-    listed(
-        &mut lines,
-        "upstream",
-        &keyed(&old.upstreams, |u| u.name.clone()),
-        &keyed(&new.upstreams, |u| u.name.clone()),
-    );
-    listed(&mut lines, "route", &routes(old), &routes(new));
-    listed(&mut lines, "static", &keyed(&old.statics, |s| s.path.clone()), &keyed(&new.statics, |s| s.path.clone()));
-    lines
-}
-
-type Keyed = std::collections::BTreeMap<String, String>;
-
-/// The tokens of services, by name.
-fn service_tokens(config: &Config) -> Vec<(&str, &str)> {
-    let services = config.internal.iter().flat_map(|internal| &internal.services);
-    services
-        .filter_map(|service| match &service.proof {
-            Proof::Token(token) => Some((service.name.as_str(), token.expose().as_str())),
-            Proof::From(_) => None,
-        })
-        .collect()
-}
-
-fn keyed<T: std::fmt::Debug>(items: &[T], key: impl Fn(&T) -> String) -> Keyed {
-    items.iter().map(|item| (key(item), format!("{item:?}"))).collect()
-}
-
-/// Routes by what they match; an upstream is named, because its place in the list may change.
-fn routes(config: &Config) -> Keyed {
-    config
-        .routes
-        .iter()
-        .map(|route| {
-            let upstream = config.upstreams.get(route.upstream).map_or("", |u| u.name.as_str());
-            let mut plain = route.clone();
-            plain.upstream = 0;
-            (route.label(), format!("{plain:?} {upstream}"))
-        })
-        .collect()
-}
-
-fn listed(lines: &mut Vec<String>, name: &str, old: &Keyed, new: &Keyed) {
-    for (key, value) in new {
-        match old.get(key) {
-            None => lines.push(format!("[[{name}]] {key} added")),
-            Some(before) if before != value => lines.push(format!("[[{name}]] {key} changed")),
-            Some(_) => {}
-        }
-    }
-    for key in old.keys().filter(|key| !new.contains_key(*key)) {
-        lines.push(format!("[[{name}]] {key} removed"));
-    }
 }

@@ -57,7 +57,7 @@ impl Service<ToUpstream> for ToProxy {
 
     fn call(&mut self, to: ToUpstream) -> Awaited {
         let ToUpstream { request, route, exchange } = to;
-        let Some(upstream) = self.upstreams.get(route.policy.upstream) else {
+        let Some(upstream) = route.policy.upstream.and_then(|n| self.upstreams.get(n)) else {
             let problem = Problem::internal("the route names an upstream that is not there");
             return Box::pin(std::future::ready(Ok(exchange.refuse(problem))));
         };
@@ -82,7 +82,7 @@ impl Service<ToUpstream> for ToProxy {
             retry: route.policy.retry.clone(),
             witness: Some(Arc::clone(&exchange) as Arc<dyn Witness>),
         });
-        let figures = self.figures.get(route.policy.upstream).map(Arc::clone);
+        let figures = route.policy.upstream.and_then(|n| self.figures.get(n)).map(Arc::clone);
         Box::pin(async move {
             let outcome = forwarding.await;
             let took = exchange.started.elapsed();

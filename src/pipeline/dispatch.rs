@@ -11,15 +11,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use futures_util::future::Either;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HOST};
+use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, StatusCode};
 use tower::Service;
 
 use crate::body::Body;
-use crate::problem::{Code, Problem};
+use crate::config;
+use crate::problem::{Code, Problem, Refused};
 
+use super::compress::{Accepted, compress};
 use super::route::{Matched, Route};
-use super::{Decided, Exchange, Request, Response, answer, refuse, via};
+use super::{Decided, Exchange, Request, Response, answer, redirect, refuse, rules, via};
 
 /// An answer that is awaited.
 pub type Awaited = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
@@ -64,6 +67,51 @@ impl<E, P> Dispatch<E, P> {
     }
 }
 
+impl<E, P> Dispatch<E, P>
+where
+    P: Service<ToUpstream, Response = Response, Error = Infallible, Future = Awaited>,
+{
+    /// The way of a route that redirects, compresses, or changes headers or host.
+    fn transformed(&mut self, mut request: Request, route: Arc<Route>, exchange: Arc<Exchange>) -> Decided<Awaited> {
+        let policy = &route.policy;
+        if let Some(redirect) = &policy.redirect {
+            let target = request.uri().path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
+            return answer(match redirect::answer(redirect, &policy.path, &target) {
+                Ok(mut response) => {
+                    rules::apply(&policy.headers.response, response.headers_mut());
+                    response
+                }
+                Err(problem) => exchange.refuse(problem),
+            });
+        }
+        prepare(&mut request, policy, &exchange);
+        let accepted = policy.compress.map(|section| (section, Accepted::of(request.headers())));
+        let forwarding = self.proxy.call(ToUpstream { request, route: Arc::clone(&route), exchange });
+        Either::Right(Box::pin(async move {
+            let Ok(mut response) = forwarding.await;
+            // What the gateway says itself is not the upstream's: a rule about caching must not reach a refusal.
+            if response.extensions().get::<Refused>().is_some() || response.status() == StatusCode::SWITCHING_PROTOCOLS
+            {
+                return Ok(response);
+            }
+            rules::apply(&route.policy.headers.response, response.headers_mut());
+            Ok(match accepted {
+                Some((section, accepted)) => compress(section, accepted, response).await,
+                None => response,
+            })
+        }))
+    }
+}
+
+/// The request as this route's upstream gets it, but for what the proxy writes.
+pub fn prepare(request: &mut Request, policy: &config::Route, exchange: &Exchange) {
+    via::announce(request.headers_mut(), exchange);
+    if let Some(host) = &policy.rewrite.host {
+        request.headers_mut().insert(HOST, host.clone());
+    }
+    rules::apply(&policy.headers.request, request.headers_mut());
+}
+
 fn fixed(body: impl Into<Body>, cache: HeaderValue) -> Response {
     let mut response = http::Response::new(body.into());
     *response.status_mut() = StatusCode::OK;
@@ -93,13 +141,18 @@ where
         match exchange.matched() {
             Ok(Matched::Route(route)) => {
                 let route = Arc::clone(route);
+                if route.transforms {
+                    return self.transformed(request, route, exchange);
+                }
                 via::announce(request.headers_mut(), &exchange);
                 Either::Right(self.proxy.call(ToUpstream { request, route, exchange }))
             }
             Ok(Matched::Endpoint) => Either::Right(self.endpoints.call(request)),
             Ok(Matched::Health) => self.health(&request),
             Ok(Matched::Static(item)) => {
-                answer(fixed(item.body.clone(), HeaderValue::from_static("public, max-age=300")))
+                let mut response = fixed(item.body.clone(), HeaderValue::from_static("public, max-age=300"));
+                response.headers_mut().insert(CONTENT_TYPE, item.content_type.clone());
+                answer(response)
             }
             Err(missing) => refuse(&request, missing),
         }

@@ -115,8 +115,10 @@ impl<S> InjectIdentity<S> {
             if let Some(subscribed) = self.subscriptions.as_ref().and_then(|who| who.subscribed(appid, openid)) {
                 inject_subscribed(headers, subscribed);
             }
-            if route.policy.assertion {
-                let (upstream, name) = (route.policy.upstream, &route.upstream_name);
+            if route.policy.assertion
+                && let Some(upstream) = route.policy.upstream
+            {
+                let name = &route.upstream_name;
                 headers.insert(ASSERTION, caller.assertions.get(&caller.claims, upstream, name, &self.asserter)?);
             }
         }

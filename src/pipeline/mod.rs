@@ -3,26 +3,29 @@
 //! | layer | reads | sets | may answer |
 //! | --- | --- | --- | --- |
 //! | [`trace`] | connection | [`Exchange`] | `internal` (a panic below) |
+//! | [`pages`] | `Accept` | – (the body of a refusal) | – |
 //! | [`refused`] | stand-in target | – | what the guard refused |
 //! | [`client_addr`] | forwarding headers of trusted proxies | `forwarded` | – |
 //! | [`hygiene`] | every header name; [`wafer2`] | – (removes) | – |
-//! | [`route`] | target, host, method | `matched`, canonical path | `ambiguous_path`, `route_not_found`, `method_not_allowed` |
+//! | [`route`] | target, host, method | `matched`, canonical path ([`address`], [`rewrite`]) | `ambiguous_path`, `route_not_found`, `method_not_allowed`, `forbidden` |
 //! | [`cors`] | origin | – (`Access-Control-*` of the answer) | `origin_forbidden`, 204 to a preflight |
 //! | [`limit`] | address, route; the worker's load ([`shed`]) | – | `rate_limited`, `overloaded` |
 //! | [`authenticate`] | credentials | `principal` | `token_*`, `ambiguous_token` |
 //! | [`limit`] again | principal; what is under way ([`in_flight`]) | `held` | `rate_limited`, `overloaded` |
 //! | [`authorize`] | policy, principal | – | `forbidden` |
 //! | [`identity`] | principal, its [`assertion`] | `X-WX-*`, `X-Wxgate-*` | `internal` |
-//! | [`dispatch`] | matched | forwarding headers | what the endpoint or the proxy answers |
+//! | [`dispatch`] | matched | forwarding headers ([`rules`], [`compress`]) | what the endpoint or the proxy answers, [`redirect`] |
 //!
 //! A layer answers or passes on; it never errors. Its decision is a pure function in the same file, tested with tables.
 //! The inner services (the endpoints, the proxy) arrive as arguments: nothing here knows WeChat, stores or sockets.
 
 pub mod access_log;
+pub mod address;
 pub mod assertion;
 pub mod authenticate;
 pub mod authorize;
 pub mod client_addr;
+pub mod compress;
 pub mod connection;
 pub mod cors;
 pub mod dispatch;
@@ -32,10 +35,14 @@ pub mod identity;
 pub mod in_flight;
 pub mod limit;
 pub mod matcher;
+pub mod pages;
 pub mod path;
 pub mod principal;
+pub mod redirect;
 pub mod refused;
+pub mod rewrite;
 pub mod route;
+pub mod rules;
 pub mod shed;
 pub mod sockets;
 pub mod streams;
@@ -44,6 +51,7 @@ pub mod trace;
 pub mod trailers;
 pub mod via;
 pub mod wafer2;
+pub mod why;
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
@@ -77,11 +85,11 @@ fn refuse<F>(request: &Request, problem: Problem) -> Decided<F> {
     })
 }
 
-/// The layers of [`stack`], each built from its own section.
+/// The layers of [`decisions`], each built from its own section.
 #[derive(Debug, Clone)]
-pub struct Layers {
-    /// Log, metrics, panics.
-    pub trace: trace::TraceLayer,
+pub struct Steps {
+    /// Pages in place of problems.
+    pub pages: pages::PagesLayer,
     /// Trusted proxies.
     pub client_addr: client_addr::ClientAddrLayer,
     /// Removal of headers, and what is read before it.
@@ -100,27 +108,36 @@ pub struct Layers {
 
 /// Puts the layers around `inner` in their order. `tower::ServiceBuilder` would say the same; nested calls keep the
 /// types readable in errors.
-pub fn stack<S>(layers: &Layers, inner: S) -> Stack<S>
+pub fn stack<S>(trace: &trace::TraceLayer, steps: &Steps, inner: S) -> Stack<S>
 where
     S: Service<Request, Response = Response, Error = Infallible>,
 {
-    layers.trace.layer(
+    trace.layer(decisions(steps, inner))
+}
+
+/// All but the outermost: what is decided, without what is counted and logged. `wxgate explain` asks these.
+pub fn decisions<S>(steps: &Steps, inner: S) -> Decisions<S>
+where
+    S: Service<Request, Response = Response, Error = Infallible>,
+{
+    // Around everything that may refuse, whoever asks.
+    steps.pages.layer(
         // What the guard refused needs an id and a log line, and nothing else of the stack.
         refused::RefusedLayer.layer(
             // Reads forwarding headers before `hygiene` removes them.
-            layers.client_addr.layer(
+            steps.client_addr.layer(
                 // Before anything looks at the request: no step below sees a header that a client may not send.
-                layers.hygiene.layer(layers.route.layer(
+                steps.hygiene.layer(steps.route.layer(
                     // Around all that may refuse: a page must be able to read a refusal, too.
                     cors::CorsLayer.layer(
                         // Before authentication, so that a flood costs no signature.
-                        layers.limit_before.layer(
+                        steps.limit_before.layer(
                             // Needs the route's policy.
-                            layers.authenticate.layer(
+                            steps.authenticate.layer(
                                 // Whoever is over his limit is not told what he may do.
-                                layers.limit_after.layer(authorize::AuthorizeLayer.layer(
+                                steps.limit_after.layer(authorize::AuthorizeLayer.layer(
                                     // Last before forwarding, so that nothing removes what it adds.
-                                    layers.identity.layer(inner),
+                                    steps.identity.layer(inner),
                                 )),
                             ),
                         ),
@@ -132,7 +149,10 @@ where
 }
 
 /// What [`stack`] makes.
-pub type Stack<S> = trace::Trace<refused::Refused<client_addr::ReadClientAddr<hygiene::Hygiene<Routed<S>>>>>;
+pub type Stack<S> = trace::Trace<Decisions<S>>;
+
+/// What [`decisions`] makes.
+pub type Decisions<S> = pages::Pages<refused::Refused<client_addr::ReadClientAddr<hygiene::Hygiene<Routed<S>>>>>;
 
 /// What a request that is clean passes.
 type Routed<S> = route::MatchRoute<cors::Crossing<limit::LimitRate<authenticate::Authenticate<LetIn<S>>>>>;

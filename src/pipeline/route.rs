@@ -22,7 +22,7 @@ use super::in_flight;
 use super::limit::Limits;
 use super::matcher::{Found, Matcher};
 use super::path::{self, canonical_target};
-use super::{Decided, Exchange, Request, Response, refuse};
+use super::{Decided, Exchange, Request, Response, address, refuse, rewrite};
 
 /// Where a request goes.
 #[derive(Debug, Clone)]
@@ -50,6 +50,8 @@ pub struct Route {
     pub in_flight: Option<Arc<in_flight::Table>>,
     /// Which pages of other origins may use it.
     pub cors: Option<Cors>,
+    /// Whether it redirects, compresses, or changes headers or host: known once, so that others pay nothing.
+    pub transforms: bool,
     /// What is counted of it.
     pub figures: Arc<RouteFigures>,
 }
@@ -73,12 +75,19 @@ impl Routes {
     pub fn counted(config: &config::Config, limits: &Limits, shard: &Shard) -> Self {
         let mut matcher = Matcher::default();
         for (n, route) in config.routes.iter().enumerate() {
-            let upstream_name = config.upstreams.get(route.upstream).map_or("", |u| u.name.as_str()).into();
+            let upstream = route.upstream.and_then(|n| config.upstreams.get(n));
+            let upstream_name = upstream.map_or("", |u| u.name.as_str()).into();
             let limit = limits.routes.get(n).cloned().flatten();
             let cors = route.cors.as_ref().map(|cors| Cors::new(cors, &route.methods));
+            let transforms = route.redirect.is_some()
+                || route.compress.is_some()
+                || route.rewrite.host.is_some()
+                || !route.headers.request.is_empty()
+                || !route.headers.response.is_empty();
             let in_flight = limits.in_flight.get(n).cloned().flatten();
             let figures = shard.route(&route.label());
-            let route_in_force = Route { policy: route.clone(), upstream_name, limit, in_flight, cors, figures };
+            let route_in_force =
+                Route { policy: route.clone(), upstream_name, limit, in_flight, cors, transforms, figures };
             let matched = Matched::Route(Arc::new(route_in_force));
             matcher.insert(&route.hosts, &route.path, &route.methods, &matched);
         }
@@ -141,18 +150,6 @@ impl Routes {
     }
 }
 
-/// The path to forward: the canonical one without the route's prefix.
-///
-/// # Errors
-/// When what is left is not a valid path (it cannot be: checked, not assumed).
-fn stripped(target: &PathAndQuery, prefix: &str) -> Result<Option<PathAndQuery>, path::Ambiguous> {
-    match target.path().strip_prefix(prefix) {
-        Some("") => path::with_path("/", target.query()).map(Some),
-        Some(rest) if rest.starts_with('/') => path::with_path(rest, target.query()).map(Some),
-        _ => Ok(None),
-    }
-}
-
 /// Makes [`MatchRoute`].
 #[derive(Debug, Clone)]
 pub struct RouteLayer {
@@ -196,11 +193,13 @@ impl<S> MatchRoute<S> {
             None => self.routes.find(&host, target.path(), request.method())?,
         };
         drop(host);
-        if let Matched::Route(route) = &matched
-            && let Some(prefix) = &route.policy.strip_prefix
-            && let Some(rest) = stripped(&target, prefix).map_err(ambiguous)?
-        {
-            target = rest;
+        let exchange = Exchange::of(request)?;
+        let _ = exchange.matched.set(matched);
+        if let Some(Matched::Route(route)) = exchange.matched.get() {
+            address::admit(route, exchange)?;
+            if let Some(rewritten) = rewrite::forwarded(&route.policy, &target).map_err(ambiguous)? {
+                target = rewritten;
+            }
         }
         // The guard has seen that both, where there are both, say the same.
         if let Some(authority) = request.uri().authority()
@@ -212,15 +211,13 @@ impl<S> MatchRoute<S> {
         if request.uri().authority().is_some() || request.uri().path_and_query() != Some(&target) {
             *request.uri_mut() = Uri::from(target);
         }
-        let exchange = Exchange::of(request)?;
-        let _ = exchange.matched.set(matched);
         Ok(())
     }
 }
 
 /// The host asked for: lower case, without port and without the dot that ends a full domain name (it is the same host, and
 /// must not find another route); borrowed when it is so already. Empty for an HTTP/1.0 request that names none.
-fn host(request: &Request) -> std::borrow::Cow<'_, str> {
+pub fn host(request: &Request) -> std::borrow::Cow<'_, str> {
     let host = match request.headers().get(HOST) {
         Some(host) => host.to_str().unwrap_or_default(),
         None => request.uri().authority().map_or("", |a| a.as_str()),
@@ -256,21 +253,6 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_prefix_is_stripped_by_whole_segments() {
-        let target = |t: &str| t.parse::<PathAndQuery>().unwrap();
-        for (path, prefix, expected) in [
-            ("/api/orders?x=1", "/api", Some("/orders?x=1")),
-            ("/api", "/api", Some("/")),
-            ("/api?x", "/api", Some("/?x")),
-            ("/api/", "/api", Some("/")),
-            ("/apiary", "/api", None),
-        ] {
-            let found = stripped(&target(path), prefix).unwrap();
-            assert_eq!(found.as_ref().map(PathAndQuery::as_str), expected, "{path}");
-        }
-    }
 
     #[test]
     fn the_host_is_lower_case_without_port() {

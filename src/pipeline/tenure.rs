@@ -7,6 +7,7 @@
 //! instance has minted or seen: a refresh prolongs it.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -49,6 +50,7 @@ pub(super) const ROUTE_GONE: Ending = Ending { code: GOING_AWAY, reason: "route_
 #[derive(Debug)]
 pub(super) struct Tenant {
     pub(super) caller: Option<Arc<Principal>>,
+    client: IpAddr,
     pub(super) route: Arc<Route>,
     /// When the newest known token of the session ends.
     until: Timestamp,
@@ -58,7 +60,7 @@ impl Tenant {
     pub(super) fn new(exchange: &Exchange, route: &Arc<Route>) -> Self {
         let caller = exchange.principal.get().map(Arc::clone);
         let until = caller.as_ref().map_or(Timestamp::from_secs(0), |caller| caller.expires_at());
-        Self { caller, route: Arc::clone(route), until }
+        Self { caller, client: exchange.client(), route: Arc::clone(route), until }
     }
 
     /// Why these routes have no place for it; `None` when they have. `protocol`: of a socket.
@@ -68,6 +70,9 @@ impl Tenant {
         let Some(new) = routes.iter().find(same) else { return Some(ROUTE_GONE) };
         if protocol.is_some_and(|protocol| chosen(&new.upgrade, protocol).is_none()) {
             return Some(ROUTE_GONE);
+        }
+        if !new.networks.admit(self.client) {
+            return Some(FORBIDDEN);
         }
         let caller = self.caller.as_deref().map(|caller| &caller.claims);
         authorize(new.auth, &new.roles, &new.apps, caller).is_err().then_some(FORBIDDEN)

@@ -7,11 +7,17 @@
 //! tokens are unknown here.
 
 pub mod member;
+pub mod postgres;
+pub mod redis;
+pub mod shared;
 pub mod sqlite;
 pub mod vault;
 
 #[cfg(test)]
 mod contract;
+#[cfg(test)]
+#[path = "../../tests/gateway/support/held.rs"]
+mod held;
 
 use std::fmt::Debug;
 use std::num::NonZeroU32;

@@ -40,7 +40,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("admin", &["*", "token::keys", "store", "problem", "gateway"]),
     // The routers of the other listeners arrive as arguments.
     ("server", &["*", "config", "gateway"]),
-    ("cli", &["*", "gateway", "server", "internal", "admin", "config", "token::keys", "wechat"]),
+    ("cli", &["*", "gateway", "server", "internal", "admin", "config", "token::keys", "wechat", "pipeline", "problem"]),
     ("main", &["cli", "gateway", "server", "admin", "config", "token::keys", "wechat"]),
 ];
 

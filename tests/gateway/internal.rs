@@ -197,7 +197,12 @@ async fn a_new_token_of_a_service_is_in_force_after_a_reload() {
     std::fs::write(&path, text.replace(TOKEN, "another-service-token")).unwrap();
     let reloaded = gateway.inner().reload().await;
     let changes = reloaded.unwrap().changes;
-    assert!(changes.iter().any(|change| change == "[[internal.service]] a token changed"), "{changes:?}");
+    assert!(
+        changes
+            .iter()
+            .any(|change| change.starts_with("neutral [[internal.service]]") && change.ends_with("token changed")),
+        "{changes:?}"
+    );
     let ask = async |token: &str| {
         let request = gateway.client().post(gateway.internal_url("/introspect")).bearer_auth(token);
         form(request, "token=x").send().await.unwrap().status().as_u16()

@@ -159,7 +159,11 @@ async fn the_operators_interface_says_what_changed() {
     let (status, answer) = api(&gateway, &bearer).await;
     assert_eq!((status, &answer["generation"]), (200, &2.into()));
     let changes = answer["changes"].to_string();
-    for change in ["[[route]] /other/* added", "[[route]] /public/* removed", "[[route]] /optional/* changed"] {
+    for change in [
+        "looser  [[route]] /other/* added",
+        "tighter [[route]] /public/* removed",
+        "tighter [[route]] /optional/*: auth optional -> required",
+    ] {
         assert!(changes.contains(change), "{change} in {changes}");
     }
     // A route that was closed to the caller is closed at once, on a connection that is kept, too.

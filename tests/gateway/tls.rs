@@ -81,7 +81,7 @@ async fn new_certificates_are_shown_after_a_reload_and_open_connections_go_on() 
     assert!(get(&old.client(&gateway, |b| b)).await.is_ok());
     std::fs::write(gateway.dir.path().join("a.example.com.key"), new_key).unwrap();
     let reloaded = gateway.inner().reload().await.unwrap();
-    assert_eq!(reloaded.changes, ["[server] changed"]);
+    assert_eq!(reloaded.changes, ["neutral [server] tls changed"]);
     // The same connection: a new one would not be trusted.
     assert_eq!(get(&client).await.unwrap().status(), 200);
     assert!(get(&old.client(&gateway, |b| b)).await.is_err());

@@ -17,7 +17,8 @@ test('the guide explains every code of the gateway, and none that there is not',
 })
 
 test('links between the pages lead somewhere', () => {
-  for (const path of [...pages, 'sdk/miniprogram/README.md', 'sdk/miniprogram/README.zh-CN.md', 'sdk/web/README.md', 'sdk/web/README.zh-CN.md', 'examples/README.md', 'examples/README.zh-CN.md']) {
+  const readmes = ['sdk/miniprogram', 'sdk/web', 'examples'].flatMap(path => [`${path}/README.md`, `${path}/README.zh-CN.md`])
+  for (const path of [...pages, ...readmes]) {
     for (const [, to] of read(path).matchAll(/\]\((?!http)([^)#]+)[^)]*\)/g)) {
       assert.ok(existsSync(new URL(to, new URL(path, root))), `${path}: ${to}`)
     }

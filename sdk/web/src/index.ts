@@ -1,36 +1,64 @@
 import { createBase } from '../../core/gateway'
 import { install } from '../../core/platform'
-import { Why } from '../../core/session'
-import { assign, settle } from '../../core/wire'
-import { downloadFile, request, uploadFile } from './transfer'
+import { Why, storageKey } from '../../core/session'
+import { connectSocket } from '../../core/socket'
+import { assign, fault, settle } from '../../core/wire'
+import { connectSocket as openSocket } from './socket'
+import { downloadFile, request, sendCookies, uploadFile } from './transfer'
 import { webLogin } from './web-login'
-import type { FetchOptions, Gateway, WebOptions } from './types'
+import type { FetchOptions, Gateway, Session, WebOptions } from './types'
 export type * from './types'
 
-install({
+const platform = {
   request,
   uploadFile,
   downloadFile,
-  getStorageSync: key => JSON.parse(localStorage.getItem(key) || '""'),
-  setStorageSync: (key, value) => localStorage.setItem(key, JSON.stringify(value)),
-})
+  connectSocket: openSocket,
+  getStorageSync: (key: string) => JSON.parse(localStorage.getItem(key) || '""'),
+  setStorageSync: (key: string, value: any) => localStorage.setItem(key, JSON.stringify(value)),
+}
+install(platform)
 
 /** The gateway at `baseURL`. One per app is enough; the tabs of a browser share what is stored. */
 export function createGateway(options: WebOptions): Gateway {
-  const { baseURL, authBase = '/auth', appid, autoLogin } = options
-  const web = webLogin(baseURL.replace(/\/+$/, '') + authBase, appid, autoLogin)
-  const { gateway, sessions, calling, ask } = createBase(options, web.login)
+  const { authBase = '/auth', appid, autoLogin, cookie, storage = platform, onAuthChange } = options
+  const at = options.baseURL.replace(/\/+$/, '')
+  const web = webLogin(at + authBase, appid, autoLogin, cookie)
+  if (cookie) {
+    sendCookies(at)
+    const now = Date.now()
+    try {
+      // The cookies are there, and a refresh tells whose they are: as if a token of this moment had run out.
+      if (web.isBack) storage.setStorageSync(storageKey(at, appid), { answer: { expires_in: 0 }, at: now, login: now })
+    } catch (_) {
+      // Nothing can be kept: the page asks for a login.
+    }
+  }
+  const { gateway, base, sessions, calling, ask } = createBase(options, web.login)
   const { login } = gateway
+  const session = (): Session | null => {
+    const found = sessions.session()
+    return found && found.openid ? found : null
+  }
 
   // Back from WeChat: whoever was logged in before, it is this person now.
-  const arrived = web.hasTicket ? sessions.renew(sessions.current(), Why.Asked) : Promise.resolve()
-  const ready = arrived.then(web.settled, web.settled).then(() => gateway.session)
+  const arrive = async () => {
+    if (!web.isBack) return
+    await sessions.renew(sessions.current(), cookie ? Why.Expired : Why.Asked)
+    if (cookie && onAuthChange) onAuthChange(session())
+  }
+  const ready = arrive().then(web.settled, web.settled).then(session)
 
+  Object.defineProperty(gateway, 'session', { get: session })
   return assign(gateway, {
     ready,
     login(how: any = {}) {
       web.returnTo(how.redirect)
       return login(how)
+    },
+    connectSocket(given: any) {
+      if (!cookie) throw fault('connectSocket', 'cookie_needed')
+      return connectSocket(sessions, base, given)
     },
     fetch: (url: string, { auth, body, method, headers, ...init }: FetchOptions = {}) => {
       const header: Record<string, string> = {}

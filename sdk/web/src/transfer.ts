@@ -6,10 +6,24 @@ import type { TransferTask } from '../../core/platform'
 /** As WeChat's, milliseconds. */
 const TIMEOUT = 60000
 
+/** The gateways whose cookies go along, also from another origin. */
+const withCookies: string[] = []
+
+export function sendCookies(base: string): void {
+  withCookies.push(base)
+}
+
+const hasCookies = (url: string) => withCookies.some(base => url.startsWith(`${base}/`))
+
 type Listeners = Record<string, Array<(event: any) => void>>
 
 /** A task with its listeners; `end` ends what is under way, for the given reason. */
-function task(kind: string, options: any, events: string[], run: (signal: AbortSignal, tell: (name: string, event: any) => void) => Promise<any>): TransferTask {
+function task(
+  kind: string,
+  options: any,
+  events: string[],
+  run: (signal: AbortSignal, tell: (name: string, event: any) => void) => Promise<any>,
+): TransferTask {
   const listeners: Listeners = {}
   const control = new AbortController()
   let why = ''
@@ -55,6 +69,7 @@ function compose(options: any): { url: string; init: RequestInit } {
   const { method = 'GET', data } = options
   const own = headers(options.header)
   const init: RequestInit = { method, headers: own, redirect: options.redirect, ...options.init }
+  if (hasCookies(options.url)) init.credentials = 'include'
   if (data === undefined || data === null) return { url: options.url, init }
   if (isPlain(data) && /^(GET|HEAD)$/.test(method)) {
     const url = new URL(options.url)
@@ -107,14 +122,18 @@ export function request(options: any): TransferTask {
       for await (const piece of pieces(response)) tell('ChunkReceived', { data: piece.buffer })
       return { ...answer, data: '' }
     }
-    const data = options.responseType === 'arraybuffer' ? await response.arrayBuffer() : decode(await response.text(), options.dataType)
-    return { ...answer, data }
+    if (options.responseType === 'arraybuffer') return { ...answer, data: await response.arrayBuffer() }
+    return { ...answer, data: decode(await response.text(), options.dataType) }
   })
 }
 
 export function downloadFile(options: any): TransferTask {
   return task('downloadFile', options, ['HeadersReceived', 'ProgressUpdate'], async (signal, tell) => {
-    const response = await fetch(options.url, { headers: headers(options.header), signal })
+    const response = await fetch(options.url, {
+      headers: headers(options.header),
+      credentials: hasCookies(options.url) ? 'include' : 'same-origin',
+      signal,
+    })
     const header = headersOf(response)
     const answer = { statusCode: response.status, header }
     tell('HeadersReceived', { header })
@@ -143,10 +162,15 @@ export function uploadFile(options: any): TransferTask {
     else form.append(name, file)
     const xhr = new XMLHttpRequest()
     xhr.open('POST', options.url)
+    xhr.withCredentials = hasCookies(options.url)
     headers(options.header).forEach((value, header) => xhr.setRequestHeader(header, value))
     signal.addEventListener('abort', () => xhr.abort())
     xhr.upload.onprogress = ({ loaded, total }) =>
-      tell('ProgressUpdate', { progress: Math.round((100 * loaded) / total), totalBytesSent: loaded, totalBytesExpectedToSend: total })
+      tell('ProgressUpdate', {
+        progress: Math.round((100 * loaded) / total),
+        totalBytesSent: loaded,
+        totalBytesExpectedToSend: total,
+      })
     return new Promise((resolve, reject) => {
       xhr.onload = () => {
         const header: Record<string, string> = {}

@@ -1,6 +1,17 @@
 // What users of the package see beside what every package has.
 
-import type { CallOptions, Callbacks, GatewayBase, GatewayOptions, GatewayTask, LoginOptions, Member, Session } from '../../core/types'
+import type {
+  CallOptions,
+  Callbacks,
+  GatewayBase,
+  GatewayOptions,
+  GatewaySocket,
+  GatewayTask,
+  LoginOptions,
+  Member,
+  Session,
+  SocketOptions,
+} from '../../core/types'
 export type * from '../../core/types'
 
 export interface WebOptions extends GatewayOptions {
@@ -12,6 +23,8 @@ export interface WebOptions extends GatewayOptions {
    * nobody is asked and the page is back at once.
    */
   autoLogin?: boolean
+  /** Whether the app has `web_result = "cookie"`: then no script of the page ever holds a token. Default false. */
+  cookie?: boolean
 }
 
 export interface WebLoginOptions extends LoginOptions {
@@ -58,6 +71,11 @@ export interface Gateway extends GatewayBase {
   login(options?: WebLoginOptions): Promise<Session>
   /** As `fetch`, with a token; what the gateway refuses is an error, what the service answers a `Response`. */
   fetch(url: string, options?: FetchOptions): Promise<Response>
+  /**
+   * With `cookie` only, on routes that take it: a browser sends no token of ours with a handshake. As in mini programs it
+   * comes back after a lost connection, without `header` and `onOpen`'s headers.
+   */
+  connectSocket(options: Omit<SocketOptions, 'header' | 'timeout'>): GatewaySocket
   upload(options: UploadOptions): GatewayTask<UploadResult>
   download(options: DownloadOptions): GatewayTask<DownloadResult>
   /** Sets nickname and avatar. */

@@ -1,7 +1,7 @@
 // The web login and the life of a session, in a real Chromium.
 import assert from 'node:assert/strict'
 import { after, before, test } from 'node:test'
-import { ACCOUNT, WEBSITE, ask, begin, logIn, place, visitor } from './place.mjs'
+import { ACCOUNT, WEBSITE, ask, begin, logIn, place, tooOld, visitor } from './place.mjs'
 
 const HOUR = 3600e3
 let world
@@ -189,6 +189,17 @@ test('logout ends the session there, here and in the other tab', async t => {
   assert.equal((await fetch(`${world.gateway}/api/hello`, { headers })).status, 401)
   for (const each of [tab, other]) assert.equal((await ask(each, hello)).code, 'logged_out')
   assert.ok((await logIn(tab)).openid)
+})
+
+test('a page of another origin, which the gateway lists, logs in, asks and refreshes as others do', { skip: tooOld }, async t => {
+  const { open, count } = await visitor(t, world)
+  const tab = await open('/page/other', {}, world.elsewhere)
+  const { openid } = await logIn(tab)
+  assert.equal(tab.url(), `${world.elsewhere}/page/other`)
+  assert.equal((await ask(tab, { ...hello, method: 'POST', data: { a: 1 } })).data.openid, openid)
+  await ahead(tab, 3 * HOUR)
+  assert.equal((await ask(tab, hello)).data.openid, openid)
+  assert.deepEqual([count('/auth/login'), (await tab.evaluate(() => window.wx.me())).member.openid], [1, openid])
 })
 
 test('me, profile and erase', async t => {

@@ -9,11 +9,11 @@ gateway.upload({ url: '/x', file: new Blob(), name: 'file' }).onProgressUpdate((
 gateway.download({ url: '/x' }).then(({ blob }) => URL.createObjectURL(blob))
 gateway.request<{ id: number }>({ url: '/x', success: ({ data }) => data.id }).abort()
 
+createGateway({ baseURL: 'https://api.example.com', appid: 'wx1', cookie: true }).connectSocket({ url: '/ws' }).onOpen(() => {})
+
 // @ts-expect-error an app is needed: its web login is used
 createGateway({ baseURL: 'https://api.example.com' })
 // @ts-expect-error a stream can be sent only once
 gateway.fetch('/x', { method: 'POST', body: new ReadableStream() })
-// @ts-expect-error a browser sends no token with a handshake
-gateway.connectSocket({ url: '/ws' })
 // @ts-expect-error of mini programs only
 gateway.phone('code')

@@ -9,12 +9,14 @@ mod cors;
 mod internal;
 mod limit;
 mod login;
+mod pages;
 mod route;
 mod server;
 mod shared;
 mod statics;
 mod tls;
 mod token;
+mod transform;
 mod transport;
 mod upstream;
 
@@ -42,7 +44,8 @@ pub(super) fn file(file: File, path: &Path, report: &mut Report<'_>) -> Config {
     let (apps, appids) = app::apps(file.app.unwrap_or_default(), &token, &upstreams, &folder, report);
     let around = route::Around { server: &server, upstreams: &upstreams, audience: &token.audience, appids: &appids };
     let routes = route::routes(&file.route.unwrap_or_default(), &around, report);
-    let statics = statics::statics(&file.statics.unwrap_or_default(), &server, &routes, report);
+    let statics = statics::statics(&file.statics.unwrap_or_default(), &server, &routes, &folder, report);
+    let error_pages = pages::pages(&file.error_page.unwrap_or_default(), &folder, report);
     let login = login::login(&file.login.unwrap_or_default(), &server, &routes, &statics, report);
 
     Config {
@@ -59,5 +62,6 @@ pub(super) fn file(file: File, path: &Path, report: &mut Report<'_>) -> Config {
         upstreams: upstreams.into_iter().flatten().collect(),
         routes: routes.into_iter().flatten().collect(),
         statics,
+        error_pages,
     }
 }

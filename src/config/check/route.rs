@@ -13,7 +13,7 @@ use super::super::value::{Wrong, duration, method, name, protocol};
 use super::server::{max_body, reserved};
 use super::shared::{bytes, list, most, time};
 use super::upstream::named;
-use super::{cors, limit};
+use super::{cors, limit, transform};
 use crate::ids::AppId;
 
 /// Bytes a second of a request body. Far below what a phone in a bad network does.
@@ -58,6 +58,9 @@ fn route(file: &file::Route, at: &str, around: &Around<'_>, report: &mut Report<
         report.fault(&key("path"), what);
     }
     let upstream = file.upstream.as_deref().and_then(|name| named(name, &key("upstream"), around.upstreams, report));
+    let redirect =
+        file.redirect.as_ref().and_then(|file| transform::redirect(file, &key("redirect"), pattern.as_ref(), report));
+    answered(file, at, report);
     let hosts = list(report, &key("host"), file.host.as_ref(), host);
     let methods = list(report, &key("methods"), file.methods.as_ref(), method);
     let auth = file.auth.unwrap_or_default();
@@ -102,11 +105,19 @@ fn route(file: &file::Route, at: &str, around: &Around<'_>, report: &mut Report<
     let limit = file.limit.as_ref().and_then(|file| limit::route(file, &key("limit"), auth, report));
     let retry = file.retry.as_ref().map(|file| retry(file, &key("retry"), timeout, report));
     let cors = file.cors.as_ref().map(|file| cors::cors(file, &key("cors"), report));
+    let forward_token = file.forward_token.unwrap_or(false);
+    let rewrite = file.rewrite.as_ref();
+    let rewrite = rewrite.map(|file| transform::rewrite(file, &key("rewrite"), pattern.as_ref(), report));
+    let headers = file.headers.as_ref();
+    let headers =
+        headers.map(|file| transform::headers(file, &key("headers"), (cors.is_some(), forward_token), report));
+    let compress = file.compress.as_ref().and_then(|file| transform::compress(file, &key("compress"), report));
+    let networks = transform::networks(file, at, report);
     Some(Route {
         path: pattern?,
         hosts,
         methods,
-        upstream: upstream.unwrap_or_default(),
+        upstream,
         auth,
         roles,
         apps,
@@ -118,13 +129,48 @@ fn route(file: &file::Route, at: &str, around: &Around<'_>, report: &mut Report<
         min_body_rate,
         max_in_flight: most(file.max_in_flight),
         max_in_flight_per_member: most(file.max_in_flight_per_member),
-        forward_token: file.forward_token.unwrap_or(false),
+        forward_token,
         assertion,
         upgrade,
         limit,
         retry: retry.map(Arc::new),
         cors,
+        networks,
+        headers: headers.unwrap_or_default(),
+        rewrite: rewrite.unwrap_or_default(),
+        redirect,
+        compress,
     })
+}
+
+/// Who answers: an upstream or a redirect, and nothing beside it that would have no effect.
+fn answered(file: &file::Route, at: &str, report: &mut Report<'_>) {
+    let key = |name: &str| format!("{at}.{name}");
+    let refused =
+        report.is_refused(at) || report.is_refused(&key("upstream")) || report.is_refused_within(&key("redirect"));
+    if file.redirect.is_none() && file.upstream.is_none() && !refused {
+        report.fault(&key("upstream"), "is missing; write for example upstream = \"orders\"");
+    }
+    let redirects = file.redirect.is_some();
+    for (name, beside) in [
+        ("upstream", redirects && file.upstream.is_some()),
+        ("strip_prefix", redirects && file.strip_prefix.is_some()),
+        ("rewrite", redirects && file.rewrite.is_some()),
+        (
+            "compress",
+            redirects && matches!(file.compress, Some(file::Compress::With(_) | file::Compress::Switch(true))),
+        ),
+        ("retry", redirects && file.retry.is_some()),
+    ] {
+        if beside {
+            let other = report.refer(&key("redirect"));
+            report.fault(&key(name), format!("has no effect beside {other}, which answers instead; remove one"));
+        }
+    }
+    if file.strip_prefix.is_some() && file.rewrite.as_ref().is_some_and(|rewrite| rewrite.path.is_some()) {
+        let other = report.refer(&key("rewrite.path"));
+        report.fault(&key("strip_prefix"), format!("and {other} both say what the path becomes; remove one"));
+    }
 }
 
 /// `assertion` of a route.

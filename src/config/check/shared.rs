@@ -1,6 +1,8 @@
 //! What the checks of all sections have in common: one scalar with its default, one list without
 //! repetitions.
 
+use std::fs::File;
+use std::io::Read as _;
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::time::Duration;
@@ -69,6 +71,21 @@ pub(super) fn list<T: PartialEq>(
         }
     }
     parsed
+}
+
+/// The content of a file of at most `most` bytes.
+pub(super) fn content(path: &Path, most: u64) -> Result<Vec<u8>, Wrong> {
+    let mut bytes = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(most + 1).read_to_end(&mut bytes));
+    match read {
+        Ok(_) if bytes.len() as u64 > most => {
+            Err(Wrong::new(format!("is larger than {most} bytes"), "let an upstream serve it"))
+        }
+        Ok(_) => Ok(bytes),
+        Err(why) => {
+            Err(Wrong::new(format!("cannot be read: {why}"), "write the path of a file, from this file's folder"))
+        }
+    }
 }
 
 /// The number at `key` where 0 means that there is none. The schema has seen to its range.

@@ -3,10 +3,11 @@
 use std::path::Path;
 use std::time::Duration;
 
+use super::super::database;
 use super::super::file;
 use super::super::report::Report;
-use super::super::section::{Algorithm, Database, Store, Token};
-use super::super::url::{self, database, issuer};
+use super::super::section::{Algorithm, MembersStore, SessionsStore, Store, Token};
+use super::super::url::{self, issuer};
 use super::super::value::{Wrong, duration_or_zero, lifetime};
 use super::shared::{list, scalar, time};
 
@@ -77,12 +78,13 @@ fn lifetimes(token: &Token, report: &mut Report<'_>) {
 
 /// `[store]`.
 pub(super) fn store(file: &file::Store, folder: &Path, report: &mut Report<'_>) -> Store {
-    let mut open = |key: &str, text: Option<&str>| {
-        let parse = |text: &str| database(text, folder);
-        scalar(report, key, text, "sqlite:data/wxgate.db", parse).unwrap_or(Database::Sqlite(folder.to_owned()))
-    };
+    const DEFAULT: &str = "sqlite:data/wxgate.db";
+    let of_members = |text: &str| database::members(text, folder);
+    let of_sessions = |text: &str| database::sessions(text, folder);
     Store {
-        members: open("store.members", file.members.as_deref()),
-        sessions: open("store.sessions", file.sessions.as_deref()),
+        members: scalar(report, "store.members", file.members.as_deref(), DEFAULT, of_members)
+            .unwrap_or_else(|| MembersStore::Sqlite(folder.to_owned())),
+        sessions: scalar(report, "store.sessions", file.sessions.as_deref(), DEFAULT, of_sessions)
+            .unwrap_or_else(|| SessionsStore::Sqlite(folder.to_owned())),
     }
 }

@@ -9,6 +9,7 @@ pub(super) mod members;
 pub(super) mod merge;
 pub(super) mod model;
 pub(super) mod sessions;
+pub(super) mod shared;
 
 use std::time::Duration;
 
@@ -175,6 +176,17 @@ macro_rules! sessions_contract {
     };
 }
 
+/// Makes a test of each specification of [`Shared`](super::shared::Shared). `$open` gives `(Arc<dyn Shared>, guard)`.
+macro_rules! shared_contract {
+    ($open:expr) => {
+        $crate::store::contract::each!($open, shared:
+            of_thirty_claims_at_once_one_is_granted,
+            a_claim_is_released_by_its_owner_alone,
+            a_value_is_taken_once,
+        );
+    };
+}
+
 macro_rules! each {
     ($open:expr, $file:ident: $($specification:ident,)*) => {$(
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -185,4 +197,4 @@ macro_rules! each {
     )*};
 }
 
-pub(super) use {each, members_contract, sessions_contract};
+pub(super) use {each, members_contract, sessions_contract, shared_contract};

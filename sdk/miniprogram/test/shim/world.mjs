@@ -10,7 +10,7 @@ import { fileURLToPath } from 'node:url'
 import { WebSocketServer } from 'ws'
 import { fetchText } from './wx.mjs'
 
-const WXGATE = process.env.WXGATE ?? fileURLToPath(new URL('../../../../target/debug/wxgate', import.meta.url))
+export const WXGATE = process.env.WXGATE ?? fileURLToPath(new URL('../../../../target/debug/wxgate', import.meta.url))
 export const ANY = '127.0.0.1:0'
 const SHORT = `[[route]]
 path = "/short/*"

@@ -1,0 +1,63 @@
+//! Which stores `[store]` names, opened.
+
+use std::sync::Arc;
+
+use crate::config::{self, MembersStore, SessionsStore};
+use crate::metrics::Metrics;
+use crate::store::postgres::Postgres;
+use crate::store::redis::Redis;
+use crate::store::sqlite::Sqlite;
+use crate::store::{Members, Sessions};
+
+use super::Error;
+
+/// The open stores.
+pub(super) struct Stores {
+    pub(super) members: Arc<dyn Members>,
+    pub(super) sessions: Arc<dyn Sessions>,
+    /// Of the store of sessions.
+    pub(super) birth_mark: String,
+}
+
+/// Opens both; one, when both are the same file.
+pub(super) async fn open(section: &config::Store, metrics: &Metrics) -> Result<Stores, Error> {
+    let mut embedded = None;
+    let (sessions, birth_mark): (Arc<dyn Sessions>, _) = match &section.sessions {
+        SessionsStore::Sqlite(path) => {
+            let sqlite = Sqlite::open(path)?;
+            register(metrics, &sqlite);
+            let birth_mark = sqlite.birth_mark().to_owned();
+            embedded = Some((path, Arc::clone(&sqlite)));
+            (sqlite, birth_mark)
+        }
+        SessionsStore::Redis(address) => {
+            let redis = Redis::open(address).await?;
+            let birth_mark = redis.birth_mark().to_owned();
+            (redis, birth_mark)
+        }
+    };
+    let members: Arc<dyn Members> = match &section.members {
+        MembersStore::Sqlite(path) => match embedded {
+            Some((same, sqlite)) if same == path => sqlite,
+            Some(_) => Sqlite::open(path)?,
+            None => {
+                let sqlite = Sqlite::open(path)?;
+                register(metrics, &sqlite);
+                sqlite
+            }
+        },
+        MembersStore::Postgres(address) => Postgres::open(address).await?,
+    };
+    Ok(Stores { members, sessions, birth_mark })
+}
+
+#[allow(clippy::cast_precision_loss)] // counts far from 2^53
+fn register(metrics: &Metrics, store: &Arc<Sqlite>) {
+    let figure = |read: fn(&Sqlite) -> f64| {
+        let store = Arc::downgrade(store);
+        move || store.upgrade().map(|s| (String::new(), read(&s))).into_iter().collect::<Vec<_>>()
+    };
+    metrics.register("wxgate_store_commits_total", "counter", "Transactions on disk.", figure(|s| s.commits() as f64));
+    metrics.register("wxgate_store_jobs_total", "counter", "Changes in them.", figure(|s| s.jobs() as f64));
+    metrics.register("wxgate_store_queue", "gauge", "Changes that wait.", figure(|s| s.queue_depth() as f64));
+}

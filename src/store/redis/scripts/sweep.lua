@@ -1,0 +1,10 @@
+-- Forgets revocations and notices that are needed no longer. KEYS: revocations, notices. ARGV: now. Tells how many went.
+local gone = redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', ARGV[1])
+local all = redis.call('HGETALL', KEYS[2])
+for i = 1, #all, 2 do
+    if tonumber(string.sub(all[i + 1], 17, 31)) <= tonumber(ARGV[1]) then
+        redis.call('HDEL', KEYS[2], all[i])
+        gone = gone + 1
+    end
+end
+return gone

@@ -1,0 +1,211 @@
+//! [`Sessions`] in Redis. The order of the writes is the point here: see the [module](super).
+
+use async_trait::async_trait;
+use futures_util::future::try_join3;
+
+use super::Redis;
+use super::keys::{digits, life, session_id, time};
+use crate::clock::Timestamp;
+use crate::ids::{AppId, MemberId, OpenId, SessionId};
+use crate::store::{
+    CodeHash, Error, NewRoles, NewSession, Notice, RefreshHash, RefreshUse, Revoked, Rotation, SealedKey, SealedToken,
+    Session, Sessions, SessionsOf, UsedCode,
+};
+
+const NOT_NEW: Error = Error::Damaged("an id or a hash that must be new is there already");
+
+#[async_trait]
+impl Sessions for Redis {
+    async fn open(&self, new: NewSession) -> Result<Vec<SessionId>, Error> {
+        self.name_first_token(&new).await?;
+        if !self.make(&new).await? {
+            // The name led nowhere before, and must not lead to somebody else's session now.
+            let key = self.keys.refresh(new.refresh);
+            let _: u32 = self.link.write(&key, redis::cmd("DEL").arg(&key)).await?;
+            return Err(NOT_NEW);
+        }
+        let keep = async {
+            match &new.session_key {
+                Some(key) => self.keep(&new.session.appid, &new.session.openid, key).await,
+                None => Ok(()),
+            }
+        };
+        // The list comes after the session, so that whoever takes it out of the list can end it.
+        let (surplus, (), ()) = try_join3(self.enlist(&new), keep, self.use_code(&new)).await?;
+        let now = new.session.created_at;
+        self.end_these(surplus, |_| true, now, new.access_until).await
+    }
+
+    async fn find(&self, id: &SessionId, now: Timestamp) -> Result<Option<Session>, Error> {
+        let standing = self.standing(id).await?.filter(|standing| standing.ends > now);
+        Ok(standing.and_then(|standing| standing.session))
+    }
+
+    async fn used_code(&self, code: &CodeHash, now: Timestamp) -> Result<Option<UsedCode>, Error> {
+        let text: Option<String> = self.link.read(redis::cmd("GET").arg(self.keys.code(code))).await?;
+        let Some(text) = text else { return Ok(None) };
+        let read = || {
+            let mut parts = text.splitn(4, ' ');
+            let (used_at, expires_at) = (time(parts.next()?)?, time(parts.next()?)?);
+            let is_new = parts.next()? == "1";
+            Some((UsedCode { session_id: session_id(parts.next()?)?, used_at, is_new }, expires_at))
+        };
+        let (used, expires_at) = read().ok_or(Error::Damaged("a used code in Redis holds what is never written"))?;
+        Ok(Some(used).filter(|_| expires_at > now))
+    }
+
+    async fn rotate(&self, shown: RefreshHash, successor: RefreshHash, use_: RefreshUse) -> Result<Rotation, Error> {
+        let Some(id) = self.owner(shown).await? else { return Ok(Rotation::Unknown) };
+        // Before the successor stands: as long as it does not, its name leads to a session that does not know it. The
+        // name is derived from the token that was shown, so whoever races here writes the same.
+        self.name_token(successor, &id, life(use_.now, use_.refresh_expires_at)).await?;
+        match self.turn(&id, shown, successor, use_).await? {
+            // Told by all who raced; the one who ends it says so.
+            Rotation::Reused(session) => match self.end_one(&id, use_.now, use_.revoked_until).await? {
+                true => Ok(Rotation::Reused(session)),
+                false => Ok(Rotation::Ended),
+            },
+            other => Ok(other),
+        }
+    }
+
+    async fn find_by_refresh(&self, shown: RefreshHash, now: Timestamp) -> Result<Option<Session>, Error> {
+        let Some(id) = self.owner(shown).await? else { return Ok(None) };
+        let found = self.standing_of_token(&id, shown).await?;
+        let live = found.filter(|(standing, token_ends)| standing.ends > now && *token_ends > now);
+        Ok(live.and_then(|(standing, _)| standing.session))
+    }
+
+    async fn ended_by_refresh(&self, shown: RefreshHash, now: Timestamp) -> Result<Option<SessionId>, Error> {
+        let Some(id) = self.owner(shown).await? else { return Ok(None) };
+        let found = self.standing_of_token(&id, shown).await?;
+        let known = found.filter(|(standing, token_ends)| standing.ends > now && *token_ends > now);
+        Ok(known.filter(|(standing, _)| standing.session.is_none()).map(|_| id))
+    }
+
+    async fn end(&self, id: &SessionId, now: Timestamp, revoked_until: Timestamp) -> Result<bool, Error> {
+        self.end_one(id, now, revoked_until).await
+    }
+
+    async fn end_all(
+        &self,
+        member: &MemberId,
+        appid: &AppId,
+        spared: Option<&SessionId>,
+        now: Timestamp,
+        revoked_until: Timestamp,
+    ) -> Result<Vec<SessionId>, Error> {
+        let ids = self.listed(&SessionsOf::Member(member.clone())).await?;
+        let ids = ids.into_iter().filter(|id| Some(id) != spared).collect();
+        self.end_these(ids, |session| session.appid == *appid, now, revoked_until).await
+    }
+
+    async fn end_member(
+        &self,
+        member: &MemberId,
+        at: Timestamp,
+        revoked_until: Timestamp,
+    ) -> Result<Vec<SessionId>, Error> {
+        self.notify(&Notice::Member { member_id: member.clone(), at, until: revoked_until }).await?;
+        let ids = self.listed(&SessionsOf::Member(member.clone())).await?;
+        self.end_these(ids, |session| session.created_at <= at, at, revoked_until).await
+    }
+
+    async fn end_app(&self, appid: &AppId, at: Timestamp, until: Timestamp) -> Result<u64, Error> {
+        self.notify(&Notice::App { appid: appid.clone(), at, until }).await?;
+        self.end_rest_of_app(appid, at).await
+    }
+
+    async fn announce_roles(&self, roles: NewRoles) -> Result<(), Error> {
+        self.notify(&Notice::Roles(roles)).await
+    }
+
+    async fn notices(&self, now: Timestamp) -> Result<Vec<Notice>, Error> {
+        self.live_notices(now).await
+    }
+
+    async fn list(
+        &self,
+        of: &SessionsOf,
+        after: Option<&SessionId>,
+        limit: u32,
+        now: Timestamp,
+    ) -> Result<Vec<Session>, Error> {
+        self.newest(of, after, limit as usize, now).await
+    }
+
+    async fn count(&self, of: &SessionsOf, at_most: u32, now: Timestamp) -> Result<u32, Error> {
+        let live = self.newest(of, None, at_most as usize, now).await?;
+        Ok(u32::try_from(live.len()).unwrap_or(u32::MAX))
+    }
+
+    async fn revoked(&self, now: Timestamp) -> Result<Vec<Revoked>, Error> {
+        self.live_revocations(now).await
+    }
+
+    async fn keep_key(&self, appid: &AppId, openid: &OpenId, key: SealedKey) -> Result<(), Error> {
+        self.keep(appid, openid, &key).await
+    }
+
+    async fn session_keys(&self, appid: &AppId, openid: &OpenId) -> Result<Vec<SealedKey>, Error> {
+        self.kept(appid, openid).await
+    }
+
+    async fn erase_keys(&self, appid: &AppId, openid: &OpenId) -> Result<(), Error> {
+        self.forget(appid, openid).await
+    }
+
+    async fn keep_access_token(&self, appid: &AppId, line: &'static str, token: SealedToken) -> Result<(), Error> {
+        self.put_access_token(appid, line, &token).await
+    }
+
+    async fn access_token(&self, appid: &AppId, line: &'static str) -> Result<Option<SealedToken>, Error> {
+        self.get_access_token(appid, line).await
+    }
+
+    async fn sweep(&self, now: Timestamp) -> Result<u64, Error> {
+        // What the end of an app left when it broke off.
+        for notice in self.live_notices(now).await? {
+            if let Notice::App { appid, at, .. } = notice {
+                self.end_rest_of_app(&appid, at).await?;
+            }
+        }
+        // All else goes by itself.
+        Ok(self.forget_notices(now).await? + self.sweep_lists().await?)
+    }
+
+    async fn ping(&self) -> Result<(), Error> {
+        let _: Option<String> = self.link.read(redis::cmd("GET").arg(self.keys.birth())).await?;
+        Ok(())
+    }
+}
+
+impl Redis {
+    /// The first token leads to the session; nobody else's may be of that name.
+    async fn name_first_token(&self, new: &NewSession) -> Result<(), Error> {
+        let key = self.keys.refresh(new.refresh);
+        let life = life(new.session.created_at, new.refresh_expires_at);
+        let mut cmd = redis::cmd("SET");
+        cmd.arg(&key).arg(new.session.session_id.as_str()).arg("PX").arg(life).arg("NX");
+        match self.link.write::<Option<String>>(&key, &cmd).await? {
+            Some(_) => Ok(()),
+            None => Err(NOT_NEW),
+        }
+    }
+
+    async fn name_token(&self, token: RefreshHash, id: &SessionId, life: i64) -> Result<(), Error> {
+        let key = self.keys.refresh(token);
+        let mut cmd = redis::cmd("SET");
+        cmd.arg(&key).arg(id.as_str()).arg("PX").arg(life);
+        self.link.write(&key, &cmd).await
+    }
+
+    async fn use_code(&self, new: &NewSession) -> Result<(), Error> {
+        let key = self.keys.code(&new.code);
+        let (used_at, expires_at) = (digits(new.session.created_at), digits(new.code_expires_at));
+        let value = format!("{used_at} {expires_at} {} {}", u8::from(new.is_new), new.session.session_id.as_str());
+        let mut cmd = redis::cmd("SET");
+        cmd.arg(&key).arg(value).arg("PX").arg(life(new.session.created_at, new.code_expires_at));
+        self.link.write(&key, &cmd).await
+    }
+}
