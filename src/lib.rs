@@ -40,6 +40,7 @@
 //! Who may import whom is a table in `docs/ARCHITECTURE.md`, and a test holds the source to it.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr))]
 
+pub mod acme;
 pub mod admin;
 pub mod auth;
 pub mod body;

@@ -141,6 +141,10 @@ pub struct Metrics {
     pub wechat_calls: Counter,
     /// Calls to WeChat that failed.
     pub wechat_failures: Counter,
+    /// Connections of HTTP/2 that were ended because their clients flooded them.
+    pub http2_floods: Counter,
+    /// Answers on HTTP/2 that were ended because their clients did not read them.
+    pub http2_stalls: Counter,
     /// Configurations that were put in force after the start.
     pub reloads: Counter,
     /// Configurations that were refused.
@@ -254,7 +258,7 @@ impl Metrics {
         let wait = shards.iter().map(|s| s.wait_us.get()).max().unwrap_or(0);
         head(&mut page, "wxgate_worker_wait_seconds", "gauge", "How long a request waits for the busiest worker.");
         let _ = writeln!(page, "wxgate_worker_wait_seconds {}.{:06}", wait / 1_000_000, wait % 1_000_000);
-        let counters: [(&str, &str, u64); 16] = [
+        let counters: [(&str, &str, u64); 18] = [
             ("wxgate_shed_total", "Requests refused because a worker had too much to do.", sum(&|s| s.shed.get())),
             ("wxgate_connections_accepted_total", "Connections of clients.", sum(&|s| s.accepted.get())),
             ("wxgate_response_bytes_total", "Bytes of answer bodies.", sum(&|s| s.bytes_out.get())),
@@ -269,6 +273,8 @@ impl Metrics {
             ("wxgate_logouts_total", "Sessions ended by logout.", self.logouts.get()),
             ("wxgate_wechat_calls_total", "Calls to WeChat.", self.wechat_calls.get()),
             ("wxgate_wechat_failures_total", "Calls to WeChat that failed.", self.wechat_failures.get()),
+            ("wxgate_http2_floods_total", "HTTP/2 connections ended for flooding.", self.http2_floods.get()),
+            ("wxgate_http2_stalls_total", "HTTP/2 answers ended because nobody read them.", self.http2_stalls.get()),
             ("wxgate_reloads_total", "Configurations put in force after the start.", self.reloads.get()),
             ("wxgate_reload_faults_total", "Configurations refused.", self.reload_faults.get()),
         ];

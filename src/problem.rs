@@ -359,7 +359,7 @@ impl From<proxy::Error> for Problem {
                 (Code::UpstreamUnavailable, "The service cannot be reached: try again in a moment.")
             }
             E::ResponseHeadTimeout | E::TotalTimeout => (Code::UpstreamTimeout, "The service took too long."),
-            E::Closed(_) | E::Protocol(_) | E::ResponseBodyBroken(_) | E::ResponseBodyIdle => {
+            E::Tls(_) | E::Closed(_) | E::Protocol(_) | E::ResponseBodyBroken(_) | E::ResponseBodyIdle => {
                 (Code::UpstreamFailed, "The service gave no valid answer.")
             }
             E::RequestBodyAborted(_) => (Code::InvalidRequest, "The request body broke off."),

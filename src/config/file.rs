@@ -16,9 +16,12 @@ pub use super::rule_text::{
     Server as UpstreamServer,
 };
 use super::section::{AccessTokenLine, Algorithm, AppKind, Auth, Balance, WebResult, WebScope};
+use super::tls::{ClientAuth, TlsVersion};
+pub use super::tls_text::{Acme, Certificate, Tls, UpstreamTls};
 pub use super::transform_text::{
     Coding, Compress, Compression, ErrorPage, HeaderRules, Headers, Redirect, Rewrite, Static,
 };
+use super::transport::UpstreamProtocol;
 use crate::ids;
 
 /// The JSON Schema (draft 2020-12) of `gateway.toml`.
@@ -157,6 +160,20 @@ pub struct Server {
     pub listen: Option<Vec<String>>,
     /// TLS: a certificate and its key, or a list of them for several names (SNI). Default: plain HTTP.
     pub tls: Option<Tls>,
+    /// The oldest version of TLS. Default: "1.2".
+    pub min_tls: Option<TlsVersion>,
+    /// PEM file of the authorities that sign the certificates of clients. Default: clients are asked for none.
+    #[schemars(example = &"tls/clients.pem")]
+    pub client_ca: Option<String>,
+    /// Whether a client has to show a certificate of client_ca. Default: "required".
+    pub client_auth: Option<ClientAuth>,
+    /// How long browsers shall come by https only (Strict-Transport-Security); "0s" says nothing. Default: "0s".
+    pub hsts: Option<Duration>,
+    /// Addresses on which plain HTTP is redirected to https, each "IP:PORT". Default: none.
+    #[schemars(example = ["0.0.0.0:80"])]
+    pub http_redirect: Option<Vec<String>>,
+    /// Whether clients may speak HTTP/2: by TLS, or with prior knowledge. Default: true.
+    pub http2: Option<bool>,
     /// Worker threads, 1 to 1024. Default: one per core.
     #[schemars(range(min = 1, max = 1024), example = 2)]
     pub workers: Option<i64>,
@@ -189,28 +206,6 @@ pub struct Server {
     pub max_connections: Option<i64>,
     /// How long requests may wait for a worker before new ones are refused; "0s" refuses none. Default: "250ms".
     pub shed_above: Option<Duration>,
-}
-
-/// One certificate, or several.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(untagged)]
-pub enum Tls {
-    /// One for every name.
-    One(Certificate),
-    /// The first that is for the name that the client asks for, else the first.
-    Many(#[schemars(length(min = 1))] Vec<Certificate>),
-}
-
-/// A certificate chain and its private key, in PEM files.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Certificate {
-    /// File of the whole chain, the server's own certificate first. Required.
-    #[schemars(required, example = &"tls/fullchain.pem")]
-    pub cert: Option<String>,
-    /// File of its private key. Required.
-    #[schemars(required, example = &"tls/key.pem")]
-    pub key: Option<String>,
 }
 
 /// The operators' listener.
@@ -381,9 +376,13 @@ pub struct Upstream {
     /// Its name, unique; letters, digits, ".", "_" and "-". Required.
     #[schemars(required, example = &"orders")]
     pub name: Option<String>,
-    /// Its servers, each "http://HOST:PORT", or { url = "http://HOST:PORT", weight = 2 }. Required.
+    /// Its servers, each "http://HOST:PORT" or "https://HOST:PORT", or { url = "http://HOST:PORT", weight = 2 }. Required.
     #[schemars(required, length(min = 1), example = ["http://127.0.0.1:3001"])]
     pub servers: Option<Vec<UpstreamServer>>,
+    /// Which HTTP its servers speak. Default: "http/1.1".
+    pub protocol: Option<UpstreamProtocol>,
+    /// TLS to servers with "https://".
+    pub tls: Option<UpstreamTls>,
     /// How a server is chosen. Default: "p2c".
     pub balance: Option<Balance>,
     /// How long a connect may take. Default: "2s".

@@ -22,7 +22,7 @@ fn judged(effect: Effect, what: impl Into<String>) -> Option<Judged> {
 /// `[server]`.
 pub(super) fn server(key: &str, old: &Server, new: &Server) -> Option<Judged> {
     match key {
-        "tls" => match (old.tls.is_empty(), new.tls.is_empty()) {
+        "tls" => match (!old.tls.is_on(), !new.tls.is_on()) {
             (true, false) => judged(Effect::Tighter, "tls on"),
             (false, true) => judged(Effect::Looser, "tls off: plain HTTP"),
             _ => None,

@@ -20,15 +20,11 @@ const fn planned_off(key: &'static str, off: &'static str) -> Planned {
     Planned { key, off: Some(off) }
 }
 
-const KEYS: &[Planned] =
-    &[planned("server.tls.acme"), planned_off("token.format", "\"jwt\""), planned("token.master_key")];
+const KEYS: &[Planned] = &[planned_off("token.format", "\"jwt\""), planned("token.master_key")];
 
 /// Values, by how they start, of keys that otherwise exist; and what to write instead.
-const VALUES: &[(&str, &str, &str)] = &[
-    ("token.keys", "store", "write a folder, such as \"data/keys\" (a folder of that name is \"./store\")"),
-    ("upstream.servers", "https:", "write http://HOST:PORT"),
-    ("upstream.servers.url", "https:", "write http://HOST:PORT"),
-];
+const VALUES: &[(&str, &str, &str)] =
+    &[("token.keys", "store", "write a folder, such as \"data/keys\" (a folder of that name is \"./store\")")];
 
 /// What is wrong with `key` (without indices) holding `value`; `None` when it says "off".
 pub(super) enum Verdict {

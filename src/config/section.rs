@@ -16,14 +16,15 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::certificate::Certificate;
 pub use super::database::{MembersStore, Postgres, Redis, SessionsStore, Topology};
 pub use super::pattern::{HostPattern, PathPattern, Segment};
 pub use super::rule::{Breaker, Capacity, Cors, Health, Hook, Limit, LimitBy, OnFailure, Queue, Retry, RetryOn};
 pub use super::shown::Shown;
+use super::tls::Tls;
 pub use super::transform::{
     Compress, ErrorPage, HeaderRules, Headers, Networks, PagePart, PathTemplate, Piece, Redirect, Rewrite,
 };
+pub use super::transport::{Transport, UpstreamProtocol, UpstreamTls};
 pub use super::web::{WebLogin, WebResult, WebScope};
 use crate::ids::{AppId, Secret};
 
@@ -67,8 +68,10 @@ pub struct Config {
 pub struct Server {
     /// Addresses of the public listener.
     pub listen: Vec<SocketAddr>,
-    /// Certificates for TLS; empty means plain HTTP.
-    pub tls: Vec<Certificate>,
+    /// TLS, if there is any.
+    pub tls: Tls,
+    /// Whether clients may speak HTTP/2.
+    pub http2: bool,
     /// Worker threads; one per core unless said.
     pub workers: NonZeroUsize,
     /// Where the gateway's own endpoints stand; starts with `/`, does not end with one.
@@ -337,7 +340,7 @@ pub enum Balance {
 pub struct Upstream {
     /// Its name, unique.
     pub name: String,
-    /// Its servers, at least one, plain `http`.
+    /// Its servers, at least one; all speak alike.
     pub servers: Vec<Backend>,
     /// How one is chosen.
     pub balance: Balance,
@@ -356,8 +359,10 @@ pub struct Backend {
     pub authority: Authority,
     /// Host alone (a name or an address without brackets).
     pub host: String,
-    /// Port, 80 when none is written.
+    /// Port, that of the scheme when none is written.
     pub port: u16,
+    /// How it is spoken to; `None` is plain HTTP/1.1.
+    pub transport: Option<Arc<Transport>>,
 }
 
 /// What a route asks of the caller.

@@ -73,24 +73,22 @@ fn is_loopback(host: &str) -> bool {
     host == "localhost" || address.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-/// One server of an upstream: `http://HOST:PORT`.
+/// One server of an upstream, `http://HOST:PORT` or `https://HOST:PORT`, and whether it is https.
 ///
 /// # Errors
 /// When it is no such URL, or has more than scheme, host and port.
-pub fn backend(text: &str) -> Result<Backend, Wrong> {
+pub fn backend(text: &str) -> Result<(Backend, bool), Wrong> {
     const WRITE: &str = "write http://HOST:PORT, such as \"http://127.0.0.1:3001\"";
     let uri = http_url(text, WRITE)?;
-    if uri.scheme() != Some(&Scheme::HTTP) {
-        return Err(Wrong::silent("is not a plain http URL", WRITE));
-    }
+    let https = uri.scheme() == Some(&Scheme::HTTPS);
     if uri.path() != "/" {
         return Err(Wrong::silent("has a path", "write http://HOST:PORT alone; the path comes from the request"));
     }
     let authority = uri.authority().ok_or_else(|| Wrong::silent("has no host", WRITE))?.clone();
     let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
-    match authority.port_u16().unwrap_or(80) {
+    match authority.port_u16().unwrap_or(if https { 443 } else { 80 }) {
         0 => Err(Wrong::silent("has port 0, on which nothing listens", WRITE)),
-        port => Ok(Backend { authority, host, port }),
+        port => Ok((Backend { authority, host, port, transport: None }, https)),
     }
 }
 
@@ -141,13 +139,13 @@ mod tests {
 
     #[test]
     fn a_backend_is_scheme_host_and_port() {
-        let server = backend("http://127.0.0.1:3001").unwrap();
+        let (server, _) = backend("http://127.0.0.1:3001").unwrap();
         assert_eq!(
             (server.authority.as_str(), server.host.as_str(), server.port),
             ("127.0.0.1:3001", "127.0.0.1", 3001)
         );
-        assert_eq!(backend("http://orders/").unwrap().port, 80);
-        assert_eq!(backend("http://[::1]:8080").unwrap().host, "::1");
+        assert_eq!(backend("http://orders/").unwrap().0.port, 80);
+        assert_eq!(backend("http://[::1]:8080").unwrap().0.host, "::1");
         for bad in [
             "",
             "127.0.0.1:3001",
@@ -159,7 +157,6 @@ mod tests {
             "http://a?b",
             "http://a#b",
             "http://u:p@a",
-            "https://a",
             "ftp://a",
             "http://a b",
             "http://-a",

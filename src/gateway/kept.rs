@@ -8,6 +8,7 @@ use std::time::Duration;
 use aws_lc_rs::rand;
 use zeroize::Zeroizing;
 
+use crate::acme::Authority;
 use crate::auth::ending;
 use crate::auth::follower::Followers;
 use crate::auth::hook::HookHealth;
@@ -94,6 +95,8 @@ pub struct Kept {
     pub in_flight: Arc<in_flight::Tables>,
     /// Servers of upstreams: addresses, load.
     pub backends: Backends,
+    /// Certificates that an authority issues.
+    pub authority: Authority,
     /// Connections that have left HTTP.
     pub sockets: Arc<Sockets>,
     /// Answers that go on.
@@ -141,6 +144,7 @@ impl Kept {
             exchanges: Arc::default(),
             hook,
             circuits,
+            authority: Authority::default(),
             access_tokens,
             refresh,
             pseudonyms: Pseudonyms::new(&log_key(keys).map_err(Error::KeyFile)?),

@@ -17,6 +17,7 @@ mod kept;
 mod key_care;
 mod reload;
 mod renewal;
+mod secure;
 mod stores;
 mod subscriptions;
 mod tls;
@@ -30,8 +31,10 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use axum::Router;
+use http::HeaderValue;
 use tower::Service as _;
 
+use crate::acme::Managed;
 use crate::auth::cookie::Cookies;
 use crate::auth::hook::Hook;
 use crate::auth::{self, Auth};
@@ -65,6 +68,7 @@ use crate::token::mint::Minter;
 use crate::token::verify::Verifier;
 use crate::wechat;
 
+pub use crate::acme::{ALPN as ACME_ALPN, WELL_KNOWN as ACME_WELL_KNOWN};
 pub use crate::pipeline::connection::Connection;
 pub use crate::pipeline::trace::{Inbound, Traced};
 pub use copy::Copying;
@@ -76,6 +80,7 @@ pub use reload::{ReloadError, Reloaded};
 
 use endpoints::Endpoints;
 use renewal::Renewer;
+use secure::Secure;
 use to_proxy::ToProxy;
 
 /// Why a gateway cannot be made.
@@ -111,6 +116,9 @@ pub enum Error {
     /// TLS of the public listener.
     #[error("tls: {0}")]
     Tls(#[from] rustls::Error),
+    /// What an authority issued, beside the keys.
+    #[error("acme: {0}")]
+    Acme(#[source] std::io::Error),
     /// The client for WeChat.
     #[error("wechat: {0}")]
     WeChat(#[from] wechat::Error),
@@ -133,6 +141,8 @@ pub struct Snapshot {
     auth: Arc<Auth>,
     router: Router,
     tls: Option<Arc<rustls::ServerConfig>>,
+    managed: Option<Arc<Managed>>,
+    secure: Secure,
 }
 
 impl Snapshot {
@@ -179,6 +189,13 @@ impl Snapshot {
             cookies: Cookies::new(&config.token, &config.apps),
         };
         let auth = Arc::new(auth);
+        let managed = match &config.server.tls.acme {
+            Some(section) => {
+                let folder = config.token.keys.join("acme");
+                Some(kept.authority.manage(section, &folder, &kept.clock).map_err(Error::Acme)?)
+            }
+            None => None,
+        };
         Ok(Self {
             router: auth::router(Arc::clone(&auth), &config.server.base, config.login.wafer2.as_deref()),
             auth,
@@ -187,7 +204,9 @@ impl Snapshot {
             // A new cache with each snapshot: what was verified by another ring or policy is verified again.
             cache: Arc::new(VerifiedCache::new(DEFAULT_CAPACITY, assertion::WEIGHT * asserted(&config))),
             asserter: Arc::new(Asserter::new(Arc::clone(&ring), &config.token, kept.clock.clone())),
-            tls: tls::config(&config.server.tls)?,
+            tls: tls::config(&config.server.tls, managed.clone(), config.server.http2)?,
+            managed,
+            secure: Secure::new(&config),
             limits,
             config,
             generation,
@@ -392,6 +411,8 @@ pub struct ConnectionLimits {
     pub head_timeout: Duration,
     /// How long an idle connection is kept.
     pub keep_alive: Duration,
+    /// Whether a client on clear text may speak HTTP/2. By TLS it is what was agreed on.
+    pub http2: bool,
 }
 
 type WorkerStack = Stack<Dispatch<Endpoints, ToProxy>>;
@@ -435,6 +456,21 @@ impl Worker {
         self.gateway.snapshot.load().tls.clone()
     }
 
+    /// Strict-Transport-Security of answers by TLS, as it is in force.
+    pub fn hsts(&self) -> Option<HeaderValue> {
+        self.gateway.snapshot.load().secure.hsts.clone()
+    }
+
+    /// Where a client that asked for `host` on plain HTTP finds it by https; `None` for a host that is none of ours.
+    pub fn https_authority(&self, host: &str) -> Option<String> {
+        self.gateway.snapshot.load().secure.authority(host)
+    }
+
+    /// The answer for an authority that asks for `token` on plain HTTP.
+    pub fn acme_file(&self, token: &str) -> Option<String> {
+        self.gateway.snapshot.load().managed.as_ref()?.file(token)
+    }
+
     /// The limits of connections, as they are in force.
     pub fn connection_limits(&self) -> ConnectionLimits {
         let snapshot = self.gateway.snapshot.load();
@@ -444,6 +480,7 @@ impl Worker {
             max_uri: server.max_uri,
             head_timeout: server.head_timeout,
             keep_alive: server.keep_alive,
+            http2: server.http2,
         }
     }
 
@@ -460,6 +497,16 @@ impl Worker {
     /// Something panicked outside of the stack.
     pub fn panicked(&self) {
         self.observer.metrics.panics.inc();
+    }
+
+    /// A connection was ended because its client flooded it.
+    pub fn flooded(&self) {
+        self.observer.metrics.http2_floods.inc();
+    }
+
+    /// So many answers were ended because their clients did not read them.
+    pub fn stalled(&self, answers: usize) {
+        (0..answers).for_each(|_| self.observer.metrics.http2_stalls.inc());
     }
 
     /// The worker's counters.

@@ -81,6 +81,7 @@ fn unchangeable(old: &Config, new: &Config) -> Vec<Fault> {
     let checks = [
         ("server.listen", old.server.listen != new.server.listen),
         ("server.workers", old.server.workers != new.server.workers),
+        ("server.http_redirect", old.server.tls.redirect != new.server.tls.redirect),
         ("admin.listen", old.admin.listen != new.admin.listen),
         ("internal.listen", old.internal.as_ref().map(|i| i.listen) != new.internal.as_ref().map(|i| i.listen)),
         ("token.keys", old.token.keys != new.token.keys),

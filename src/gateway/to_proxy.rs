@@ -17,6 +17,7 @@ use crate::pipeline::Exchange;
 use crate::pipeline::Response;
 use crate::pipeline::dispatch::{Awaited, ToUpstream};
 use crate::pipeline::sockets::{Seat, Sockets, chosen};
+use crate::pipeline::trailers;
 use crate::problem::Problem;
 use crate::proxy::{Forwarder, Limits, Outbound, Upstream, Witness};
 use crate::tunnel::{Ending, Switched};
@@ -60,8 +61,11 @@ impl Service<ToUpstream> for ToProxy {
             let problem = Problem::internal("the route names an upstream that is not there");
             return Box::pin(std::future::ready(Ok(exchange.refuse(problem))));
         };
+        let request = if upstream.speaks_http2() { request.map(trailers::cleaned) } else { request };
         let affinity = affinity(upstream.balance(), &exchange);
         let upgrade = exchange.upgrade.get().and_then(|offered| chosen(&route.policy.upgrade, offered));
+        // HTTP/2 has no upgrade (RFC 9113, section 8.6).
+        let upgrade = upgrade.filter(|_| !upstream.speaks_http2());
         let seat = match &upgrade {
             None => None,
             Some(protocol) => match self.sockets.seat(&exchange, &route, protocol, self.most_sockets) {

@@ -16,6 +16,8 @@ pub struct Connection {
     peer: SocketAddr,
     peer_text: HeaderValue,
     https: bool,
+    /// SHA-256 of the certificate that the client showed, in hexadecimal digits.
+    certificate: Option<HeaderValue>,
     /// `Forwarded` for the host of the first request; the others mostly ask for the same.
     forwarded: OnceLock<(HeaderValue, HeaderValue)>,
     /// Heads that have passed the guard and are not answered yet.
@@ -32,10 +34,23 @@ impl Connection {
             peer,
             peer_text,
             https,
+            certificate: None,
             forwarded: OnceLock::new(),
             due: AtomicUsize::new(0),
             waiting: AtomicWaker::new(),
         }
+    }
+
+    /// The client has shown this certificate (its fingerprint), which one of our authorities has signed.
+    #[must_use]
+    pub fn showing(mut self, certificate: Option<HeaderValue>) -> Self {
+        self.certificate = certificate;
+        self
+    }
+
+    /// The fingerprint of the certificate that the client showed.
+    pub fn certificate(&self) -> Option<&HeaderValue> {
+        self.certificate.as_ref()
     }
 
     /// Whether an answer is under way. The guard asks: silence of a client that waits is not idleness.

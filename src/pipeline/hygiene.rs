@@ -26,7 +26,7 @@ use super::{Exchange, Request, Response, wafer2};
 const LONGEST: usize = 40;
 
 /// Most headers that `identity` and `via` add.
-const ADDED_LATER: usize = 17;
+const ADDED_LATER: usize = 18;
 
 /// Removes every header that a client may not send.
 pub fn clean(headers: &mut HeaderMap) {

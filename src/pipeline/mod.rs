@@ -50,6 +50,7 @@ pub mod sockets;
 pub mod streams;
 pub mod tenure;
 pub mod trace;
+pub mod trailers;
 pub mod via;
 pub mod wafer2;
 pub mod why;

@@ -18,6 +18,9 @@ const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
+/// The certificate of a client that showed one, by its SHA-256.
+const X_WXGATE_CLIENT_CERT: HeaderName = HeaderName::from_static("x-wxgate-client-cert");
+
 /// RFC 9110, section 7.6.3, with a pseudonym for the host.
 const VIA_WXGATE: HeaderValue = HeaderValue::from_static("1.1 wxgate");
 
@@ -43,6 +46,9 @@ pub fn announce(headers: &mut HeaderMap, exchange: &Exchange) {
     headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(scheme(known.https)));
     if let Some(host) = host {
         headers.insert(X_FORWARDED_HOST, host);
+    }
+    if let Some(certificate) = connection.certificate() {
+        headers.insert(X_WXGATE_CLIENT_CERT, certificate.clone());
     }
     headers.insert(VIA, VIA_WXGATE);
     match &known.traceparent {

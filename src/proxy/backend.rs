@@ -18,7 +18,7 @@ use super::circuit::Circuit;
 use super::health::{self, Change, Probe, Standing};
 use super::queue::Line;
 use super::retry::Budget;
-use crate::config::section;
+use crate::config::section::{self, Transport};
 
 /// How long a resolved name is used without asking again: many connects at once ask once, and a moved server is found
 /// within a few seconds.
@@ -33,7 +33,7 @@ pub struct Backends {
 
 #[derive(Debug, Default)]
 struct Known {
-    by_address: HashMap<(String, u16), Weak<Backend>>,
+    by_address: HashMap<(String, u16, Option<Arc<Transport>>), Weak<Backend>>,
     /// By [`Backend::slot`] and what is asked.
     probes: HashMap<(usize, section::Health), Weak<Probe>>,
     /// By the upstream's name.
@@ -53,7 +53,8 @@ impl Backends {
     pub fn get(&self, section: &section::Backend) -> Arc<Backend> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.by_address.retain(|_, backend| backend.strong_count() > 0);
-        let address = (section.host.to_ascii_lowercase(), section.port);
+        // One that is spoken to in another way is another one: their connections are not for each other's requests.
+        let address = (section.host.to_ascii_lowercase(), section.port, section.transport.clone());
         if let Some(backend) = known.by_address.get(&address).and_then(Weak::upgrade) {
             return backend;
         }
@@ -109,6 +110,7 @@ pub struct Backend {
     port: u16,
     slot: usize,
     identity: u64,
+    transport: Option<Arc<Transport>>,
     resolved: Resolved,
     pub(super) counts: Counts,
     standing: Standing,
@@ -139,12 +141,33 @@ impl Backend {
         let identity = identity(&host, section.port);
         let authority = section.authority.clone();
         let (counts, standing, known_since) = (Counts::default(), Standing::default(), health::now());
-        Self { authority, host, port: section.port, slot, identity, resolved, counts, standing, known_since }
+        let transport = section.transport.clone();
+        Self { authority, host, port: section.port, slot, identity, transport, resolved, counts, standing, known_since }
     }
 
     /// Host and port as the configuration writes them.
     pub fn authority(&self) -> &Authority {
         &self.authority
+    }
+
+    /// Its host: a name, or an address.
+    pub(super) fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// How it is spoken to; `None` is plain HTTP/1.1.
+    pub(super) fn transport(&self) -> Option<&Transport> {
+        self.transport.as_deref()
+    }
+
+    /// Whether it speaks HTTP/2.
+    pub fn speaks_http2(&self) -> bool {
+        self.transport.as_ref().is_some_and(|transport| transport.http2)
+    }
+
+    /// Whether it is reached by TLS.
+    pub(super) fn is_https(&self) -> bool {
+        self.transport.as_ref().is_some_and(|transport| transport.tls.is_some())
     }
 
     /// What it has done so far, for metrics.
@@ -286,7 +309,7 @@ mod tests {
 
     fn section(host: &str, port: u16) -> section::Backend {
         let authority = format!("{host}:{port}").parse().unwrap();
-        section::Backend { authority, host: host.to_owned(), port }
+        section::Backend { authority, host: host.to_owned(), port, transport: None }
     }
 
     #[test]

@@ -13,11 +13,12 @@ use tokio::time::{Instant, timeout_at};
 use super::Error;
 use super::backend::Backend;
 use super::patience::Patience;
+use super::tls::{self, Socket};
 
 /// An open connection. Dropping it closes the socket.
 #[derive(Debug)]
 pub(super) struct Connection {
-    pub(super) tcp: TcpStream,
+    pub(super) tcp: Socket,
     /// Head or size line of what is being sent, and how much of it the kernel has taken. Kept for its room.
     pub(super) unsent: Vec<u8>,
     pub(super) sent: usize,
@@ -45,6 +46,7 @@ impl Connection {
             let tcp = dial(addresses.as_slice(), turn, by).await.map_err(Error::Connect)?;
             // Requests are written whole; waiting for more bytes would only delay them.
             tcp.set_nodelay(true).map_err(Error::Connect)?;
+            let tcp = tls::secure(tcp, backend.host(), backend.transport()).await.map_err(Error::Tls)?;
             Ok(Self {
                 tcp,
                 unsent: Vec::new(),
@@ -62,13 +64,13 @@ impl Connection {
     /// be answered by stray bytes of the last exchange, or fail on a connection known to be closed. One system call.
     pub(super) fn is_quiet(&self) -> bool {
         let mut byte = [MaybeUninit::uninit()];
-        SockRef::from(&self.tcp).peek(&mut byte).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+        SockRef::from(self.tcp.tcp()).peek(&mut byte).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
 
     /// The same as far as the runtime knows; no system call as long as it has heard of nothing.
     pub(super) fn seems_quiet(&self) -> bool {
         // What is read here belongs to nobody.
-        self.tcp.try_read(&mut [0]).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+        self.tcp.tcp().try_read(&mut [0]).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
 }
 

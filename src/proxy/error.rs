@@ -17,6 +17,9 @@ pub enum Error {
     /// No address took the connection.
     #[error("cannot connect to the upstream")]
     Connect(#[source] io::Error),
+    /// The TLS handshake failed: the certificate is not good, or there is no TLS.
+    #[error("the upstream cannot be trusted, or does not speak TLS as configured")]
+    Tls(#[source] io::Error),
     /// Resolving and connecting took longer than `connect_timeout`.
     #[error("connecting to the upstream took too long")]
     ConnectTimeout,
@@ -137,6 +140,7 @@ impl Error {
                 if ours { Fault::Internal } else { Fault::Upstream }
             }
             Self::ConnectTimeout
+            | Self::Tls(_)
             | Self::ResponseHeadTimeout
             | Self::Closed(_)
             | Self::Protocol(_)
@@ -151,7 +155,7 @@ impl Error {
     /// Whether the same request may be sent again.
     pub const fn retry(&self) -> Retry {
         match self {
-            Self::Resolve(_) | Self::Connect(_) | Self::ConnectTimeout => Retry::Always,
+            Self::Resolve(_) | Self::Connect(_) | Self::Tls(_) | Self::ConnectTimeout => Retry::Always,
             Self::Closed(_) => Retry::ReusedOnly,
             Self::ResponseHeadTimeout
             | Self::Protocol(_)

@@ -8,7 +8,6 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http::{request, response};
 use tokio::io::AsyncReadExt as _;
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::connection::Connection;
@@ -16,6 +15,7 @@ use super::error::{Malformed, Violation};
 use super::pool::Pool;
 use super::response_head;
 use super::sending::{Sending, Stopped};
+use super::tls::Socket;
 use super::{Error, Limits};
 
 /// An answer's head, and what came with it of its body.
@@ -84,7 +84,7 @@ struct Listening {
 }
 
 impl Listening {
-    fn poll(&mut self, cx: &mut Context<'_>, pool: &Pool, tcp: &mut TcpStream) -> Poll<Result<Answer, Error>> {
+    fn poll(&mut self, cx: &mut Context<'_>, pool: &Pool, tcp: &mut Socket) -> Poll<Result<Answer, Error>> {
         loop {
             let read = ready!(self.poll_read(cx, pool, tcp));
             let mut block = read.map_err(|error| match self.heard {
@@ -112,7 +112,7 @@ impl Listening {
     }
 
     /// Reads on: all that there is and was not used yet.
-    fn poll_read(&mut self, cx: &mut Context<'_>, pool: &Pool, tcp: &mut TcpStream) -> Poll<io::Result<Bytes>> {
+    fn poll_read(&mut self, cx: &mut Context<'_>, pool: &Pool, tcp: &mut Socket) -> Poll<io::Result<Bytes>> {
         let mut room = pool.room();
         if ready!(pin!(tcp.read_buf(&mut *room)).poll(cx))? == 0 {
             return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));

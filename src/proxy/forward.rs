@@ -18,6 +18,7 @@ use super::error::Retry;
 use super::exchange::{Answer, Unanswered, exchange};
 use super::headers::{self, Reuse};
 use super::health::is_bad;
+use super::http2;
 use super::pool::Pool;
 use super::request_body::prepare;
 use super::response_body::{Hold, ResponseBody};
@@ -50,6 +51,28 @@ pub(super) struct Way {
     witness: Option<Arc<dyn Witness>>,
 }
 
+impl Way {
+    /// The worker's connections.
+    pub(super) fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    /// Counts a request in, at the `index`-th backend, or at another where it has no room; says which.
+    pub(super) async fn hold(&self, index: usize, total: Option<Instant>) -> Result<(usize, Hold), Error> {
+        match self.upstream.admission() {
+            None => Ok((index, Hold::new(&self.pool, &self.upstream.backends()[index]))),
+            Some(admission) => Box::pin(admission.hold(&self.upstream, &self.pool, index, total)).await,
+        }
+    }
+
+    /// Tells whoever looks on that it is tried once more.
+    pub(super) fn attempt(&self) {
+        if let Some(witness) = &self.witness {
+            witness.attempt();
+        }
+    }
+}
+
 /// One try: to the `fixed` backend, or to one of its choice and, when it does not take the connection, to another.
 pub(super) async fn once(
     way: &Way,
@@ -60,6 +83,10 @@ pub(super) async fn once(
 ) -> Result<Response<Body>, Error> {
     let Way { pool, upstream, affinity, upgrade, witness } = way;
     let affinity = *affinity;
+    if upstream.speaks_http2() {
+        // Boxed, so that those of HTTP/1.1 do not carry the room for it.
+        return Box::pin(http2::once(way, request, limits, total, fixed)).await;
+    }
     let (mut head, body) = prepare(request, limits.max_body)?;
     if let Some(protocol) = upgrade {
         switch::ask(&mut head.headers, protocol);

@@ -109,7 +109,7 @@ fn digits(text: &[u8]) -> Option<u64> {
 
 /// Removes what concerns only the connection to the upstream (RFC 9110 section 7.6.1, with what Connection nominates), and
 /// the headers that only the gateway may set. Most answers have none: then nothing is allocated.
-fn strip(headers: &mut HeaderMap) {
+pub(super) fn strip(headers: &mut HeaderMap) {
     let mut doomed = SmallVec::<[HeaderName; 4]>::new();
     let mut nominates = false;
     for name in headers.keys() {

@@ -10,6 +10,7 @@ use std::sync::{Arc, LazyLock, Weak};
 use std::time::Duration;
 
 use http::header::{CONNECTION, HOST, USER_AGENT};
+use http::uri::PathAndQuery;
 use http::{HeaderValue, Request, StatusCode};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
@@ -18,6 +19,7 @@ use super::Limits;
 use super::backend::Backend;
 use super::connection::Connection;
 use super::exchange::exchange;
+use super::http2;
 use super::pool::Pool;
 use super::request_body::prepare;
 use super::sending::Sending;
@@ -191,9 +193,14 @@ async fn watch(probe: Weak<Probe>, backend: Arc<Backend>, section: section::Heal
 
 /// One probe, on a connection of its own; 2xx and 3xx are good.
 async fn ask(backend: &Backend, section: &section::Health) -> Result<(), String> {
+    let target: PathAndQuery = section.path.parse().map_err(|_| "the path is no target".to_owned())?;
+    if backend.speaks_http2() {
+        let status = http2::probe(backend, target, section.timeout).await.map_err(|error| error.to_string())?;
+        return judge(status);
+    }
     let mut connection = Connection::open(backend, section.timeout, None).await.map_err(|error| error.to_string())?;
     let mut request = Request::new(Body::empty());
-    *request.uri_mut() = section.path.parse().map_err(|_| "the path is no target".to_owned())?;
+    *request.uri_mut() = target.into();
     let headers = request.headers_mut();
     let host = HeaderValue::from_str(backend.authority().as_str()).unwrap_or(HeaderValue::from_static("localhost"));
     headers.insert(HOST, host);
@@ -203,7 +210,11 @@ async fn ask(backend: &Backend, section: &section::Health) -> Result<(), String>
     let (response_head, idle) = (section.timeout, section.timeout);
     let limits = Limits { response_head, idle, total: None, max_body: 0, min_body_rate: 0 };
     let answer = exchange(&Pool::default(), &mut connection, &head, &mut Sending::new(body), &limits, None).await;
-    match answer.map_err(|unanswered| unanswered.error.to_string())?.0.status {
+    judge(answer.map_err(|unanswered| unanswered.error.to_string())?.0.status)
+}
+
+fn judge(status: StatusCode) -> Result<(), String> {
+    match status {
         status if status.is_success() || status.is_redirection() => Ok(()),
         status => Err(format!("status {}", status.as_u16())),
     }

@@ -36,6 +36,7 @@ mod exchange;
 mod forward;
 mod headers;
 mod health;
+mod http2;
 mod patience;
 mod pool;
 mod queue;
@@ -49,6 +50,7 @@ mod slow_start;
 mod switch;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod upstream;
 mod weight;
 

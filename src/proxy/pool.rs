@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::backend::Backend;
 use super::connection::Connection;
+use super::http2::Connections;
 use super::response_head::MAX_HEAD;
 
 /// Most idle connections to one backend, per worker.
@@ -39,6 +40,8 @@ pub(super) struct Pool {
     /// By [`Backend::slot`]; oldest first. Only the worker's own thread takes the lock on the request path, so it is
     /// never waited for; it is there to keep the pool `Sync`.
     idle: Mutex<Vec<VecDeque<Idle>>>,
+    /// Connections to backends that speak HTTP/2.
+    pub(super) http2: Connections,
     /// What answers are read into. One for all of the worker's connections, so that a connection that waits holds none.
     room: Mutex<BytesMut>,
 }
@@ -111,6 +114,7 @@ impl Pool {
 
     /// Drops what is too old at `now`, or closed, of all backends.
     pub(super) fn sweep(&self, now: Instant) {
+        self.http2.sweep(now);
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         for list in idle.iter_mut() {
             drop_old(list, now);
@@ -154,7 +158,7 @@ mod tests {
         let port = listener.local_addr().unwrap().port();
         for (host, age, kept) in [("127.0.0.1", 90, 1), ("localhost", 90, 0), ("localhost", 1, 1)] {
             let authority = format!("{host}:{port}").parse().unwrap();
-            let section = section::Backend { authority, host: host.to_owned(), port };
+            let section = section::Backend { authority, host: host.to_owned(), port, transport: None };
             let (pool, backend) = (Pool::default(), Backends::new().get(&section));
             let mut connection = Connection::open(&backend, Duration::from_secs(5), None).await.unwrap();
             connection.opened = Instant::now().checked_sub(Duration::from_secs(age)).unwrap();

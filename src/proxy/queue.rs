@@ -181,7 +181,7 @@ mod tests {
 
     fn backend() -> Arc<Backend> {
         let authority = "127.0.0.1:1".parse().unwrap();
-        Backends::new().get(&section::Backend { authority, host: "127.0.0.1".to_owned(), port: 1 })
+        Backends::new().get(&section::Backend { authority, host: "127.0.0.1".to_owned(), port: 1, transport: None })
     }
 
     fn in_a_minute() -> Instant {

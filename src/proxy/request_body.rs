@@ -121,7 +121,7 @@ impl HttpBody for RequestBody {
             Some(left) => this.left = left,
             None => return Poll::Ready(Some(Err(upload.fail(Error::RequestBodyTooLarge)))),
         }
-        upload.bytes.fetch_add(data.len() as u64, Ordering::Relaxed);
+        upload.took(data.len() as u64);
         upload.enter(if this.inner.is_end_stream() { Phase::Done } else { Phase::Upstream });
         Poll::Ready(Some(Ok(Frame::data(data))))
     }
@@ -137,7 +137,7 @@ impl HttpBody for RequestBody {
 
 /// Whom an upload waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
+pub(super) enum Phase {
     /// The upstream, to take what it was given.
     Upstream = 0,
     /// The client, to send more.
@@ -160,7 +160,7 @@ pub(super) struct Upload {
 }
 
 impl Upload {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             start: Instant::now(),
             state: AtomicU64::new(Phase::Upstream as u64),
@@ -175,7 +175,7 @@ impl Upload {
         self.enter(Phase::Upstream);
     }
 
-    fn enter(&self, phase: Phase) {
+    pub(super) fn enter(&self, phase: Phase) {
         let before = self.state.load(Ordering::Relaxed);
         let was_client = before & 3 == Phase::Client as u64;
         // Being polled again while the client is silent is no progress.
@@ -189,9 +189,14 @@ impl Upload {
         self.state.store(millis << 2 | phase as u64, Ordering::Relaxed);
     }
 
-    fn fail(&self, cause: Error) -> Failed {
+    pub(super) fn fail(&self, cause: Error) -> Failed {
         *self.cause.lock().unwrap_or_else(PoisonError::into_inner) = Some(cause);
         Failed
+    }
+
+    /// The client has sent so many more bytes.
+    pub(super) fn took(&self, bytes: u64) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// Why the body failed, if it did.

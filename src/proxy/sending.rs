@@ -95,6 +95,11 @@ impl Sending {
             let front = &connection.unsent[connection.sent..];
             if front.is_empty() && self.data.is_empty() && self.tail.is_empty() {
                 if self.last {
+                    // TLS may still hold the end of it.
+                    match ready!(Pin::new(&mut connection.tcp).poll_flush(cx)) {
+                        Ok(()) => {}
+                        Err(error) => return Poll::Ready(Err(Stopped::Connection(error))),
+                    }
                     self.done = true;
                     return Poll::Ready(Ok(()));
                 }

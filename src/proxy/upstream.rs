@@ -89,6 +89,11 @@ impl Upstream {
         &self.backends
     }
 
+    /// Whether its servers speak HTTP/2.
+    pub fn speaks_http2(&self) -> bool {
+        self.backends.iter().any(|backend| backend.speaks_http2())
+    }
+
     /// How it chooses, which tells what an affinity is to be made of.
     pub const fn balance(&self) -> Balance {
         self.balance
@@ -219,7 +224,7 @@ mod tests {
     fn upstream_with(balance: Balance, n: u16, change: impl FnOnce(&mut section::Upstream)) -> Arc<Upstream> {
         let server = |port| {
             let authority = format!("127.0.0.1:{port}").parse().unwrap();
-            section::Backend { authority, host: "127.0.0.1".to_owned(), port }
+            section::Backend { authority, host: "127.0.0.1".to_owned(), port, transport: None }
         };
         let mut section = section::Upstream {
             name: "shop".to_owned(),
@@ -315,7 +320,7 @@ mod tests {
         let backends = Backends::new();
         let server = |port: u16| {
             let authority = format!("127.0.0.1:{port}").parse().unwrap();
-            section::Backend { authority, host: "127.0.0.1".to_owned(), port }
+            section::Backend { authority, host: "127.0.0.1".to_owned(), port, transport: None }
         };
         let mut section = section::Upstream {
             name: "shop".to_owned(),

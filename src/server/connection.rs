@@ -1,4 +1,5 @@
-//! One client connection: guard, HTTP, its place in the drain, and the tunnel that it may become.
+//! One client connection: which HTTP it speaks; for HTTP/1 guard, reader, its place in the drain, and the tunnel that it
+//! may become. HTTP/2 is in `http2`.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -10,20 +11,23 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use http::header::{CONNECTION, CONTENT_LENGTH};
+use http::header::{CONNECTION, CONTENT_LENGTH, STRICT_TRANSPORT_SECURITY};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Body as _;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
 
 use crate::body::Body;
-use crate::gateway::{Connection, ConnectionLimits, Inbound, Traced, Worker};
+use crate::gateway::{ACME_ALPN, Connection, ConnectionLimits, Inbound, Traced, Worker};
 use crate::tunnel::{Stream, Switched};
 
 use super::drain::Watch;
 use super::guard::{Guard, Limits};
 use super::http1::{self, End};
-use super::tls;
+use super::http2::{self, Accepted};
+use super::protocol::{self, Spoken};
+use super::tls::{self, fingerprint};
 
 /// How long a connection must have been idle after the drain has started before it is closed: a request may be on its way
 /// to us on it, and gets its answer, with `Connection: close`. Counted from its last answer too, because the head of that
@@ -34,42 +38,91 @@ const IDLE_GRACE: Duration = Duration::from_secs(1);
 const IDLE_CHECK: Duration = Duration::from_millis(200);
 
 /// How long a connection beyond the most may take for its one request.
-const CROWDED: Duration = Duration::from_secs(1);
+pub(super) const CROWDED: Duration = Duration::from_secs(1);
 
 /// Serves one connection until it ends, or until its current answer is sent when the drain starts. One that is `crowded` in
 /// gets one answer, and little time to ask for it.
-pub async fn serve(stream: TcpStream, peer: SocketAddr, worker: Arc<Worker>, drain: Watch, crowded: bool) {
+pub async fn serve(stream: TcpStream, peer: SocketAddr, worker: Arc<Worker>, mut drain: Watch, crowded: bool) {
     let _open = Open::new(&worker);
+    let since = Instant::now();
     match worker.tls() {
-        None => serve_http(stream, Connection::new(peer, false), &worker, drain, crowded).await,
+        None => {
+            let connection = Connection::new(peer, false);
+            let Some((stream, spoken)) = spoken(stream, &connection, &worker, since, crowded, &mut drain).await else {
+                return;
+            };
+            let accepted = Accepted { stream, read: spoken.read, since, crowded };
+            if spoken.http2 {
+                // Boxed, so that connections of HTTP/1 do not carry the room for it.
+                Box::pin(http2::serve(accepted, connection, &worker, drain)).await;
+            } else {
+                serve_http1(accepted, connection, &worker, drain).await;
+            }
+        }
         // Boxed, so that connections without TLS do not carry the room for it.
         Some(config) => {
             Box::pin(async {
-                if let Some(stream) = tls::accept(config, stream).await {
-                    serve_http(stream, Connection::new(peer, true), &worker, drain, crowded).await;
+                let Some(stream) = tls::accept(config, stream).await else { return };
+                let (_, agreed) = stream.get_ref();
+                let http2 = agreed.alpn_protocol() == Some(b"h2");
+                // An authority has seen what it asked for (RFC 8737, section 3).
+                if agreed.alpn_protocol() == Some(ACME_ALPN) {
+                    return;
+                }
+                let shown = agreed.peer_certificates().and_then(|chain| chain.first()).map(|one| fingerprint(one));
+                // The head has its time from the handshake on.
+                let accepted = Accepted { stream, read: Vec::new(), since: Instant::now(), crowded };
+                let connection = Connection::new(peer, true).showing(shown);
+                if http2 {
+                    Box::pin(http2::serve(accepted, connection, &worker, drain)).await;
+                } else {
+                    serve_http1(accepted, connection, &worker, drain).await;
                 }
             })
-            .await
+            .await;
         }
     }
 }
 
-async fn serve_http<S: Stream + 'static>(
-    stream: S,
+/// What a client on clear text speaks; `None` when it says nothing in time, goes away, or is idle at the drain.
+async fn spoken(
+    mut stream: TcpStream,
+    connection: &Connection,
+    worker: &Worker,
+    since: Instant,
+    crowded: bool,
+    drain: &mut Watch,
+) -> Option<(TcpStream, Spoken)> {
+    let limits = worker.connection_limits();
+    if !limits.http2 {
+        return Some((stream, Spoken { http2: false, read: Vec::new() }));
+    }
+    let patience = if crowded { CROWDED.min(limits.head_timeout) } else { limits.head_timeout };
+    let spoken = tokio::select! {
+        biased;
+        spoken = timeout_at(since + patience, protocol::spoken(&mut stream)) => spoken.ok()?.ok()?,
+        () = quiet(connection, drain) => return None,
+    };
+    Some((stream, spoken))
+}
+
+async fn serve_http1<S: Stream + 'static>(
+    accepted: Accepted<S>,
     connection: Connection,
     worker: &Arc<Worker>,
     mut drain: Watch,
-    crowded: bool,
 ) {
     let connection = Arc::new(connection);
+    let crowded = accepted.crowded;
     let mut limits = worker.connection_limits();
     if crowded {
         limits.head_timeout = limits.head_timeout.min(CROWDED);
     }
-    let ConnectionLimits { max_head, max_uri, head_timeout, keep_alive } = limits;
+    let ConnectionLimits { max_head, max_uri, head_timeout, keep_alive, http2: _ } = limits;
     let limits = Limits { max_head, max_uri, head_timeout, keep_alive };
-    let mut guard = Guard::new(stream, limits, Arc::clone(&connection));
-    let answers = Answers { worker, connection: &connection, crowded, switched: Mutex::new(None) };
+    let mut guard = Guard::new(accepted.stream, limits, Arc::clone(&connection)).after(accepted.read, accepted.since);
+    let hsts = if connection.https() { worker.hsts() } else { None };
+    let answers = Answers { worker, connection: &connection, crowded, hsts, switched: Mutex::new(None) };
     let end = {
         let mut idle_enough = pin!(quiet(&connection, &mut drain));
         http1::serve(&mut guard, &answers, idle_enough.as_mut()).await
@@ -91,6 +144,8 @@ struct Answers<'a> {
     connection: &'a Arc<Connection>,
     /// Each answer is the last.
     crowded: bool,
+    /// `Strict-Transport-Security` of each answer.
+    hsts: Option<HeaderValue>,
     /// What is behind the 101 of the last answer. A lock for the types alone: one task takes it.
     switched: Mutex<Option<Switched>>,
 }
@@ -104,6 +159,9 @@ impl http1::Service for Answers<'_> {
         async move {
             // It cannot fail; the type of its error is empty.
             let Ok(mut answer) = answer.await;
+            if let Some(hsts) = &self.hsts {
+                answer.headers_mut().insert(STRICT_TRANSPORT_SECURITY, hsts.clone());
+            }
             if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
                 let switched = answer.extensions_mut().remove();
                 *self.switched.lock().unwrap_or_else(PoisonError::into_inner) = switched;
@@ -149,7 +207,7 @@ async fn leave_http<S: Stream>(
 }
 
 /// Waits for the drain, and then until the connection has been idle for [`IDLE_GRACE`].
-async fn quiet(connection: &Connection, drain: &mut Watch) {
+pub(super) async fn quiet(connection: &Connection, drain: &mut Watch) {
     drain.started().await;
     let mut idle = Duration::ZERO;
     while idle < IDLE_GRACE {
@@ -159,10 +217,10 @@ async fn quiet(connection: &Connection, drain: &mut Watch) {
 }
 
 /// Counts the connection while it lives.
-struct Open<'a>(&'a Worker);
+pub(super) struct Open<'a>(&'a Worker);
 
 impl<'a> Open<'a> {
-    fn new(worker: &'a Worker) -> Self {
+    pub(super) fn new(worker: &'a Worker) -> Self {
         worker.shard().accepted.inc();
         worker.shard().connections.add(1);
         Self(worker)

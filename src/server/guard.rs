@@ -121,6 +121,13 @@ impl<S, B: Busy> Guard<S, B> {
         }
     }
 
+    /// The stream was accepted at `accepted`, and `read` is what has been read of it.
+    pub(super) fn after(mut self, read: Vec<u8>, accepted: Instant) -> Self {
+        self.held = read;
+        self.due = Some(accepted + self.limits.head_timeout);
+        self
+    }
+
     /// Whether the client may still be sending what nobody will read.
     fn has_unread(&self) -> bool {
         !matches!(self.at, At::Head | At::Upgrading) || !self.held.is_empty()

@@ -34,6 +34,18 @@ pub(crate) enum Refusal {
 }
 
 impl Refusal {
+    /// The target of the stand-in, for those who hold a request that is parsed.
+    pub(crate) const fn target(self) -> &'static str {
+        match self {
+            Self::InvalidRequest => "wxgate://refused/invalid_request",
+            Self::UriTooLong => "wxgate://refused/uri_too_long",
+            Self::HeadersTooLarge => "wxgate://refused/headers_too_large",
+            Self::RequestTimeout => "wxgate://refused/request_timeout",
+            Self::NotImplemented => "wxgate://refused/not_implemented",
+            Self::VersionNotSupported => "wxgate://refused/version_not_supported",
+        }
+    }
+
     /// What the reader is given in place of the refused head: a request for a target that no client can send, because the
     /// scheme is not `http` or `https` and [`check`] refuses it. The pipeline answers it with the problem of that name;
     /// so a refusal has the same document, log line and order among pipelined answers as any other answer.
@@ -163,7 +175,7 @@ impl<'a> RequestLine<'a> {
 
 /// Bytes that a path or query may have: those of RFC 3986, what browsers and clients leave unescaped beside them, and
 /// UTF-8. It is the set that `http::Uri` takes, so that a refusal is always ours. No control bytes, space or fragment.
-fn is_target(target: &[u8]) -> bool {
+pub(super) fn is_target(target: &[u8]) -> bool {
     let path_end = memchr(b'?', target).unwrap_or(target.len());
     target[..path_end].iter().all(|&b| is_path(b))
         && target[path_end..].iter().all(|&b| is_query(b))
@@ -253,7 +265,7 @@ impl<'a> Fields<'a> {
 }
 
 /// `Content_Length` and the like: a CGI-like service behind us would read them as the real ones.
-fn folds_to_framing(name: &[u8]) -> bool {
+pub(super) fn folds_to_framing(name: &[u8]) -> bool {
     let folds = |to: &[u8]| {
         name.len() == to.len()
             && name
@@ -265,7 +277,7 @@ fn folds_to_framing(name: &[u8]) -> bool {
 }
 
 /// `1*DIGIT` that fits 63 bits.
-fn decimal(value: &[u8]) -> Option<u64> {
+pub(super) fn decimal(value: &[u8]) -> Option<u64> {
     if value.is_empty() || value.len() > 18 {
         return None;
     }
@@ -273,7 +285,7 @@ fn decimal(value: &[u8]) -> Option<u64> {
 }
 
 /// `uri-host [ ":" port ]` (RFC 9110, section 7.2) without userinfo and without empty host.
-fn is_host(value: &[u8]) -> bool {
+pub(super) fn is_host(value: &[u8]) -> bool {
     let (host, port) = match value.first() {
         Some(b'[') => {
             let Some(end) = memchr(b']', value) else { return false };

@@ -10,7 +10,10 @@ pub mod drain;
 mod guard;
 mod head;
 mod http1;
+mod http2;
 pub mod listen;
+mod protocol;
+mod redirect;
 pub mod reload;
 mod tls;
 pub mod worker;
@@ -26,7 +29,7 @@ use tokio::task::JoinHandle;
 use crate::gateway::Gateway;
 
 use drain::{Drain, Drained};
-use worker::Handle;
+use worker::{Door, Handle};
 
 /// Why the server cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +51,7 @@ pub enum Error {
 #[derive(Debug)]
 pub struct Server {
     addresses: Vec<SocketAddr>,
+    redirect: Vec<SocketAddr>,
     workers: Vec<Handle>,
     drain: Drain,
     admin_address: SocketAddr,
@@ -80,8 +84,9 @@ impl Server {
         };
         let drain = Drain::new();
         let mut addresses = section.listen.clone();
+        let mut redirect = section.tls.redirect.clone();
         let mut workers = Vec::with_capacity(section.workers.get());
-        for address in addresses.iter().filter(|address| address.port() != 0) {
+        for address in addresses.iter().chain(&redirect).filter(|address| address.port() != 0) {
             listen::probe(*address).map_err(|source| Error::Listen { address: *address, source })?;
         }
         let share = worker::Share { descriptors: descriptors::raise(), workers: section.workers.get() };
@@ -91,12 +96,13 @@ impl Server {
             tracing::warn!(descriptors, ?wanted, connections, "there are too few file descriptors for max_connections");
         }
         for n in 0..section.workers.get() {
-            let mut listeners = Vec::with_capacity(addresses.len());
-            for address in &mut addresses {
+            let mut listeners = Vec::with_capacity(addresses.len() + redirect.len());
+            let public = addresses.iter_mut().map(|address| (Door::Public, address));
+            for (door, address) in public.chain(redirect.iter_mut().map(|address| (Door::Redirect, address))) {
                 let listener = listen::bind(*address).map_err(|source| Error::Listen { address: *address, source })?;
                 // Port 0 becomes a real port with the first worker; the others share it.
                 *address = listener.local_addr().map_err(|source| Error::Listen { address: *address, source })?;
-                listeners.push(listener);
+                listeners.push((door, listener));
             }
             workers.push(worker::start(n, gateway, listeners, drain.watch(), share).map_err(Error::Worker)?);
         }
@@ -117,12 +123,17 @@ impl Server {
             });
             Internal { address, task, stop }
         });
-        Ok(Self { addresses, workers, drain, admin_address, admin, internal })
+        Ok(Self { addresses, redirect, workers, drain, admin_address, admin, internal })
     }
 
     /// Where it listens, port 0 resolved.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    /// Where plain HTTP is redirected, port 0 resolved.
+    pub fn redirect_addresses(&self) -> &[SocketAddr] {
+        &self.redirect
     }
 
     /// Where the operators' listener is.

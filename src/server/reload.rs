@@ -104,7 +104,9 @@ fn stamps(gateway: &Gateway) -> Vec<Option<(SystemTime, u64)>> {
         Some((about.modified().ok()?, about.len()))
     };
     let snapshot = gateway.current();
-    snapshot.config.server.tls.iter().flat_map(|one| [stamp(&one.cert), stamp(&one.key)]).collect()
+    let tls = &snapshot.config.server.tls;
+    let own = tls.certificates.iter().flat_map(|one| [stamp(&one.cert), stamp(&one.key)]);
+    own.chain(tls.clients.iter().map(|clients| stamp(&clients.ca))).collect()
 }
 
 fn watch(path: &Path, events: mpsc::Sender<()>) -> Option<RecommendedWatcher> {

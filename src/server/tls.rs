@@ -1,9 +1,13 @@
 //! The TLS handshake of a client.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_lc_rs::digest::{SHA256, digest};
+use http::HeaderValue;
 use rustls::ServerConfig;
+use rustls::pki_types::CertificateDer;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -27,6 +31,16 @@ pub(super) async fn accept<S: Stream>(config: Arc<ServerConfig>, stream: S) -> O
             None
         }
     }
+}
+
+/// What a client's certificate is known by: its SHA-256, as services configure it.
+pub(super) fn fingerprint(certificate: &CertificateDer<'_>) -> HeaderValue {
+    let digest = digest(&SHA256, certificate);
+    let text = digest.as_ref().iter().fold(String::with_capacity(64), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    });
+    HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static(""))
 }
 
 #[cfg(test)]

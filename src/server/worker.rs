@@ -1,12 +1,13 @@
 //! One core: its thread, its runtime, its sockets, its upstream connections.
 
 use std::io;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
+use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
@@ -17,6 +18,7 @@ use super::connection;
 use super::descriptors;
 use super::drain::{Drain, Watch};
 use super::listen::accept;
+use super::redirect;
 
 /// How often a worker hands over log lines and closes upstream connections that nobody uses.
 const TICK: Duration = Duration::from_millis(200);
@@ -27,6 +29,15 @@ const LOOK: Duration = Duration::from_millis(50);
 /// Connections beyond the most that still get one answer each, as a part of the most: whoever asks whether this instance is
 /// well must be told, also when others hold all of it. Beyond these they wait in the kernel's queue.
 const BEYOND: usize = 8;
+
+/// What a listening socket is for.
+#[derive(Debug, Clone, Copy)]
+pub enum Door {
+    /// Requests.
+    Public,
+    /// Clients on plain HTTP that shall come by https.
+    Redirect,
+}
 
 /// A running worker.
 #[derive(Debug)]
@@ -57,7 +68,7 @@ impl Handle {
 pub fn start(
     n: usize,
     gateway: &Arc<Gateway>,
-    listeners: Vec<TcpListener>,
+    listeners: Vec<(Door, TcpListener)>,
     drain: Watch,
     share: Share,
 ) -> io::Result<Handle> {
@@ -82,14 +93,14 @@ pub fn start(
 }
 
 /// Serves all sockets until the drain is over.
-async fn run(worker: &Arc<Worker>, listeners: Vec<TcpListener>, mut drain: Watch, share: Share) {
+async fn run(worker: &Arc<Worker>, listeners: Vec<(Door, TcpListener)>, mut drain: Watch, share: Share) {
     // Connections watch a drain of this worker: whatever a watch locks when it is polled, no other core ever touches.
     let own = Drain::new();
     let mut loops = JoinSet::new();
-    for listener in listeners {
+    for (door, listener) in listeners {
         match tokio::net::TcpListener::from_std(listener) {
             Ok(listener) => {
-                loops.spawn(serve(Arc::clone(worker), listener, own.watch(), share));
+                loops.spawn(serve(Arc::clone(worker), door, listener, own.watch(), share));
             }
             Err(error) => tracing::error!(%error, "a listening socket cannot be used"),
         }
@@ -142,7 +153,7 @@ impl Share {
 }
 
 /// Accepts until the drain, then waits for the connections.
-async fn serve(worker: Arc<Worker>, listener: tokio::net::TcpListener, mut drain: Watch, share: Share) {
+async fn serve(worker: Arc<Worker>, door: Door, listener: tokio::net::TcpListener, mut drain: Watch, share: Share) {
     let mut connections = JoinSet::new();
     let stop = drain.clone();
     loop {
@@ -156,15 +167,30 @@ async fn serve(worker: Arc<Worker>, listener: tokio::net::TcpListener, mut drain
             () = drain.started() => break,
             Some(_) = connections.join_next(), if !connections.is_empty() => {}
             (stream, peer) = accept(&listener), if room => {
-                let crowded = open >= most;
-                connections.spawn(connection::serve(stream, peer, Arc::clone(&worker), stop.clone(), crowded));
+                begin(&mut connections, door, (stream, peer), &worker, &stop, open >= most);
             }
         }
     }
     // What stands in the kernel's queue was promised an answer: closing the socket would reset it.
     while let Some((stream, peer)) = accept(&listener).now_or_never() {
-        connections.spawn(connection::serve(stream, peer, Arc::clone(&worker), stop.clone(), false));
+        begin(&mut connections, door, (stream, peer), &worker, &stop, false);
     }
     drop(listener);
     while connections.join_next().await.is_some() {}
+}
+
+/// Starts to serve a connection.
+fn begin(
+    connections: &mut JoinSet<()>,
+    door: Door,
+    (stream, peer): (TcpStream, SocketAddr),
+    worker: &Arc<Worker>,
+    drain: &Watch,
+    crowded: bool,
+) {
+    let (worker, drain) = (Arc::clone(worker), drain.clone());
+    match door {
+        Door::Public => connections.spawn(connection::serve(stream, peer, worker, drain, crowded)),
+        Door::Redirect => connections.spawn(redirect::serve(stream, peer, worker, drain)),
+    };
 }

@@ -31,10 +31,11 @@ const IMPORTS: &[(&str, &[&str])] = &[
     // It does not know who the user is.
     ("proxy", &["ids", "clock", "body", "http1", "metrics", "telemetry", "tunnel", "config"]),
     ("problem", &["ids", "body", "credential", "limiter", "token", "store", "wechat", "proxy"]),
+    ("acme", &["*", "config"]),
     ("auth", &["*", "config", "token", "store", "wechat", "problem"]),
     // Its inner services (endpoints, proxy) arrive as arguments.
     ("pipeline", &["*", "config", "token", "problem"]),
-    ("gateway", &["*", "config", "token", "store", "wechat", "proxy", "problem", "auth", "pipeline"]),
+    ("gateway", &["*", "config", "token", "store", "wechat", "proxy", "problem", "acme", "auth", "pipeline"]),
     ("internal", &["*", "config", "token", "store", "wechat", "problem", "gateway"]),
     ("admin", &["*", "token::keys", "store", "problem", "gateway"]),
     // The routers of the other listeners arrive as arguments.

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr)]
 
 mod access_token;
+mod acme;
 mod architecture;
 mod assertion;
 mod ban;
@@ -19,8 +20,11 @@ mod follower;
 mod forward;
 mod forward_auth;
 mod framing;
+mod grpc;
 mod health;
 mod hook;
+mod http2;
+mod http2_hostile;
 mod identity;
 mod instances;
 mod interchange;
@@ -57,10 +61,12 @@ mod store_file;
 mod streams;
 mod support;
 mod tls;
+mod tls_options;
 mod token;
 mod token_keys;
 mod transform;
 mod upgrade;
+mod upstream_tls;
 mod upstreams;
 mod verifiers;
 mod wafer2;

@@ -1,12 +1,6 @@
 //! TLS on the public listener, met by real clients.
 
-use std::path::Path;
-use std::sync::Arc;
-
 use futures_util::{SinkExt as _, StreamExt as _};
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
-use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, RootCertStore};
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -17,46 +11,9 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use wxgate::config::{self, Environment};
 
 use crate::support::DEADLINE;
+use crate::support::authority::{Authority, tls};
 use crate::support::gateway::{Answer, Gateway, ROUTES};
-
-/// Somebody whom the clients of a test trust.
-struct Authority {
-    issuer: Issuer<'static, KeyPair>,
-    pem: String,
-}
-
-impl Authority {
-    fn new() -> Self {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(DnType::CommonName, "test authority");
-        let key = KeyPair::generate().unwrap();
-        let pem = params.self_signed(&key).unwrap().pem();
-        Self { issuer: Issuer::new(params, key), pem }
-    }
-
-    /// Writes `NAME.pem` and `NAME.key`, for this host name.
-    fn issue(&self, folder: &Path, host: &str) {
-        let key = KeyPair::generate().unwrap();
-        let certificate = CertificateParams::new(vec![host.to_owned()]).unwrap().signed_by(&key, &self.issuer).unwrap();
-        std::fs::write(folder.join(format!("{host}.pem")), certificate.pem()).unwrap();
-        std::fs::write(folder.join(format!("{host}.key")), key.serialize_pem()).unwrap();
-    }
-
-    /// A client that trusts nobody else and finds every name at the gateway.
-    fn client(
-        &self,
-        gateway: &Gateway,
-        with: impl Fn(reqwest::ClientBuilder) -> reqwest::ClientBuilder,
-    ) -> reqwest::Client {
-        let root = reqwest::Certificate::from_pem(self.pem.as_bytes()).unwrap();
-        let mut builder = reqwest::Client::builder().no_proxy().tls_certs_only([root]);
-        for host in ["a.example.com", "b.example.com", "c.example.com"] {
-            builder = builder.resolve(host, gateway.address());
-        }
-        with(builder).build().unwrap()
-    }
-}
+use crate::support::http2;
 
 /// A gateway with certificates of `authority` for `a.example.com` and `b.example.com`.
 async fn gateway(authority: &Authority) -> Gateway {
@@ -148,25 +105,11 @@ async fn what_is_no_tls_is_closed_and_harms_nobody() {
     assert!(gateway.upstream.requests().is_empty());
 }
 
-async fn tls(authority: &Authority, gateway: &Gateway, alpn: &[&[u8]]) -> tokio_rustls::client::TlsStream<TcpStream> {
-    use rustls::pki_types::CertificateDer;
-    use rustls::pki_types::pem::PemObject as _;
-    let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(authority.pem.as_bytes()).unwrap()).unwrap();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    let mut config = builder.with_root_certificates(roots).with_no_client_auth();
-    config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
-    let stream = TcpStream::connect(gateway.address()).await.unwrap();
-    let name = ServerName::try_from("a.example.com").unwrap();
-    tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap()
-}
-
 #[tokio::test]
 async fn the_guard_reads_what_comes_out_of_tls() {
     let authority = Authority::new();
     let gateway = gateway(&authority).await;
-    let mut stream = tls(&authority, &gateway, &[b"h2", b"http/1.1"]).await;
+    let mut stream = tls(&authority, &gateway, &[b"http/1.1"]).await;
     assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"http/1.1"[..]));
     let smuggling =
         "POST /public/a HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
@@ -175,6 +118,32 @@ async fn the_guard_reads_what_comes_out_of_tls() {
     let _ = timeout(DEADLINE, stream.read_to_end(&mut answer)).await.expect("closed");
     assert!(answer.starts_with(b"HTTP/1.1 400 "), "{}", answer.escape_ascii());
     assert!(gateway.upstream.requests().is_empty());
+}
+
+#[tokio::test]
+async fn a_client_that_offers_http2_gets_it_unless_it_is_off() {
+    let authority = Authority::new();
+    let mut gateway = gateway(&authority).await;
+    let stream = tls(&authority, &gateway, &[b"h2", b"http/1.1"]).await;
+    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+    let mut client = http2::Client::over(stream).await;
+    for _ in 0..3 {
+        let answer = client.send(http2::get("https://a.example.com/public/x"), "").await.unwrap();
+        assert_eq!(answer.status, 200);
+    }
+    let seen = gateway.upstream.requests();
+    assert_eq!((seen.len(), seen[0].all("x-forwarded-proto")), (3, vec!["https"]));
+    assert_eq!(seen[0].all("host"), ["a.example.com"]);
+    let path = gateway.dir.path().join("gateway.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text.replace("[admin]", "http2 = false\n[admin]")).unwrap();
+    gateway.inner().reload().await.unwrap();
+    let stream = tls(&authority, &gateway, &[b"h2", b"http/1.1"]).await;
+    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"http/1.1"[..]));
+    // The open connection goes on.
+    assert_eq!(client.send(http2::get("https://a.example.com/healthz"), "").await.unwrap().status, 200);
+    drop(client);
+    assert_eq!(gateway.stop().await, wxgate::server::drain::Drained::Complete);
 }
 
 #[tokio::test]
@@ -227,7 +196,7 @@ fn files_that_cannot_be_used_are_faults_that_name_them() {
              [[app]]\nappid = \"wx0123456789abcdef\"\nsecret = \"s\"\n"
         );
         match config::parse(&text, &dir.path().join("gateway.toml"), &Environment::of([])) {
-            Ok(config) => format!("{} certificates", config.server.tls.len()),
+            Ok(config) => format!("{} certificates", config.server.tls.certificates.len()),
             Err(faults) => faults.to_string(),
         }
     };

@@ -18,6 +18,7 @@ mod statics;
 mod tls;
 mod token;
 mod transform;
+mod transport;
 mod upstream;
 
 use std::path::Path;
@@ -40,7 +41,7 @@ pub(super) fn file(file: File, path: &Path, report: &mut Report<'_>) -> Config {
     let token = token::token(file.token.unwrap_or_default(), &folder, report);
     let store = token::store(&file.store.unwrap_or_default(), &folder, report);
     let wechat = app::wechat(&file.wechat.unwrap_or_default(), report);
-    let upstreams = upstream::upstreams(&file.upstream.unwrap_or_default(), report);
+    let upstreams = upstream::upstreams(&file.upstream.unwrap_or_default(), &folder, report);
     let (apps, appids) = app::apps(file.app.unwrap_or_default(), &token, &upstreams, &folder, report);
     let around = route::Around { server: &server, upstreams: &upstreams, audience: &token.audience, appids: &appids };
     let routes = route::routes(&file.route.unwrap_or_default(), &around, report);

@@ -58,7 +58,8 @@ pub(super) fn server(file: &file::Server, folder: &Path, report: &mut Report<'_>
 
     Server {
         listen: addresses,
-        tls: tls::certificates(file.tls.as_ref(), folder, report),
+        tls: tls::tls(file, folder, report),
+        http2: file.http2.unwrap_or(true),
         workers,
         base,
         health_path,
@@ -112,6 +113,9 @@ pub(super) fn distinct(server: &file::Server, admin: &Admin, internal: Option<&I
             seen.extend(addresses.map(|(n, address)| (format!("server.listen[{n}]"), address)));
         }
         None => seen.extend(listen(LISTEN).ok().map(|address| ("server.listen".to_owned(), address))),
+    }
+    for (n, text) in server.http_redirect.iter().flatten().enumerate() {
+        seen.extend(listen(text).ok().map(|address| (format!("server.http_redirect[{n}]"), address)));
     }
     seen.push(("admin.listen".to_owned(), admin.listen));
     seen.extend(internal.map(|internal| ("internal.listen".to_owned(), internal.listen)));

@@ -1,6 +1,7 @@
 //! `[[upstream]]`: the services behind the gateway.
 
 use std::num::NonZeroU32;
+use std::path::Path;
 
 use super::super::file;
 use super::super::report::Report;
@@ -9,9 +10,10 @@ use super::super::structure::closest;
 use super::super::url::backend;
 use super::super::value::{Wrong, duration, duration_or_zero, name};
 use super::shared::{most, time};
+use super::transport;
 
 /// `[[upstream]]`, each at its place in the file; `None` where the name is missing or wrong.
-pub(super) fn upstreams(files: &[file::Upstream], report: &mut Report<'_>) -> Vec<Option<Upstream>> {
+pub(super) fn upstreams(files: &[file::Upstream], folder: &Path, report: &mut Report<'_>) -> Vec<Option<Upstream>> {
     let mut upstreams: Vec<Option<Upstream>> = Vec::with_capacity(files.len());
     for (n, file) in files.iter().enumerate() {
         let key = |name: &str| format!("upstream[{n}].{name}");
@@ -22,6 +24,7 @@ pub(super) fn upstreams(files: &[file::Upstream], report: &mut Report<'_>) -> Ve
             report.refuse(&key("name"), &Wrong::new(format!("is the same as {other}"), "give each its own name"));
         }
         let (servers, weights) = servers(file, &key("servers"), report);
+        let servers = transport::all(servers, file, &key, folder, report);
         let connect_timeout = time(report, &key("connect_timeout"), file.connect_timeout.as_ref(), "2s", duration);
         let balance = file.balance.unwrap_or_default();
         let health = file.health.as_ref().and_then(|file| health(file, &key("health"), report));
@@ -38,7 +41,7 @@ pub(super) fn upstreams(files: &[file::Upstream], report: &mut Report<'_>) -> Ve
 }
 
 /// Its servers, and the share of each unless all are equal.
-fn servers(file: &file::Upstream, at: &str, report: &mut Report<'_>) -> (Vec<Backend>, Vec<NonZeroU32>) {
+fn servers(file: &file::Upstream, at: &str, report: &mut Report<'_>) -> (Vec<(Backend, bool)>, Vec<NonZeroU32>) {
     let (mut servers, mut weights) = (Vec::new(), Vec::new());
     for (n, server) in file.servers.iter().flatten().enumerate() {
         let key = format!("{at}[{n}]");

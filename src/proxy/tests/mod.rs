@@ -34,7 +34,7 @@ impl Server {
     fn section(&self) -> section::Backend {
         let address = self.listener.local_addr().unwrap();
         let authority = address.to_string().parse().unwrap();
-        section::Backend { authority, host: address.ip().to_string(), port: address.port() }
+        section::Backend { authority, host: address.ip().to_string(), port: address.port(), transport: None }
     }
 
     async fn accept(&self) -> Peer {

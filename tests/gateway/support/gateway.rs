@@ -176,6 +176,11 @@ impl Gateway {
         self.running().server.addresses()[0]
     }
 
+    /// The listener that redirects.
+    pub(crate) fn redirect_address(&self) -> SocketAddr {
+        self.running().server.redirect_addresses()[0]
+    }
+
     /// A URL on the public listener.
     pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address())

@@ -4,10 +4,14 @@
 //! [`people`] is what a member's phone sends along; [`process`] runs the real binary, [`served`] and [`place`] run it as a
 //! gateway; [`source`] reads Rust text for the architecture test.
 
+pub(crate) mod acme;
+pub(crate) mod authority;
 pub(crate) mod cable;
 pub(crate) mod gateway;
+pub(crate) mod grpc;
 pub(crate) mod held;
 pub(crate) mod http1;
+pub(crate) mod http2;
 pub(crate) mod operate;
 pub(crate) mod operator;
 pub(crate) mod people;
