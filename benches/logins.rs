@@ -93,6 +93,7 @@ fn write_file(folder: &Path, api_base: &str, wish: Option<&Wish>) {
     std::fs::write(folder.join("gateway.toml"), text).unwrap();
 }
 
+#[expect(clippy::zombie_processes, reason = "a Gateway waits for its process when it goes")]
 fn start(folder: &Path) -> Gateway {
     let log = folder.join("log");
     let begun = Instant::now();

@@ -71,6 +71,7 @@ pub(super) fn token(key: &str, old: &Token, new: &Token) -> Option<Judged> {
         "refresh_ttl" => time(key, old.refresh_ttl, new.refresh_ttl),
         "refresh_grace" => time(key, old.refresh_grace, new.refresh_grace),
         "session_ttl" => time(key, old.session_ttl, new.session_ttl),
+        "max_staleness" => time(key, old.max_staleness, new.max_staleness),
         "accept_bare" => switch(key, old.accept_bare, new.accept_bare),
         _ => None,
     }

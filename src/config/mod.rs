@@ -5,6 +5,7 @@
 //! dotted key, what is wrong and what to write. What this version cannot do yet is in [`planned`]. `gateway.rs` makes
 //! the result run. Nothing here opens a socket, a store or a key.
 
+mod app_text;
 pub mod certificate;
 mod check;
 pub mod database;

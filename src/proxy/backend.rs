@@ -31,9 +31,12 @@ pub struct Backends {
     known: Mutex<Known>,
 }
 
+/// What makes two servers one: host, port, and how they are spoken to.
+type Address = (String, u16, Option<Arc<Transport>>);
+
 #[derive(Debug, Default)]
 struct Known {
-    by_address: HashMap<(String, u16, Option<Arc<Transport>>), Weak<Backend>>,
+    by_address: HashMap<Address, Weak<Backend>>,
     /// By [`Backend::slot`] and what is asked.
     probes: HashMap<(usize, section::Health), Weak<Probe>>,
     /// By the upstream's name.

@@ -230,8 +230,13 @@ async fn a_login_code_opens_no_session_and_must_be_of_the_same_person() {
     let answer = gateway.post_as(&alice, "/auth/profile", &body).await;
     assert_eq!(answer.status, 200, "{}", answer.body);
     assert!(answer.json().get("access_token").is_none());
+    let asked = gateway.wechat.calls().count("/sns/jscode2session");
     let again = gateway.post_as(&alice, "/auth/profile", &body).await;
-    assert_eq!(problem(&again), (401, "code_used".into()));
+    assert_eq!(again.status, 200, "a client that lost the answer asks again: {}", again.body);
+    assert_eq!(gateway.wechat.calls().count("/sns/jscode2session"), asked, "WeChat is not");
+    gateway.clock.advance(Duration::from_secs(60));
+    let late = gateway.post_as(&alice, "/auth/profile", &body).await;
+    assert_eq!(problem(&late), (401, "code_used".into()));
     let login = gateway.post("/auth/login", &json!({ "code": code })).await;
     assert_eq!(problem(&login), (401, "code_used".into()));
 }

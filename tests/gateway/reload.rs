@@ -255,7 +255,6 @@ async fn the_operators_interface_is_for_operators_alone() {
             "ambiguous_token",
         ),
         ("GET /api/nothing", String::new(), 401, "token_missing"),
-        ("GET /", String::new(), 401, "token_missing"),
         ("GET /nothing", format!("Authorization: Bearer {token}\r\n"), 404, "route_not_found"),
         (
             "POST /api/reload",

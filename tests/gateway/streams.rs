@@ -91,7 +91,7 @@ impl Reading {
     }
 
     /// The answer breaks off: nothing in it looks like an end.
-    async fn is_broken_off(mut self) {
+    async fn breaks_off(mut self) {
         assert_eq!(self.client.until_closed().await.unwrap().escape_ascii().to_string(), "");
     }
 }
@@ -125,7 +125,7 @@ async fn another_answer_without_a_length_is_broken_off_so_that_nobody_takes_it_f
     let alice = gateway.login("alice").await;
     let reading = Reading::begin(&gateway, &service, "/news/a", Some(alice.token()), CHUNKED).await;
     log_out(&gateway, &alice).await;
-    reading.is_broken_off().await;
+    reading.breaks_off().await;
     let line = gateway.log.until_line(|line| line["path"] == "/news/a").await;
     assert_eq!((&line["ended"], &line["complete"]), (&"token_revoked".into(), &false.into()), "{line}");
 }

@@ -62,6 +62,7 @@ async fn judged_by(program: &str, script: &str) {
 
 #[tokio::test]
 #[ignore = "needs PyJWT: scripts/test.sh runs it"]
+#[expect(clippy::disallowed_methods, reason = "scripts/test.sh says where it has installed it")]
 async fn pyjwt_accepts_what_is_ours_and_nothing_else() {
     let python = std::env::var("WXGATE_PYTHON").expect("WXGATE_PYTHON names a Python with PyJWT");
     judged_by(&python, "verify.py").await;
@@ -69,6 +70,7 @@ async fn pyjwt_accepts_what_is_ours_and_nothing_else() {
 
 #[tokio::test]
 #[ignore = "needs jose: scripts/test.sh runs it"]
+#[expect(clippy::disallowed_methods, reason = "scripts/test.sh says where it has installed it")]
 async fn jose_accepts_what_is_ours_and_nothing_else() {
     std::env::var("WXGATE_JOSE").expect("WXGATE_JOSE names a folder with jose");
     judged_by("node", "verify.mjs").await;

@@ -23,7 +23,7 @@ pub(super) fn pages(files: &[file::ErrorPage], folder: &Path, report: &mut Repor
             (false, false) => page.status.iter().any(|other| status.contains(other)),
             _ => false,
         };
-        let judged = |n: usize| !report.is_refused(&format!("error_page[{n}].status"));
+        let judged = |n: usize| !report.is_refused_within(&format!("error_page[{n}].status"));
         let rival = judged(n) && pages.iter().enumerate().any(|(m, page)| taken(page) && judged(m));
         if rival {
             let what = "is for a status that another page is for; write each status once, and one page without any";

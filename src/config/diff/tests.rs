@@ -14,6 +14,7 @@ token = "0123456789abcdef"
 [token]
 issuer = "https://api.example.com"
 access_ttl = "1h"
+max_staleness = "90m"
 [[app]]
 appid = "wx0123456789abcdef"
 secret = "0123456789abcdef"
