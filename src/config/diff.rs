@@ -1,7 +1,7 @@
 //! What a change of `gateway.toml` does: a line for each change, tighter, looser or neutral.
 //!
 //! Every field of every section is held against its former self by its debug text, so that a key that somebody adds
-//! tomorrow is told about too, as neutral; [`judge`](super::judge) knows the direction of those where there is one. What
+//! tomorrow is told about too, as neutral; [`judge`] knows the direction of those where there is one. What
 //! the debug text hides (secrets, values of headers) is compared apart and never shown. "Neutral" says that it changes
 //! something, or that which way cannot be told.
 

@@ -1,6 +1,6 @@
 //! Why a route takes a request, or does not: for people.
 //!
-//! Each route is put into a table of its own, so that the answer is that of [`Matcher`](super::matcher::Matcher) and of
+//! Each route is put into a table of its own, so that the answer is that of [`Matcher`] and of
 //! nothing else.
 
 use http::Method;

@@ -1,12 +1,11 @@
 // Tokens in cookies that no script of the page can read, in a real Chromium.
 import assert from 'node:assert/strict'
-import { after, before, test as anyTest } from 'node:test'
-import { ask, begin, logIn, place, tooOld, visitor } from './place.mjs'
+import { after, before, test } from 'node:test'
+import { ask, begin, logIn, place, visitor } from './place.mjs'
 
 const HOUR = 3600e3
 let world
-before(async () => (world = tooOld ? undefined : await place({ cookie: true })))
-const test = (name, run) => anyTest(name, { skip: tooOld }, run)
+before(async () => (world = await place({ cookie: true })))
 after(() => world?.stop())
 
 const hello = { url: '/api/hello' }

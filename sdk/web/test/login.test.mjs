@@ -1,7 +1,7 @@
 // The web login and the life of a session, in a real Chromium.
 import assert from 'node:assert/strict'
 import { after, before, test } from 'node:test'
-import { ACCOUNT, WEBSITE, ask, begin, logIn, place, tooOld, visitor } from './place.mjs'
+import { ACCOUNT, WEBSITE, ask, begin, logIn, place, visitor } from './place.mjs'
 
 const HOUR = 3600e3
 let world
@@ -191,7 +191,7 @@ test('logout ends the session there, here and in the other tab', async t => {
   assert.ok((await logIn(tab)).openid)
 })
 
-test('a page of another origin, which the gateway lists, logs in, asks and refreshes as others do', { skip: tooOld }, async t => {
+test('a page of another origin, which the gateway lists, logs in, asks and refreshes as others do', async t => {
   const { open, count } = await visitor(t, world)
   const tab = await open('/page/other', {}, world.elsewhere)
   const { openid } = await logIn(tab)

@@ -1,17 +1,13 @@
 // Pages in a real Chromium, behind the real gateway, with the simulator where WeChat would be.
-import { execFileSync } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { chromium } from 'playwright-core'
-import { ANY, WXGATE, control, start, startService } from '../../miniprogram/test/shim/world.mjs'
+import { ANY, control, start, startService } from '../../miniprogram/test/shim/world.mjs'
 
 export const ACCOUNT = 'wx0123456789abcdef'
 export const WEBSITE = 'wxfedcba9876543210'
-
-/** Why what needs cookies, or /auth from another origin, is not tested: a gateway that is older than both. */
-export const tooOld = !execFileSync(WXGATE, ['schema']).includes('web_result') && 'this gateway has no [[app]] web_result'
 
 const PAGE = '<!doctype html><meta charset="utf-8"><title>page</title><script type="module" src="/page/main.js"></script>'
 const MAIN = "import { createGateway } from '/page/wxgate.js'\nwindow.createGateway = createGateway\n"
