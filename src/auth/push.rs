@@ -321,7 +321,10 @@ async fn forget(auth: &Auth, appid: &AppId, openid: &OpenId) -> Result<(), Probl
     let until = auth.revoked_until(now, None);
     auth.sessions.erase_keys(appid, openid).await?;
     let Some(member) = auth.members.forget_profile(appid, openid).await? else { return Ok(()) };
-    auth.end_all((&member.member_id, appid), None, now, until).await?;
+    // Also those from before a merge, which bear the id of then.
+    for id in auth.ids_of(&member.member_id).await? {
+        auth.end_all((&id, appid), None, now, until).await?;
+    }
     tracing::info!(member = member.member_id.as_str(), "authorisation withdrawn: sessions and profile are gone");
     Ok(())
 }

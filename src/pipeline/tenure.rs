@@ -44,6 +44,8 @@ const GOING_AWAY: u16 = 1001;
 
 const EXPIRED: Ending = Ending { code: POLICY, reason: "token_expired" };
 pub(super) const REVOKED: Ending = Ending { code: POLICY, reason: "token_revoked" };
+/// The instance has been cut off from the others' news for too long to know.
+const STALE: Ending = Ending { code: GOING_AWAY, reason: "store_unavailable" };
 const FORBIDDEN: Ending = Ending { code: POLICY, reason: "forbidden" };
 pub(super) const DRAINING: Ending = Ending { code: GOING_AWAY, reason: "draining" };
 pub(super) const ROUTE_GONE: Ending = Ending { code: GOING_AWAY, reason: "route_removed" };
@@ -99,6 +101,9 @@ impl Tenant {
         }
         if look.revocations.is_revoked(&caller.claims) {
             return Some(REVOKED);
+        }
+        if look.revocations.freshness().is_stale() {
+            return Some(STALE);
         }
         self.roles = look.revocations.roles().of(&caller.claims.member_id);
         if self.roles.is_some() && self.is_forbidden(&self.route.policy) {

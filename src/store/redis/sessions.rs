@@ -1,7 +1,7 @@
 //! [`Sessions`] in Redis. The order of the writes is the point here: see the [module](super).
 
 use async_trait::async_trait;
-use futures_util::future::try_join3;
+use futures_util::future::try_join;
 
 use super::Redis;
 use super::keys::{digits, life, session_id, time};
@@ -30,10 +30,13 @@ impl Sessions for Redis {
                 None => Ok(()),
             }
         };
-        // The list comes after the session, so that whoever takes it out of the list can end it.
-        let (surplus, (), ()) = try_join3(self.enlist(&new), keep, self.use_code(&new)).await?;
+        // The list comes after the session, so that whoever takes it out of the list can end it; the code comes last, so
+        // that nobody who repeats it finds a session that is in no list and no end of all would reach.
+        let (surplus, ()) = try_join(self.enlist(&new), keep).await?;
         let now = new.session.created_at;
-        self.end_these(surplus, |_| true, now, new.access_until).await
+        let ended = self.end_these(surplus, |_| true, now, new.access_until).await?;
+        self.use_code(&new).await?;
+        Ok(ended)
     }
 
     async fn find(&self, id: &SessionId, now: Timestamp) -> Result<Option<Session>, Error> {
