@@ -25,7 +25,7 @@ fn key(byte: u8) -> SessionKey {
 fn profile(appid: &str) -> String {
     let avatar = "https://thirdwx.qlogo.cn/mmopen/vi_32/POgEwh4mIHO4nibH0KlMECNjjGxQUq24ZEaGT4poC6icRiccVGKSyXwibcPq4BWmiaIGuG1icwxaQX6grC9VemZoJ8rg/132";
     format!(
-        r#"{{"openId":"oPerson","nickName":"alice","gender":0,"language":"","city":"","province":"","country":"","avatarUrl":"{avatar}","watermark":{{"timestamp":{NOW},"appid":"{appid}"}}}}"#
+        r#"{{"openId":"oPerson","nickName":"alice","gender":0,"language":"","city":"Guangzhou","province":"","country":"","avatarUrl":"{avatar}","watermark":{{"timestamp":{NOW},"appid":"{appid}"}}}}"#
     )
 }
 
