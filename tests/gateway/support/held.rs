@@ -7,14 +7,20 @@ use std::io::Write as _;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long a server may take to answer.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A port that nobody used a moment ago.
+/// A port that nobody uses and that nobody else is told of. Below those that the system gives to clients and to port 0: a
+/// server that is started again finds it still free.
 pub(crate) fn free_port() -> u16 {
-    TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let start = std::process::id().wrapping_mul(97);
+    let port = |n: u32| 12_000 + u16::try_from(start.wrapping_add(n) % 20_000).unwrap();
+    let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    std::iter::repeat_with(|| port(NEXT.fetch_add(1, Ordering::Relaxed))).take(20_000).find(free).expect("a free port")
 }
 
 /// Runs `command` until it is told to stop, or this process is gone.
