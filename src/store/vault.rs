@@ -11,7 +11,9 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::{digest, hmac, rand};
 use zeroize::Zeroizing;
@@ -60,8 +62,8 @@ pub enum Error {
 
 /// Seals and opens records; knows the sealing keys.
 pub struct Vault {
-    /// Never empty. The first seals, all open.
-    keys: Vec<Key>,
+    /// Never empty. The first seals, all open. Replaced whole: what began with the old ones ends with them.
+    keys: ArcSwap<Vec<Key>>,
 }
 
 struct Key {
@@ -77,17 +79,17 @@ impl Vault {
     /// # Errors
     /// When the file cannot be made or read, others may read it, or a line of it is not a key.
     pub fn open(dir: &Path) -> Result<Self, Error> {
-        let path = dir.join(FILE);
-        let content = read_or_make(dir, &path)?;
-        let mut keys = Vec::new();
-        for (index, line) in content.trim_ascii_end().split(|&b| b == b'\n').enumerate() {
-            let key = from_hex(line.trim_ascii());
-            let key = key.ok_or_else(|| Error::NotAKey { path: path.clone(), line: index + 1 })?;
-            keys.push(Key::new(&key)?);
-        }
-        Ok(Self { keys })
+        Ok(Self { keys: ArcSwap::from_pointee(read_keys(dir)?) })
     }
 
+    /// Reads the file again, so that a key that was put on top seals from now on.
+    ///
+    /// # Errors
+    /// As [`Vault::open`]; then the keys stay as they are.
+    pub fn reread(&self, dir: &Path) -> Result<(), Error> {
+        self.keys.store(Arc::new(read_keys(dir)?));
+        Ok(())
+    }
     /// Seals `plaintext` for this person.
     pub fn seal(&self, plaintext: &[u8], appid: &AppId, openid: &OpenId) -> Vec<u8> {
         self.seal_bound(plaintext, &bound_to(&[DOMAIN, appid.as_str(), openid.as_str()]))
@@ -125,7 +127,8 @@ impl Vault {
 
     #[allow(clippy::expect_used)] // AES-GCM refuses nothing below 64 GiB
     fn seal_bound(&self, plaintext: &[u8], bound: &[u8]) -> Vec<u8> {
-        let key = &self.keys[0];
+        let keys = self.keys.load();
+        let key = &keys[0];
         let nonce = key.nonce(bound, plaintext);
         let mut text = Zeroizing::new(plaintext.to_vec());
         let nonce_of_cipher = Nonce::assume_unique_for_key(nonce);
@@ -137,7 +140,8 @@ impl Vault {
     fn unseal_bound(&self, sealed: &[u8], bound: &[u8]) -> Result<Zeroizing<Vec<u8>>, Error> {
         let (id, rest) = sealed.split_first_chunk::<KEY_ID_LEN>().ok_or(Error::Sealed)?;
         let (nonce, text) = rest.split_first_chunk::<NONCE_LEN>().ok_or(Error::Sealed)?;
-        let key = self.keys.iter().find(|key| key.id == *id).ok_or(Error::UnknownKey)?;
+        let keys = self.keys.load();
+        let key = keys.iter().find(|key| key.id == *id).ok_or(Error::UnknownKey)?;
         let mut text = Zeroizing::new(text.to_vec());
         let length = key.cipher.open_in_place(Nonce::assume_unique_for_key(*nonce), Aad::from(bound), &mut text);
         let length = length.map_err(|_| Error::Sealed)?.len();
@@ -148,7 +152,7 @@ impl Vault {
 
 impl fmt::Debug for Vault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Vault({} keys)", self.keys.len())
+        write!(f, "Vault({} keys)", self.keys.load().len())
     }
 }
 
@@ -183,6 +187,19 @@ fn bound_to(parts: &[&str]) -> Vec<u8> {
         bound.extend_from_slice(part.as_bytes());
     }
     bound
+}
+
+/// The keys of the file, which is made if it is not there.
+fn read_keys(dir: &Path) -> Result<Vec<Key>, Error> {
+    let path = dir.join(FILE);
+    let content = read_or_make(dir, &path)?;
+    let mut keys = Vec::new();
+    for (index, line) in content.trim_ascii_end().split(|&b| b == b'\n').enumerate() {
+        let key = from_hex(line.trim_ascii());
+        let key = key.ok_or_else(|| Error::NotAKey { path: path.clone(), line: index + 1 })?;
+        keys.push(Key::new(&key)?);
+    }
+    Ok(keys)
 }
 
 fn read_or_make(dir: &Path, path: &Path) -> Result<Zeroizing<Vec<u8>>, Error> {
