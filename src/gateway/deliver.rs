@@ -11,6 +11,7 @@ use http_body_util::{BodyExt as _, Limited};
 use crate::auth::push::{DEADLINE, Deliver, Delivery, Reply};
 use crate::body::Body;
 use crate::config;
+use crate::http1::lines::Lines;
 use crate::pipeline::identity;
 use crate::problem::{Code, Problem};
 use crate::proxy::{Forwarder, Limits, Outbound, Upstream};
@@ -50,7 +51,16 @@ async fn send(delivery: Delivery, upstream: Arc<Upstream>, host: HeaderValue) ->
     let total = Some(DEADLINE);
     let limits = Limits { response_head: DEADLINE, idle: IDLE, total, max_body: u64::MAX, min_body_rate: 0 };
     // A connection for each: pushes are few, and one that is not kept cannot have gone stale.
-    let outbound = Outbound { request, upstream, limits, affinity: 0, upgrade: None, retry: None, witness: None };
+    let outbound = Outbound {
+        request: Box::new(request),
+        lines: Lines::default(),
+        upstream,
+        limits,
+        affinity: 0,
+        upgrade: None,
+        retry: None,
+        witness: None,
+    };
     let (parts, body) = Forwarder::new().forward(outbound).await?.into_parts();
     if !parts.status.is_success() {
         let cause = format!("a push was answered {}", parts.status);

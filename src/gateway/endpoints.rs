@@ -16,7 +16,7 @@ use crate::auth::CallInfo;
 use crate::body::Body;
 use crate::metrics::Metrics;
 use crate::pipeline::dispatch::Awaited;
-use crate::pipeline::{Exchange, Request, Response};
+use crate::pipeline::{Request, Response};
 use crate::problem::{Code, Problem};
 
 /// Largest body that an endpoint reads, bytes: the largest legitimate one is a few KiB of encrypted open data.
@@ -83,10 +83,7 @@ impl Service<Request> for Endpoints {
     }
 
     fn call(&mut self, request: Request) -> Awaited {
-        let exchange = match Exchange::of(&request) {
-            Ok(exchange) => Arc::clone(exchange),
-            Err(missing) => return Box::pin(std::future::ready(Ok(missing.into_response("")))),
-        };
+        let Request { http: request, exchange } = request;
         let Ok(reading) = Arc::clone(&self.room.reading).try_acquire_owned() else {
             return Box::pin(std::future::ready(Ok(exchange.refuse(overloaded()))));
         };

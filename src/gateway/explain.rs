@@ -80,7 +80,7 @@ pub struct Explained {
     /// What the steps have found out.
     pub exchange: Arc<Exchange>,
     /// The request that would go to an upstream, if it would.
-    pub forwarded: Option<Request>,
+    pub forwarded: Option<Box<http::Request<Body>>>,
     /// The answer; of an upstream's, nothing is known.
     pub answer: Response,
 }
@@ -118,7 +118,7 @@ pub async fn explain(config: &Config, question: Question) -> anyhow::Result<Expl
     let connection = Arc::new(Connection::new(SocketAddr::new(question.from, 0), https));
     let exchange = Arc::new(Exchange::new(connection, RequestIds::new().next(), Instant::now()));
     let before = request.headers().clone();
-    request.extensions_mut().insert(Arc::clone(&exchange));
+    let request = Request { http: request, exchange: Arc::clone(&exchange) };
 
     let seen = Seen::default();
     let verifier = Arc::new(Verifier::new(Arc::clone(&ring), &token, clock.clone()));
@@ -128,7 +128,7 @@ pub async fn explain(config: &Config, question: Question) -> anyhow::Result<Expl
     Ok(Explained { before, exchange, forwarded, answer })
 }
 
-fn request(config: &Config, question: &Question) -> anyhow::Result<Request> {
+fn request(config: &Config, question: &Question) -> anyhow::Result<Box<http::Request<Body>>> {
     let issuer: Uri = config.token.issuer.parse()?;
     let host = question.url.authority().or(issuer.authority()).map_or("", |authority| authority.as_str());
     let target = question.url.path_and_query().map_or("/", |target| target.as_str());
@@ -137,7 +137,7 @@ fn request(config: &Config, question: &Question) -> anyhow::Result<Request> {
     if !request.headers().contains_key(HOST) {
         request.headers_mut().insert(HOST, HeaderValue::from_str(host)?);
     }
-    Ok(request)
+    Ok(Box::new(request))
 }
 
 /// The request path, but for what lies around it (log, metrics) and behind it.
@@ -178,7 +178,7 @@ fn path(
 }
 
 #[derive(Debug, Clone, Default)]
-struct Seen(Arc<Mutex<Option<Request>>>);
+struct Seen(Arc<Mutex<Option<Box<http::Request<Body>>>>>);
 
 /// Stands where endpoints and upstreams are.
 #[derive(Debug, Clone)]
@@ -193,7 +193,8 @@ impl Service<ToUpstream> for Witnessed {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, to: ToUpstream) -> Awaited {
+    fn call(&mut self, mut to: ToUpstream) -> Awaited {
+        to.gather();
         *self.0.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(to.request);
         Box::pin(ready(Ok(Response::default())))
     }

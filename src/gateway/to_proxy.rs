@@ -56,12 +56,12 @@ impl Service<ToUpstream> for ToProxy {
     }
 
     fn call(&mut self, to: ToUpstream) -> Awaited {
-        let ToUpstream { request, route, exchange } = to;
+        let ToUpstream { request, route, exchange, lines } = to;
         let Some(upstream) = route.policy.upstream.and_then(|n| self.upstreams.get(n)) else {
             let problem = Problem::internal("the route names an upstream that is not there");
             return Box::pin(std::future::ready(Ok(exchange.refuse(problem))));
         };
-        let request = if upstream.speaks_http2() { request.map(trailers::cleaned) } else { request };
+        let request = if upstream.speaks_http2() { Box::new(request.map(trailers::cleaned)) } else { request };
         let affinity = affinity(upstream.balance(), &exchange);
         let upgrade = exchange.upgrade.get().and_then(|offered| chosen(&route.policy.upgrade, offered));
         // HTTP/2 has no upgrade (RFC 9113, section 8.6).
@@ -75,6 +75,7 @@ impl Service<ToUpstream> for ToProxy {
         };
         let forwarding = self.forwarder.forward(Outbound {
             request,
+            lines,
             upstream: Arc::clone(upstream),
             limits: limits(&route.policy),
             affinity,

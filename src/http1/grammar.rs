@@ -10,6 +10,12 @@ pub(crate) const fn is_value(b: u8) -> bool {
     TABLE[b as usize] & VALUE != 0
 }
 
+/// Whether all of `text` may stand in a field's value. Without a way out in between, so that it is done for many bytes at
+/// once: most of a head is values.
+pub(crate) fn is_all_value(text: &[u8]) -> bool {
+    !text.iter().fold(false, |bad, &b| bad | ((b < b' ') & (b != b'\t')) | (b == 0x7f))
+}
+
 /// A byte that the path of a request target may have: RFC 3986, what browsers leave unescaped beside it, and UTF-8.
 pub(crate) const fn is_path(b: u8) -> bool {
     TABLE[b as usize] & PATH != 0
@@ -51,3 +57,22 @@ const TABLE: [u8; 256] = {
     }
     table
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_bytes_are_judged_like_one() {
+        for length in [1, 15, 16, 17, 64, 100] {
+            for at in 0..length {
+                for b in 0..=255 {
+                    let mut text = vec![b'v'; length];
+                    text[at] = b;
+                    assert_eq!(is_all_value(&text), is_value(b), "{b} at {at} of {length}");
+                }
+            }
+        }
+        assert!(is_all_value(b""));
+    }
+}

@@ -1,10 +1,12 @@
-//! What the two sides of the gateway share of HTTP/1.1 (RFC 9112): classes of bytes, and bodies on their way in and out.
+//! What the two sides of the gateway share of HTTP/1.1 (RFC 9112): classes of bytes, header lines, and
+//! bodies on their way in and out.
 //!
 //! The side of the clients is `server`, the side of the upstreams is `proxy`. Both are strict: what could be read in two
 //! ways is refused, never repaired.
 
 pub(crate) mod chunked;
 pub(crate) mod grammar;
+pub(crate) mod lines;
 pub(crate) mod outgoing;
 pub(crate) mod receiving;
 

@@ -27,7 +27,7 @@ use crate::token::{Claims, access};
 
 use super::principal::Principal;
 use super::route::Matched;
-use super::{Decided, Exchange, Request, Response, refuse};
+use super::{Decided, Request, Response, refuse};
 
 impl Expires for Principal {
     fn expires_at(&self) -> Timestamp {
@@ -153,7 +153,7 @@ pub struct Authenticate<S> {
 impl<S> Authenticate<S> {
     /// The caller into the exchange, if the route asks and there is one. The endpoints read their credentials themselves.
     fn decide(&self, request: &Request) -> Result<(), Problem> {
-        let exchange = Exchange::of(request)?;
+        let exchange = &request.exchange;
         let (auth, pages) = match exchange.matched()? {
             Matched::Route(route) => (route.policy.auth, route.cookie.as_ref()),
             Matched::Endpoint | Matched::Health | Matched::Static(_) => return Ok(()),

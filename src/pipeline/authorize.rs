@@ -11,7 +11,7 @@ use crate::problem::{Code, Problem};
 use crate::token::Claims;
 
 use super::route::Matched;
-use super::{Decided, Exchange, Request, Response, refuse};
+use super::{Decided, Request, Response, refuse};
 
 /// Why a caller is not let in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,7 +85,8 @@ where
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
-        let decision = Exchange::of(&request).and_then(|exchange| match exchange.matched()? {
+        let exchange = &request.exchange;
+        let decision = exchange.matched().and_then(|matched| match matched {
             Matched::Route(route) => {
                 let caller = exchange.principal.get().map(|p| &p.claims);
                 let policy = &route.policy;

@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderValue};
 use ipnet::IpNet;
 use tower::{Layer, Service};
 
-use super::{Exchange, Request, Response};
+use super::{Request, Response};
 
 /// Most entries of `X-Forwarded-For` that are looked at.
 const MAX_HOPS: usize = 32;
@@ -161,11 +161,9 @@ where
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
-        if let Ok(exchange) = Exchange::of(&request) {
-            let connection = &exchange.connection;
-            let forwarded = Forwarded::read(&self.trusted, connection.peer(), connection.https(), request.headers());
-            let _ = exchange.forwarded.set(forwarded);
-        }
+        let connection = &request.exchange.connection;
+        let forwarded = Forwarded::read(&self.trusted, connection.peer(), connection.https(), request.headers());
+        let _ = request.exchange.forwarded.set(forwarded);
         self.inner.call(request)
     }
 }

@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Waker;
 
+use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use http::HeaderValue;
 
@@ -18,8 +19,8 @@ pub struct Connection {
     https: bool,
     /// SHA-256 of the certificate that the client showed, in hexadecimal digits.
     certificate: Option<HeaderValue>,
-    /// `Forwarded` for the host of the first request; the others mostly ask for the same.
-    forwarded: OnceLock<(HeaderValue, HeaderValue)>,
+    /// Which way requests come, as header lines, for the host of the first one; the others mostly ask for the same.
+    way: OnceLock<(HeaderValue, Bytes)>,
     /// Heads that have passed the guard and are not answered yet.
     due: AtomicUsize,
     /// Who waits for an answer to be over.
@@ -35,7 +36,7 @@ impl Connection {
             peer_text,
             https,
             certificate: None,
-            forwarded: OnceLock::new(),
+            way: OnceLock::new(),
             due: AtomicUsize::new(0),
             waiting: AtomicWaker::new(),
         }
@@ -90,11 +91,13 @@ impl Connection {
         &self.peer_text
     }
 
-    /// `Forwarded` (RFC 7239) of a client that is connected directly and asks for `host`.
-    pub fn forwarded(&self, host: &HeaderValue) -> HeaderValue {
-        let (known, value) =
-            self.forwarded.get_or_init(|| (host.clone(), forwarded(self.peer(), Some(host), self.https)));
-        if known == host { value.clone() } else { forwarded(self.peer(), Some(host), self.https) }
+    /// What `write` writes of the way of a client that is connected directly and asks for `host`: kept for the first host.
+    pub(super) fn way(&self, host: &HeaderValue, write: impl Fn() -> Bytes) -> Bytes {
+        let (known, lines) = self.way.get_or_init(|| {
+            // Copied, so that the head that it came in need not be kept with the connection.
+            (HeaderValue::from_bytes(host.as_bytes()).unwrap_or_else(|_| host.clone()), write())
+        });
+        if known == host { lines.clone() } else { write() }
     }
 }
 

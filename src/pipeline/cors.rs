@@ -180,7 +180,7 @@ pub struct Crossing<S> {
 impl<S> Crossing<S> {
     /// What there is to say about origins where a request goes.
     fn crossed<'a>(&'a self, request: &'a Request) -> Option<(&'a Arc<Exchange>, &'a Arc<Cors>)> {
-        let exchange = Exchange::of(request).ok()?;
+        let exchange = &request.exchange;
         match exchange.matched.get()? {
             Matched::Route(route) => Some((exchange, route.cors.as_ref()?)),
             Matched::Endpoint => Some((exchange, self.endpoints.as_ref()?)),

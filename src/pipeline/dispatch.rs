@@ -17,12 +17,12 @@ use http::{HeaderValue, Method, StatusCode};
 use tower::Service;
 
 use crate::body::Body;
-use crate::config;
+use crate::http1::lines::Lines;
 use crate::problem::{Code, Problem, Refused};
 
 use super::compress::{Accepted, compress};
 use super::route::{Matched, Route};
-use super::{Decided, Exchange, Request, Response, answer, redirect, refuse, rules, via};
+use super::{Decided, Exchange, Request, Response, answer, identity, redirect, refuse, rules, via};
 
 /// An answer that is awaited.
 pub type Awaited = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
@@ -30,12 +30,28 @@ pub type Awaited = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + S
 /// A request for an upstream, prepared.
 #[derive(Debug)]
 pub struct ToUpstream {
-    /// Canonical, clean, with identity and forwarding headers.
-    pub request: Request,
+    /// Canonical, clean, with what the gateway adds unless that stands in `lines`.
+    pub request: Box<http::Request<Body>>,
     /// By which route.
     pub route: Arc<Route>,
     /// What is known of it.
     pub exchange: Arc<Exchange>,
+    /// Identity and forwarding headers, where the route takes them as lines.
+    pub(crate) lines: Lines,
+}
+
+impl ToUpstream {
+    /// Puts what stands in lines among the headers, for whoever wants to see all of them.
+    pub fn gather(&mut self) {
+        if std::mem::take(&mut self.lines).is_empty() {
+            return;
+        }
+        let headers = self.request.headers_mut();
+        via::announce(headers, &self.exchange);
+        if let Some(caller) = self.exchange.principal.get() {
+            identity::inject(headers, caller);
+        }
+    }
 }
 
 /// Whether the gateway still takes work; the health answer says so.
@@ -84,9 +100,10 @@ where
                 Err(problem) => exchange.refuse(problem),
             });
         }
-        prepare(&mut request, policy, &exchange);
+        let lines = prepare(&mut request, &route, &exchange);
         let accepted = policy.compress.map(|section| (section, Accepted::of(request.headers())));
-        let forwarding = self.proxy.call(ToUpstream { request, route: Arc::clone(&route), exchange });
+        let forwarding =
+            self.proxy.call(ToUpstream { request: request.http, route: Arc::clone(&route), exchange, lines });
         Either::Right(Box::pin(async move {
             let Ok(mut response) = forwarding.await;
             // What the gateway says itself is not the upstream's: a rule about caching must not reach a refusal.
@@ -104,12 +121,23 @@ where
 }
 
 /// The request as this route's upstream gets it, but for what the proxy writes.
-pub fn prepare(request: &mut Request, policy: &config::Route, exchange: &Exchange) {
-    via::announce(request.headers_mut(), exchange);
+fn prepare(request: &mut Request, route: &Route, exchange: &Exchange) -> Lines {
+    let policy = &route.policy;
+    let lines = announce(request, route, exchange);
     if let Some(host) = &policy.rewrite.host {
         request.headers_mut().insert(HOST, host.clone());
     }
     rules::apply(&policy.headers.request, request.headers_mut());
+    lines
+}
+
+/// Tells the way of a request, in lines or among its headers.
+fn announce(request: &mut Request, route: &Route, exchange: &Exchange) -> Lines {
+    if route.in_lines {
+        return via::lines(request.headers(), exchange);
+    }
+    via::announce(request.headers_mut(), exchange);
+    Lines::default()
 }
 
 fn fixed(body: impl Into<Body>, cache: HeaderValue) -> Response {
@@ -134,18 +162,15 @@ where
     }
 
     fn call(&mut self, mut request: Request) -> Self::Future {
-        let exchange = match Exchange::of(&request) {
-            Ok(exchange) => Arc::clone(exchange),
-            Err(missing) => return refuse(&request, missing),
-        };
+        let exchange = Arc::clone(&request.exchange);
         match exchange.matched() {
             Ok(Matched::Route(route)) => {
                 let route = Arc::clone(route);
                 if route.transforms {
                     return self.transformed(request, route, exchange);
                 }
-                via::announce(request.headers_mut(), &exchange);
-                Either::Right(self.proxy.call(ToUpstream { request, route, exchange }))
+                let lines = announce(&mut request, &route, &exchange);
+                Either::Right(self.proxy.call(ToUpstream { request: request.http, route, exchange, lines }))
             }
             Ok(Matched::Endpoint) => Either::Right(self.endpoints.call(request)),
             Ok(Matched::Health) => self.health(&request),

@@ -1,7 +1,7 @@
 //! What the steps learn about one request, in one place.
 //!
-//! One request extension instead of one per step: it is allocated once, and the outermost layer keeps a second handle, so
-//! that the log can say what the inner ones found. Each field is set once, by the one layer that its doc names. A step
+//! One value instead of one request extension per step: it is allocated once, and the outermost layer keeps a second handle,
+//! so that the log can say what the inner ones found. Each field is set once, by the one layer that its doc names. A step
 //! that finds a field empty which an outer layer should have set answers `internal`: a request is never let through
 //! because a step is missing.
 
@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use http::{HeaderValue, Request, Response};
+use bytes::Bytes;
+use http::{HeaderValue, Response};
 
 use crate::body::Body;
 use crate::problem::{Code, Problem};
@@ -38,6 +39,8 @@ pub struct Exchange {
     pub matched: OnceLock<Matched>,
     /// Who asks. Set by `authenticate`, when somebody showed a valid token.
     pub principal: OnceLock<Arc<Principal>>,
+    /// The caller's headers as lines, where its route takes them so. Set by `identity`.
+    pub identity: OnceLock<Bytes>,
     /// Whether the caller's token came in a cookie. Set by `authenticate`.
     pub by_cookie: AtomicBool,
     /// Its place among the requests under way, where its route counts them. Set by `limit`.
@@ -61,20 +64,13 @@ impl Exchange {
             upgrade: OnceLock::new(),
             matched: OnceLock::new(),
             principal: OnceLock::new(),
+            identity: OnceLock::new(),
             by_cookie: AtomicBool::new(false),
             held: OnceLock::new(),
             upstream: OnceLock::new(),
             attempts: AtomicU32::new(0),
             head_us: AtomicU64::new(0),
         }
-    }
-
-    /// The exchange of this request.
-    ///
-    /// # Errors
-    /// `internal`, when no layer inserted it.
-    pub fn of<B>(request: &Request<B>) -> Result<&Arc<Self>, Problem> {
-        request.extensions().get::<Arc<Self>>().ok_or_else(|| missing("exchange"))
     }
 
     /// The request id that everybody shall use.
@@ -102,16 +98,12 @@ impl Exchange {
     /// # Errors
     /// `internal`, when it was not routed.
     pub fn matched(&self) -> Result<&Matched, Problem> {
-        self.matched.get().ok_or_else(|| missing("route"))
+        let missing = || Problem::new(Code::Internal, "").caused_by("the step `route` has not run");
+        self.matched.get().ok_or_else(missing)
     }
 
     /// Answers with a problem.
     pub fn refuse(&self, problem: Problem) -> Response<Body> {
         problem.into_response(self.id().to_str().unwrap_or_default())
     }
-}
-
-/// A step that should have run has not.
-fn missing(step: &'static str) -> Problem {
-    Problem::new(Code::Internal, "").caused_by(format!("the step `{step}` has not run"))
 }

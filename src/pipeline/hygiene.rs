@@ -20,13 +20,12 @@ use http_body::Body as _;
 use smallvec::SmallVec;
 use tower::{Layer, Service};
 
-use super::{Exchange, Request, Response, wafer2};
+use crate::body::Body;
+
+use super::{Request, Response, wafer2};
 
 /// Longest name of a protected header; longer names are compared by their first bytes.
 const LONGEST: usize = 40;
-
-/// Most headers that `identity` and `via` add.
-const ADDED_LATER: usize = 18;
 
 /// Removes every header that a client may not send.
 pub fn clean(headers: &mut HeaderMap) {
@@ -49,7 +48,7 @@ pub fn clean(headers: &mut HeaderMap) {
 
 /// What the client asks to be upgraded to, if this request can lead there: a GET of HTTP/1.1 without a body, with one
 /// `Upgrade` that `Connection` names (RFC 9110, section 7.8; RFC 6455, section 4.1).
-fn asks_upgrade(request: &Request) -> Option<&HeaderValue> {
+fn asks_upgrade(request: &http::Request<Body>) -> Option<&HeaderValue> {
     let headers = request.headers();
     let mut asked = headers.get_all(UPGRADE).iter();
     let value = asked.next()?;
@@ -217,18 +216,13 @@ where
     }
 
     fn call(&mut self, mut request: Request) -> Self::Future {
-        if let Some(asked) = asks_upgrade(&request)
-            && let Ok(exchange) = Exchange::of(&request)
-        {
-            let _ = exchange.upgrade.set(asked.clone());
+        if let Some(asked) = asks_upgrade(&request) {
+            let _ = request.exchange.upgrade.set(asked.clone());
         }
         if let Some(login) = &self.wafer2 {
             wafer2::lift(&mut request, login);
         }
-        let headers = request.headers_mut();
-        clean(headers);
-        // Room for all that later layers add: growing twice would cost more than all of them.
-        headers.reserve(ADDED_LATER);
+        clean(request.headers_mut());
         self.inner.call(request)
     }
 }
@@ -257,7 +251,7 @@ mod tests {
             for (name, value) in pairs {
                 request = request.header(*name, *value);
             }
-            asks_upgrade(&request.body(crate::body::Body::from(body)).unwrap()).is_some()
+            asks_upgrade(&request.body(Body::from(body)).unwrap()).is_some()
         };
         let both = [("upgrade", "websocket"), ("connection", "keep-alive, Upgrade")];
         assert!(asked("GET", Version::HTTP_11, &both, ""));

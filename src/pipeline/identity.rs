@@ -8,18 +8,20 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use http::header::{AUTHORIZATION, HeaderName};
 use http::{HeaderMap, HeaderValue};
 use tower::{Layer, Service};
 
 use crate::credential::cookie;
+use crate::http1::lines;
 use crate::ids::{AppId, OpenId};
 use crate::problem::Problem;
 use crate::token::assertion::Asserter;
 
 use super::principal::Principal;
 use super::route::Matched;
-use super::{Decided, Exchange, Request, Response, refuse};
+use super::{Decided, Request, Response, refuse};
 
 const OPENID: HeaderName = HeaderName::from_static("x-wx-openid");
 const APPID: HeaderName = HeaderName::from_static("x-wx-appid");
@@ -41,22 +43,29 @@ const WX_PUSH: HeaderValue = HeaderValue::from_static("wx_push");
 /// All names under which a caller's identity is told, but for the assertion: that has an upstream's name in it.
 pub const NAMES: [HeaderName; 9] = [OPENID, APPID, UNIONID, SOURCE, MEMBER, ROLES, USER, SESSION, SUBSCRIBED];
 
+/// A caller's headers.
+fn fields(caller: &Principal) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
+    let fields = [
+        (OPENID, Some(caller.openid.clone())),
+        (APPID, Some(caller.appid.clone())),
+        (UNIONID, caller.unionid.clone()),
+        (SOURCE, Some(WX_CLIENT)),
+        (MEMBER, Some(caller.member.clone())),
+        (ROLES, caller.roles.clone()),
+        (USER, caller.user.clone()),
+        (SESSION, Some(caller.session.clone())),
+    ];
+    fields.into_iter().filter_map(|(name, value)| Some((name, value?)))
+}
+
 /// Sets the caller's headers.
 pub fn inject(headers: &mut HeaderMap, caller: &Principal) {
-    headers.insert(OPENID, caller.openid.clone());
-    headers.insert(APPID, caller.appid.clone());
-    headers.insert(SOURCE, WX_CLIENT);
-    headers.insert(MEMBER, caller.member.clone());
-    headers.insert(SESSION, caller.session.clone());
-    if let Some(unionid) = &caller.unionid {
-        headers.insert(UNIONID, unionid.clone());
-    }
-    if let Some(roles) = &caller.roles {
-        headers.insert(ROLES, roles.clone());
-    }
-    if let Some(user) = &caller.user {
-        headers.insert(USER, user.clone());
-    }
+    headers.extend(fields(caller));
+}
+
+/// The same as lines.
+pub(super) fn lines(caller: &Principal) -> Bytes {
+    lines::lines(fields(caller))
 }
 
 /// Who follows which official account.
@@ -108,7 +117,7 @@ pub struct InjectIdentity<S> {
 impl<S> InjectIdentity<S> {
     /// What is known of the caller into the headers, if the request goes to an upstream.
     fn write(&self, request: &mut Request) -> Result<(), Problem> {
-        let exchange = Arc::clone(Exchange::of(request)?);
+        let exchange = Arc::clone(&request.exchange);
         let Some(Matched::Route(route)) = exchange.matched.get() else { return Ok(()) };
         let headers = request.headers_mut();
         if !route.policy.forward_token {
@@ -116,7 +125,11 @@ impl<S> InjectIdentity<S> {
         }
         cookie::remove(headers);
         if let Some(caller) = exchange.principal.get() {
-            inject(headers, caller);
+            if route.in_lines {
+                let _ = exchange.identity.set(caller.lines.clone());
+            } else {
+                inject(headers, caller);
+            }
             let (appid, openid) = (&caller.claims.appid, &caller.claims.openid);
             if let Some(subscribed) = self.subscriptions.as_ref().and_then(|who| who.subscribed(appid, openid)) {
                 inject_subscribed(headers, subscribed);

@@ -167,7 +167,7 @@ pub struct LimitRate<S> {
 
 impl LimitLayer {
     fn decide(&self, request: &Request) -> Result<(), Problem> {
-        let exchange = Exchange::of(request)?;
+        let exchange = &request.exchange;
         match exchange.matched()? {
             Matched::Route(route) => self.route(route, exchange),
             Matched::Endpoint => match &self.login {

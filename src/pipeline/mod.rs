@@ -42,6 +42,7 @@ pub mod principal;
 pub mod redirect;
 pub mod refused;
 pub mod renew;
+pub mod request;
 pub mod rewrite;
 pub mod route;
 pub mod rules;
@@ -66,9 +67,8 @@ use crate::problem::Problem;
 
 pub use exchange::Exchange;
 pub use principal::Principal;
+pub use request::Request;
 
-/// A request on its way through the stack.
-pub type Request = http::Request<Body>;
 /// An answer on its way back.
 pub type Response = http::Response<Body>;
 /// What a layer that decides at once returns: its own answer, or the inner service's future, and no box.
@@ -81,10 +81,7 @@ fn answer<F>(response: Response) -> Decided<F> {
 
 /// Refuses: with the request's id where there is one.
 fn refuse<F>(request: &Request, problem: Problem) -> Decided<F> {
-    answer(match Exchange::of(request) {
-        Ok(exchange) => exchange.refuse(problem),
-        Err(missing) => missing.into_response(""),
-    })
+    answer(request.exchange.refuse(problem))
 }
 
 /// The layers of [`decisions`], each built from its own section.

@@ -65,7 +65,7 @@ where
     fn call(&mut self, request: Request) -> Self::Future {
         let Some(pages) = &self.pages else { return Either::Left(self.inner.call(request)) };
         let asked = match prefers_html(request.headers()) {
-            true => Exchange::of(&request).ok().cloned(),
+            true => Some(Arc::clone(&request.exchange)),
             false => None,
         };
         let pages = Arc::clone(pages);

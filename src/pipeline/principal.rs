@@ -3,7 +3,7 @@
 //! Made once per token and kept in the cache of verified tokens: the header values are slices of one buffer, so that a
 //! request with a known token copies and checks nothing.
 
-use bytes::{BufMut as _, BytesMut};
+use bytes::{BufMut as _, Bytes, BytesMut};
 use http::HeaderValue;
 
 use crate::clock::Timestamp;
@@ -11,6 +11,7 @@ use crate::telemetry::{Pseudonym, Pseudonyms};
 use crate::token::Claims;
 
 use super::assertion::Assertions;
+use super::identity;
 use super::renew::Renewal;
 
 /// A verified caller.
@@ -34,6 +35,8 @@ pub struct Principal {
     pub user: Option<HeaderValue>,
     /// `X-Wxgate-Roles`, comma-separated; absent when there are none.
     pub roles: Option<HeaderValue>,
+    /// These headers, and `X-WX-SOURCE`, as lines.
+    pub lines: Bytes,
     /// `X-Wxgate-Assertion`, where routes asked for it.
     pub assertions: Assertions,
     /// The token that is to follow this one, once it is about to expire.
@@ -69,7 +72,7 @@ impl Principal {
         let mut next = |n: usize| values[n].take().ok_or(Unprintable);
         let (openid, appid, unionid) = (next(0)?, next(1)?, next(2)?);
         let (member, session, role_list, user) = (next(3)?, next(4)?, next(5)?, next(6)?);
-        Ok(Self {
+        let mut principal = Self {
             pseudonym: pseudonyms.of(claims.appid.as_str(), claims.openid.as_str()),
             openid,
             appid,
@@ -80,8 +83,11 @@ impl Principal {
             roles: (!claims.roles.is_empty()).then_some(role_list),
             assertions: Assertions::default(),
             renewal: Renewal::default(),
+            lines: Bytes::new(),
             claims,
-        })
+        };
+        principal.lines = identity::lines(&principal);
+        Ok(principal)
     }
 
     /// When its token ends.

@@ -12,7 +12,7 @@ use tower::{Layer, Service};
 
 use crate::problem::{Code, Problem};
 
-use super::{Decided, Exchange, Request, Response, answer};
+use super::{Decided, Request, Response, answer};
 
 /// The scheme of stand-in targets.
 const SCHEME: &str = "wxgate";
@@ -54,10 +54,7 @@ where
         }
         let code = Code::from_name(uri.path().trim_start_matches('/')).unwrap_or(Code::InvalidRequest);
         let problem = Problem::new(code, detail(code));
-        let mut response = match Exchange::of(&request) {
-            Ok(exchange) => exchange.refuse(problem),
-            Err(missing) => missing.into_response(""),
-        };
+        let mut response = request.exchange.refuse(problem);
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         answer(response)
     }

@@ -24,7 +24,7 @@ use tower::{Layer, Service};
 use crate::clock::{Clock, Timestamp};
 
 use super::principal::Principal;
-use super::{Exchange, Request, Response};
+use super::{Request, Response};
 
 /// Where the fresh token stands in the answer.
 pub const TOKEN: HeaderName = HeaderName::from_static("x-wxgate-token");
@@ -115,7 +115,7 @@ type Coming = Pin<Box<dyn Future<Output = Option<Fresh>> + Send>>;
 
 impl Renewing {
     fn begin(&self, request: &Request) -> Option<(Coming, bool)> {
-        let exchange = Exchange::of(request).ok()?;
+        let exchange = &request.exchange;
         let caller = exchange.principal.get()?;
         let now = self.clock.now();
         if caller.expires_at().since(now) > self.within {

@@ -23,7 +23,7 @@ use super::in_flight;
 use super::limit::Limits;
 use super::matcher::{Found, Matcher};
 use super::path::{self, canonical_target};
-use super::{Decided, Exchange, Request, Response, address, refuse, rewrite};
+use super::{Decided, Request, Response, address, refuse, rewrite};
 
 /// Where a request goes.
 #[derive(Debug, Clone)]
@@ -53,6 +53,8 @@ pub struct Route {
     pub cors: Option<Arc<Cors>>,
     /// Whether it redirects, compresses, or changes headers or host: known once, so that others pay nothing.
     pub transforms: bool,
+    /// Whether what the gateway adds goes to its upstream as lines that are ready (HTTP/1.1), or among the headers.
+    pub in_lines: bool,
     /// Which pages may use it with a cookie; `None`: cookies are not read.
     pub cookie: Option<Origins>,
     /// What is counted of it.
@@ -91,9 +93,13 @@ impl Routes {
                 || !route.headers.request.is_empty()
                 || !route.headers.response.is_empty();
             let in_flight = limits.in_flight.get(n).cloned().flatten();
+            let in_lines = upstream.is_some_and(|upstream| {
+                !upstream.servers.iter().any(|server| server.transport.as_ref().is_some_and(|way| way.http2))
+            });
             let figures = shard.route(&route.label());
+            let policy = route.clone();
             let route_in_force =
-                Route { policy: route.clone(), upstream_name, limit, in_flight, cors, transforms, cookie, figures };
+                Route { policy, upstream_name, limit, in_flight, cors, transforms, in_lines, cookie, figures };
             let matched = Matched::Route(Arc::new(route_in_force));
             matcher.insert(&route.hosts, &route.path, &route.methods, &matched);
         }
@@ -199,10 +205,10 @@ impl<S> MatchRoute<S> {
             None => self.routes.find(&host, target.path(), request.method())?,
         };
         drop(host);
-        let exchange = Exchange::of(request)?;
+        let exchange = Arc::clone(&request.exchange);
         let _ = exchange.matched.set(matched);
         if let Some(Matched::Route(route)) = exchange.matched.get() {
-            address::admit(route, exchange)?;
+            address::admit(route, &exchange)?;
             if let Some(rewritten) = rewrite::forwarded(&route.policy, &target).map_err(ambiguous)? {
                 target = rewritten;
             }
@@ -223,7 +229,7 @@ impl<S> MatchRoute<S> {
 
 /// The host asked for: lower case, without port and without the dot that ends a full domain name (it is the same host, and
 /// must not find another route); borrowed when it is so already. Empty for an HTTP/1.0 request that names none.
-pub fn host(request: &Request) -> std::borrow::Cow<'_, str> {
+pub fn host<B>(request: &http::Request<B>) -> std::borrow::Cow<'_, str> {
     let host = match request.headers().get(HOST) {
         Some(host) => host.to_str().unwrap_or_default(),
         None => request.uri().authority().map_or("", |a| a.as_str()),

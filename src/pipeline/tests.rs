@@ -61,12 +61,9 @@ fn exchange() -> Arc<Exchange> {
     Arc::new(Exchange::new(connection, HeaderValue::from_static("id"), Instant::now()))
 }
 
-fn request(path: &str, exchange: Option<&Arc<Exchange>>) -> Request {
-    let mut request = http::Request::builder().uri(path).header("host", "a").body(Body::empty()).unwrap();
-    if let Some(exchange) = exchange {
-        request.extensions_mut().insert(Arc::clone(exchange));
-    }
-    request
+fn request(path: &str, exchange: &Arc<Exchange>) -> Request {
+    let request = http::Request::builder().uri(path).header("host", "a").body(Body::empty()).unwrap();
+    Request { http: Box::new(request), exchange: Arc::clone(exchange) }
 }
 
 /// What lies behind a layer, and how often it was reached.
@@ -108,17 +105,12 @@ fn matched(path: &str) -> Matched {
 async fn without_the_outer_steps_a_request_goes_nowhere() {
     let behind = Behind::default();
     let routes = || RouteLayer::new(Arc::new(table())).layer(behind.clone());
-    assert_eq!(status(routes(), request("/public/x", None)).await, 500, "no exchange");
     let authorize = || authorize::AuthorizeLayer.layer(behind.clone());
-    assert_eq!(status(authorize(), request("/public/x", None)).await, 500, "no exchange");
-    assert_eq!(status(authorize(), request("/public/x", Some(&exchange()))).await, 500, "not routed");
+    assert_eq!(status(authorize(), request("/public/x", &exchange())).await, 500, "not routed");
     let limit = || limit::LimitLayer::after(Clock::system()).layer(behind.clone());
-    assert_eq!(status(limit(), request("/public/x", None)).await, 500, "no exchange");
-    assert_eq!(status(limit(), request("/public/x", Some(&exchange()))).await, 500, "not routed");
-    let named = || identity().layer(behind.clone());
-    assert_eq!(status(named(), request("/public/x", None)).await, 500, "no exchange");
+    assert_eq!(status(limit(), request("/public/x", &exchange())).await, 500, "not routed");
     assert_eq!(behind.0.load(Ordering::Relaxed), 0);
-    assert_eq!(status(routes(), request("/public/x", Some(&exchange()))).await, 200);
+    assert_eq!(status(routes(), request("/public/x", &exchange())).await, 200);
 }
 
 #[tokio::test]
@@ -128,7 +120,7 @@ async fn a_route_that_needs_somebody_is_closed_where_nobody_was_authenticated() 
         let exchange = exchange();
         exchange.matched.set(matched(path)).unwrap();
         let stack = authorize::AuthorizeLayer.layer(identity().layer(behind.clone()));
-        assert_eq!(status(stack, request(path, Some(&exchange))).await, expected, "{path}");
+        assert_eq!(status(stack, request(path, &exchange)).await, expected, "{path}");
         assert_eq!(behind.0.load(Ordering::Relaxed), usize::from(expected == 200), "{path}");
     }
 }
@@ -147,13 +139,12 @@ async fn what_was_not_routed_is_not_dispatched() {
     let endpoints = service_fn(move |_: Request| to_endpoints());
     let proxy = service_fn(move |_: dispatch::ToUpstream| to_proxy());
     let dispatch = dispatch::Dispatch::new(endpoints, proxy, dispatch::Draining::default());
-    assert_eq!(status(dispatch.clone(), request("/public/x", None)).await, 500);
-    assert_eq!(status(dispatch.clone(), request("/public/x", Some(&exchange()))).await, 500);
+    assert_eq!(status(dispatch.clone(), request("/public/x", &exchange())).await, 500);
     assert_eq!(reached.load(Ordering::Relaxed), 0);
     let routed = exchange();
     routed.matched.set(matched("/public/x")).unwrap();
     assert!(matches!(routed.matched(), Ok(Matched::Route(route)) if is_public(route)));
-    assert_eq!(status(dispatch, request("/public/x", Some(&routed))).await, 200);
+    assert_eq!(status(dispatch, request("/public/x", &routed)).await, 200);
     assert_eq!(reached.load(Ordering::Relaxed), 1);
 }
 

@@ -34,7 +34,7 @@ use super::{Request, Response};
 #[derive(Debug)]
 pub struct Inbound {
     /// As the server read it.
-    pub request: Request,
+    pub request: Box<http::Request<Body>>,
     /// Its connection.
     pub connection: Arc<Connection>,
 }
@@ -72,10 +72,8 @@ impl RequestIds {
     pub fn next(&self) -> HeaderValue {
         let low = mix(self.next.fetch_add(1, Ordering::Relaxed));
         let mut text = [0; 32];
-        for (n, byte) in self.high.to_be_bytes().into_iter().chain(low.to_be_bytes()).enumerate() {
-            text[2 * n] = b"0123456789abcdef"[usize::from(byte >> 4)];
-            text[2 * n + 1] = b"0123456789abcdef"[usize::from(byte & 15)];
-        }
+        text[..16].copy_from_slice(&hex(self.high));
+        text[16..].copy_from_slice(&hex(low));
         HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static("0"))
     }
 }
@@ -84,6 +82,22 @@ impl Default for RequestIds {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// All sixteen digits at once: each nibble goes to a byte of its own, and those over 9 are moved on to the letters.
+fn hex(n: u64) -> [u8; 16] {
+    const EACH: u128 = u128::MAX / 0xff;
+    let mut spread = u128::from(n);
+    for (shift, mask) in [
+        (32, 0x0000_0000_ffff_ffff_0000_0000_ffff_ffff),
+        (16, 0x0000_ffff_0000_ffff_0000_ffff_0000_ffff),
+        (8, 0x00ff_00ff_00ff_00ff_00ff_00ff_00ff_00ff),
+        (4, 0x0f0f_0f0f_0f0f_0f0f_0f0f_0f0f_0f0f_0f0f),
+    ] {
+        spread = (spread | spread << shift) & mask;
+    }
+    let over_nine = (spread + 6 * EACH) >> 4 & EACH;
+    (spread + u128::from(b'0') * EACH + u128::from(b'a' - b'0' - 10) * over_nine).to_be_bytes()
 }
 
 /// A bijection (the finalizer of splitmix64), so that ids in a row do not look like ids in a row.
@@ -134,7 +148,7 @@ where
     }
 
     fn call(&mut self, inbound: Inbound) -> Self::Future {
-        let Inbound { mut request, connection } = inbound;
+        let Inbound { request, connection } = inbound;
         self.observer.shard.in_flight.add(1);
         let exchange = Arc::new(Exchange::new(connection, self.observer.ids.next(), Instant::now()));
         let record = Record {
@@ -149,7 +163,7 @@ where
             tunnel: None,
             ended: None,
         };
-        request.extensions_mut().insert(exchange);
+        let request = Request { http: request, exchange };
         // The synchronous half of the stack runs here; a panic in it is caught like one in the future.
         match catch_unwind(AssertUnwindSafe(|| self.inner.call(request))) {
             Ok(inner) => TraceFuture { inner: Some(inner), record: Some(record) },
@@ -397,6 +411,13 @@ mod tests {
         }
     }
 
+    #[test]
+    fn digits_are_those_of_the_standard_library() {
+        for n in [0, 1, 9, 10, 15, 16, 0x0123_4567_89ab_cdef, u64::MAX, u64::MAX - 0x0f0f, 0x9a9a_9a9a_a9a9_a9a9] {
+            assert_eq!(std::str::from_utf8(&hex(n)).unwrap(), format!("{n:016x}"));
+        }
+    }
+
     /// Panics where the path says so.
     #[derive(Debug, Clone)]
     struct Panicking;
@@ -451,7 +472,7 @@ mod tests {
         let trace = TraceLayer::new(Arc::new(observer)).layer(Panicking);
         let connection = Arc::new(Connection::new("127.0.0.1:1".parse().unwrap(), false));
         let service = hyper::service::service_fn(move |request: http::Request<hyper::body::Incoming>| {
-            let request = request.map(Body::from);
+            let request = Box::new(request.map(Body::from));
             trace.clone().call(Inbound { request, connection: Arc::clone(&connection) })
         });
         let (mut client, server) = tokio::io::duplex(64 * 1024);

@@ -5,8 +5,12 @@
 
 use http::header::{FORWARDED, HOST, HeaderName, VIA};
 use http::{HeaderMap, HeaderValue};
+use smallvec::SmallVec;
 
-use super::connection;
+use crate::http1::lines::{self, Lines};
+
+use super::client_addr::Forwarded;
+use super::connection::{self, Connection};
 use super::exchange::Exchange;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -27,44 +31,62 @@ const VIA_WXGATE: HeaderValue = HeaderValue::from_static("1.1 wxgate");
 /// Sets the headers.
 pub fn announce(headers: &mut HeaderMap, exchange: &Exchange) {
     let Some(known) = exchange.forwarded.get() else { return };
-    let connection = &exchange.connection;
     let host = known.host.as_ref().or_else(|| headers.get(HOST)).cloned();
-    let direct = known.chain.is_none() && known.https == connection.https();
-    let (chain, client, forwarded) = match &host {
-        Some(host) if direct => {
-            (connection.peer_text().clone(), connection.peer_text().clone(), connection.forwarded(host))
-        }
-        _ => (
-            chain(known.chain.as_ref(), connection.peer_text()),
-            connection::ip_text(known.client),
-            connection::forwarded(known.client, host.as_ref(), known.https),
-        ),
+    headers.extend(way(known, &exchange.connection, host));
+    own(known, exchange, |name, value| drop(headers.insert(name, value.clone())));
+}
+
+/// The same as lines, of a request with these headers, and the caller's.
+pub(super) fn lines(headers: &HeaderMap, exchange: &Exchange) -> Lines {
+    let mut lines = Lines { caller: exchange.identity.get().cloned().unwrap_or_default(), ..Lines::default() };
+    let Some(known) = exchange.forwarded.get() else { return lines };
+    let connection = &exchange.connection;
+    let host = known.host.as_ref().or_else(|| headers.get(HOST));
+    let write = || lines::lines(way(known, connection, host.cloned()));
+    lines.way = match host {
+        // Nothing of it is the request's own but the host, which is mostly the same.
+        Some(host) if known.chain.is_none() && known.https == connection.https() => connection.way(host, write),
+        _ => write(),
     };
-    headers.insert(X_FORWARDED_FOR, chain);
-    headers.insert(X_ORIGINAL_FORWARDED_FOR, client);
-    headers.insert(FORWARDED, forwarded);
-    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(scheme(known.https)));
-    if let Some(host) = host {
-        headers.insert(X_FORWARDED_HOST, host);
-    }
-    if let Some(certificate) = connection.certificate() {
-        headers.insert(X_WXGATE_CLIENT_CERT, certificate.clone());
-    }
-    headers.insert(VIA, VIA_WXGATE);
+    own(known, exchange, |name, value| lines.add(&name, value));
+    lines
+}
+
+/// Which way it came.
+fn way(
+    known: &Forwarded,
+    connection: &Connection,
+    host: Option<HeaderValue>,
+) -> SmallVec<[(HeaderName, HeaderValue); 7]> {
+    let mut fields = SmallVec::new();
+    fields.extend([
+        (X_FORWARDED_FOR, chain(known.chain.as_ref(), connection.peer_text())),
+        (X_ORIGINAL_FORWARDED_FOR, connection::ip_text(known.client)),
+        (FORWARDED, connection::forwarded(known.client, host.as_ref(), known.https)),
+        (X_FORWARDED_PROTO, HeaderValue::from_static(scheme(known.https))),
+        (VIA, VIA_WXGATE),
+    ]);
+    fields.extend(host.map(|host| (X_FORWARDED_HOST, host)));
+    fields.extend(connection.certificate().map(|certificate| (X_WXGATE_CLIENT_CERT, certificate.clone())));
+    fields
+}
+
+/// What is this request's own.
+fn own(known: &Forwarded, exchange: &Exchange, mut set: impl FnMut(HeaderName, &HeaderValue)) {
     match &known.traceparent {
         Some(parent) => {
-            headers.insert(TRACEPARENT, parent.clone());
+            set(TRACEPARENT, parent);
             if let Some(state) = &known.tracestate {
-                headers.insert(TRACESTATE, state.clone());
+                set(TRACESTATE, state);
             }
         }
         None => {
             if let Some(parent) = traceparent(exchange.own_id.as_bytes()) {
-                headers.insert(TRACEPARENT, parent);
+                set(TRACEPARENT, &parent);
             }
         }
     }
-    headers.insert(X_REQUEST_ID, exchange.id().clone());
+    set(X_REQUEST_ID, exchange.id());
 }
 
 /// The chain so far and the peer.

@@ -9,7 +9,6 @@ use std::borrow::Cow;
 use http::HeaderMap;
 use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
 
-use super::Request;
 use crate::credential::Wafer2;
 use crate::ids::Secret;
 
@@ -19,7 +18,7 @@ const IV: HeaderName = HeaderName::from_static("x-wx-iv");
 const SKEY: HeaderName = HeaderName::from_static("x-wx-skey");
 
 /// Takes what such a client sent to where this gateway reads it; `login` is the path of its login.
-pub fn lift(request: &mut Request, login: &str) {
+pub fn lift<B>(request: &mut http::Request<B>, login: &str) {
     if request.uri().path() == login {
         let text = |name: &HeaderName| {
             let mut all = request.headers().get_all(name).iter();
@@ -74,8 +73,8 @@ mod tests {
 
     const LOGIN: &str = "/wafer2/login";
 
-    fn lifted(path: &str, headers: &[(&str, &'static str)]) -> Request {
-        let mut request = Request::new(Body::empty());
+    fn lifted(path: &str, headers: &[(&str, &'static str)]) -> http::Request<Body> {
+        let mut request = http::Request::new(Body::empty());
         *request.uri_mut() = path.parse().unwrap();
         for (name, value) in headers {
             let name = HeaderName::from_bytes(name.as_bytes()).unwrap();

@@ -6,7 +6,7 @@ use std::pin::pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::{request, response};
+use http::response;
 use tokio::io::AsyncReadExt as _;
 use tokio::time::Instant;
 
@@ -35,18 +35,16 @@ impl From<Error> for Unanswered {
     }
 }
 
-/// Sends the request and waits for the head of the final answer. The body may still be under way then: see
-/// [`Sending::is_done`].
+/// Sends the request that `sending` has begun on this connection, and waits for the head of the final answer. The body may
+/// still be under way then: see [`Sending::is_done`].
 pub(super) async fn exchange(
     pool: &Pool,
     connection: &mut Connection,
-    head: &request::Parts,
     sending: &mut Sending,
     limits: &Limits,
     total: Option<Instant>,
 ) -> Result<Answer, Unanswered> {
     let start = Instant::now();
-    sending.begin(connection, head);
     let mut listening = Listening { held: Bytes::new(), heard: false };
     poll_fn(|cx| {
         if !sending.is_done()

@@ -28,13 +28,14 @@ use super::switch;
 use super::upstream::Upstream;
 use super::{Error, Limits, Outbound, Witness, retry};
 use crate::body::Body;
+use crate::http1::lines::Lines;
 use crate::http1::receiving::{Next, Receiving};
 
 /// Sends a request and returns its answer; the body of the answer may still be on its way.
 pub(super) async fn forward(pool: Arc<Pool>, outbound: Outbound) -> Result<Response<Body>, Error> {
-    let Outbound { request, upstream, limits, affinity, upgrade, retry, witness } = outbound;
+    let Outbound { request, lines, upstream, limits, affinity, upgrade, retry, witness } = outbound;
     let total = limits.total.map(|limit| Instant::now() + limit);
-    let way = Way { pool, upstream, affinity, upgrade, witness };
+    let way = Way { pool, lines, upstream, affinity, upgrade, witness };
     match retry {
         None => once(&way, request, &limits, total, None).await,
         // Boxed, so that routes that do not ask for it do not carry the room for it.
@@ -45,6 +46,7 @@ pub(super) async fn forward(pool: Arc<Pool>, outbound: Outbound) -> Result<Respo
 /// Where a request goes, and who looks on.
 pub(super) struct Way {
     pool: Arc<Pool>,
+    lines: Lines,
     pub(super) upstream: Arc<Upstream>,
     pub(super) affinity: u64,
     upgrade: Option<HeaderValue>,
@@ -76,31 +78,31 @@ impl Way {
 /// One try: to the `fixed` backend, or to one of its choice and, when it does not take the connection, to another.
 pub(super) async fn once(
     way: &Way,
-    request: Request<Body>,
+    mut request: Box<Request<Body>>,
     limits: &Limits,
     total: Option<Instant>,
     fixed: Option<usize>,
 ) -> Result<Response<Body>, Error> {
-    let Way { pool, upstream, affinity, upgrade, witness } = way;
+    let Way { pool, lines, upstream, affinity, upgrade, witness } = way;
     let affinity = *affinity;
     if upstream.speaks_http2() {
         // Boxed, so that those of HTTP/1.1 do not carry the room for it.
         return Box::pin(http2::once(way, request, limits, total, fixed)).await;
     }
-    let (mut head, body) = prepare(request, limits.max_body)?;
+    let body = prepare(&mut request, limits.max_body)?;
     if let Some(protocol) = upgrade {
-        switch::ask(&mut head.headers, protocol);
+        switch::ask(request.headers_mut(), protocol);
     }
     let mut sending = Sending::new(body);
-    let repeatable = sending.upload().is_none() && is_idempotent(&head.method);
+    let repeatable = sending.upload().is_none() && is_idempotent(request.method());
 
     // The configuration has at least one server.
     let mut index = fixed.or_else(|| upstream.choose(affinity, None)).unwrap_or(0);
     // A client of HTTP/1.0 need not name a host, but we speak 1.1 (RFC 9112 section 3.2).
-    if !head.headers.contains_key(HOST)
+    if !request.headers().contains_key(HOST)
         && let Ok(host) = HeaderValue::from_str(upstream.backends()[index].authority().as_str())
     {
-        head.headers.insert(HOST, host);
+        request.headers_mut().insert(HOST, host);
     }
     let mut moved = fixed.is_some();
     let mut fresh = false;
@@ -136,7 +138,8 @@ pub(super) async fn once(
         };
         let reused = connection.reused;
         let connection = hold.connection.insert(connection);
-        match exchange(pool, connection, &head, &mut sending, limits, total).await {
+        sending.begin(connection, &request, lines);
+        match exchange(pool, connection, &mut sending, limits, total).await {
             Ok(response) => {
                 hold.judged(!is_bad(response.0.status));
                 if !sending.is_done() {
@@ -147,7 +150,7 @@ pub(super) async fn once(
                 {
                     return switch::switch(response, hold, protocol, limits, total);
                 }
-                return answer(response, hold, &head.method, limits, total);
+                return answer(response, hold, request.method(), limits, total);
             }
             // Nobody's failure: the connection had been idle, and was closed in the meantime.
             Err(Unanswered { untouched: true, .. }) => {}

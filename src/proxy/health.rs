@@ -25,6 +25,7 @@ use super::request_body::prepare;
 use super::sending::Sending;
 use crate::body::Body;
 use crate::config::section;
+use crate::http1::lines::Lines;
 
 /// Failures in a row after which a backend is ejected.
 const FAILURES: u32 = 5;
@@ -206,10 +207,11 @@ async fn ask(backend: &Backend, section: &section::Health) -> Result<(), String>
     headers.insert(HOST, host);
     headers.insert(USER_AGENT, HeaderValue::from_static("wxgate-health"));
     headers.insert(CONNECTION, HeaderValue::from_static("close"));
-    let (head, body) = prepare(request, 0).map_err(|error| error.to_string())?;
+    let mut sending = Sending::new(prepare(&mut request, 0).map_err(|error| error.to_string())?);
+    sending.begin(&mut connection, &request, &Lines::default());
     let (response_head, idle) = (section.timeout, section.timeout);
     let limits = Limits { response_head, idle, total: None, max_body: 0, min_body_rate: 0 };
-    let answer = exchange(&Pool::default(), &mut connection, &head, &mut Sending::new(body), &limits, None).await;
+    let answer = exchange(&Pool::default(), &mut connection, &mut sending, &limits, None).await;
     judge(answer.map_err(|unanswered| unanswered.error.to_string())?.0.status)
 }
 

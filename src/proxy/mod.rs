@@ -67,12 +67,15 @@ pub use self::queue::QueueFigures;
 pub use self::upstream::Upstream;
 use crate::body::Body;
 use crate::config::section;
+use crate::http1::lines::Lines;
 
 /// A request as the pipeline prepared it: final path-and-query in its URI, the client's hop-by-hop, identity and
 /// forwarding headers (and `Expect`) gone, ours set, `Host` set. Its framing headers are set here, from its body.
 pub struct Outbound {
     /// The request.
-    pub request: Request<Body>,
+    pub request: Box<Request<Body>>,
+    /// Further lines of its head, for upstreams that speak HTTP/1.1; others get none of them.
+    pub(crate) lines: Lines,
     /// Where it goes.
     pub upstream: Arc<Upstream>,
     /// What it may take.

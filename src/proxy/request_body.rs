@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HeaderMap, HeaderValue, TRAILER, TRANSFER_ENCODING};
-use http::request::Parts;
 use http::{Method, Request, Version};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::Instant;
@@ -19,39 +18,41 @@ use tokio::time::Instant;
 use super::{Error, Limits};
 use crate::body::Body;
 
-/// Makes the request one that may be sent: body limited, framing stated by the body alone, our version.
+/// Makes the request one that may be sent: body taken out and limited, framing stated by the body alone, our version.
 ///
 /// # Errors
 /// [`Error::RequestBodyTooLarge`] when its stated length is over the limit; nothing has been sent then.
-pub(super) fn prepare(request: Request<Body>, max_body: u64) -> Result<(Parts, RequestBody), Error> {
-    let (mut head, body) = request.into_parts();
+pub(super) fn prepare(request: &mut Request<Body>, max_body: u64) -> Result<RequestBody, Error> {
+    let body = std::mem::take(request.body_mut());
     let size = body.size_hint();
     if size.lower() > max_body {
         return Err(Error::RequestBodyTooLarge);
     }
     let empty = body.is_end_stream();
-    frame(&mut head.headers, &head.method, if empty { Some(0) } else { size.exact() });
-    head.version = Version::HTTP_11;
+    let bodied = matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH);
+    frame(request.headers_mut(), bodied, if empty { Some(0) } else { size.exact() });
+    *request.version_mut() = Version::HTTP_11;
     // What the pipeline's steps left for each other is not the upstream connection's business.
-    head.extensions.clear();
+    request.extensions_mut().clear();
     // `http://host/path` would be the form for a proxy; an upstream gets the origin form (RFC 9112 section 3.2.1).
-    if head.uri.authority().is_some() {
-        head.uri = head.uri.path_and_query().cloned().map_or_else(Default::default, Into::into);
+    if request.uri().authority().is_some() {
+        *request.uri_mut() = request.uri().path_and_query().cloned().map_or_else(Default::default, Into::into);
     }
     if empty {
-        return Ok((head, RequestBody::empty()));
+        return Ok(RequestBody::empty());
     }
-    Ok((head, RequestBody { inner: body, left: max_body, upload: Some(Upload::new()) }))
+    Ok(RequestBody { inner: body, left: max_body, upload: Some(Upload::new()) })
 }
 
-/// States the framing of a body of `length`, in place of whatever the client stated.
-fn frame(headers: &mut HeaderMap, method: &Method, length: Option<u64>) {
+/// States the framing of a body of `length`, in place of whatever the client stated; `bodied` methods are expected to have
+/// one.
+fn frame(headers: &mut HeaderMap, bodied: bool, length: Option<u64>) {
     headers.remove(TRANSFER_ENCODING);
     // Trailers are not passed on, so none are announced.
     headers.remove(TRAILER);
     match length {
         // RFC 9110 section 8.6: stated only where a body is expected, so that its absence is seen to be meant.
-        Some(0) if !matches!(*method, Method::POST | Method::PUT | Method::PATCH) => {
+        Some(0) if !bodied => {
             headers.remove(CONTENT_LENGTH);
         }
         Some(length) => {
@@ -237,7 +238,9 @@ mod tests {
         for (name, value) in lines {
             request = request.header(*name, *value);
         }
-        prepare(request.body(body).unwrap(), 100).unwrap().0.headers
+        let mut request = request.body(body).unwrap();
+        prepare(&mut request, 100).unwrap();
+        std::mem::take(request.headers_mut())
     }
 
     #[test]
@@ -256,8 +259,9 @@ mod tests {
 
     #[test]
     fn an_absolute_target_becomes_origin_form() {
-        let request = Request::builder().uri("http://elsewhere/a?b").body(Body::empty()).unwrap();
-        assert_eq!(prepare(request, 0).unwrap().0.uri, "/a?b");
+        let mut request = Request::builder().uri("http://elsewhere/a?b").body(Body::empty()).unwrap();
+        prepare(&mut request, 0).unwrap();
+        assert_eq!(request.uri(), "/a?b");
     }
 
     #[test]

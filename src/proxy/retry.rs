@@ -83,7 +83,7 @@ impl Budget {
 /// Sends a request by `policy`.
 pub(super) async fn forward(
     way: Way,
-    request: Request<Body>,
+    request: Box<Request<Body>>,
     limits: Limits,
     total: Option<Instant>,
     policy: Arc<section::Retry>,
@@ -100,7 +100,7 @@ pub(super) async fn forward(
     let mut left = policy.attempts;
     loop {
         left = left.saturating_sub(1);
-        let request = Request::from_parts(head.clone(), Body::from(body.clone()));
+        let request = Box::new(Request::from_parts(head.clone(), Body::from(body.clone())));
         let rest = by.saturating_duration_since(Instant::now());
         let response_head = policy.per_try.map_or(rest, |limit| limit.min(rest)).max(Duration::from_millis(1));
         let outcome = once(&way, request, &Limits { response_head, ..limits }, total, Some(index)).await;
@@ -134,11 +134,11 @@ fn calls_for_another(outcome: &Result<Response<Body>, Error>, on: &[RetryOn]) ->
 /// A request, ready to be sent more than once or not.
 enum Kept {
     Whole(request::Parts, Bytes),
-    Not(Request<Body>),
+    Not(Box<Request<Body>>),
 }
 
 /// Takes the body in, if the request is one that may be repeated.
-async fn keep(request: Request<Body>, policy: &section::Retry, limits: &Limits) -> Result<Kept, Error> {
+async fn keep(request: Box<Request<Body>>, policy: &section::Retry, limits: &Limits) -> Result<Kept, Error> {
     let length = request.body().size_hint().exact();
     let fits = length.is_some_and(|length| length <= MAX_BODY.min(limits.max_body));
     if !fits || !policy.methods.contains(request.method()) || request.headers().contains_key(UPGRADE) {

@@ -5,13 +5,15 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, Bytes};
-use http::request::Parts;
+use http::Request;
 use http_body::Body as _;
 use tokio::io::AsyncWrite as _;
 
 use super::Error;
 use super::connection::Connection;
 use super::request_body::{RequestBody, Upload};
+use crate::body::Body;
+use crate::http1::lines::Lines;
 
 /// The body of a request, and how far it is. Head and size lines are written into the connection's buffer, the bytes of
 /// the body are not copied.
@@ -62,10 +64,10 @@ impl Sending {
     }
 
     /// Begins an attempt on this connection: the first, or another after one that was untouched or has no body.
-    pub(super) fn begin(&mut self, connection: &mut Connection, head: &Parts) {
+    pub(super) fn begin(&mut self, connection: &mut Connection, head: &Request<Body>, lines: &Lines) {
         (self.touched, self.deaf, self.done) = (false, false, false);
         connection.sent = 0;
-        write_head(&mut connection.unsent, head);
+        write_head(&mut connection.unsent, head, lines);
         if self.left.is_none() && !self.data.is_empty() {
             write_size(&mut connection.unsent, self.data.len());
         }
@@ -173,19 +175,20 @@ impl Sending {
 }
 
 /// A request head (RFC 9112, section 3) in place of what is in `out`.
-fn write_head(out: &mut Vec<u8>, head: &Parts) {
+fn write_head(out: &mut Vec<u8>, head: &Request<Body>, lines: &Lines) {
     out.clear();
     out.reserve(2048);
-    out.extend_from_slice(head.method.as_str().as_bytes());
+    out.extend_from_slice(head.method().as_str().as_bytes());
     out.push(b' ');
-    out.extend_from_slice(head.uri.path_and_query().map_or("/", |target| target.as_str()).as_bytes());
+    out.extend_from_slice(head.uri().path_and_query().map_or("/", |target| target.as_str()).as_bytes());
     out.extend_from_slice(b" HTTP/1.1\r\n");
-    for (name, value) in &head.headers {
+    for (name, value) in head.headers() {
         out.extend_from_slice(name.as_str().as_bytes());
         out.extend_from_slice(b": ");
         out.extend_from_slice(value.as_bytes());
         out.extend_from_slice(b"\r\n");
     }
+    lines.write(out);
     out.extend_from_slice(b"\r\n");
 }
 

@@ -153,7 +153,7 @@ struct Answers<'a> {
 impl http1::Service for Answers<'_> {
     type Body = Traced;
 
-    fn call(&self, request: Request<Body>) -> impl Future<Output = Response<Traced>> {
+    fn call(&self, request: Box<Request<Body>>) -> impl Future<Output = Response<Traced>> {
         let is_head = request.method() == Method::HEAD;
         let answer = self.worker.call(Inbound { request, connection: Arc::clone(self.connection) });
         async move {

@@ -11,7 +11,7 @@ use std::net::Ipv6Addr;
 use memchr::memchr;
 
 use crate::http1::MAX_FIELDS;
-use crate::http1::grammar::{is_path, is_query, is_token, is_value};
+use crate::http1::grammar::{is_all_value, is_path, is_query, is_token};
 
 /// Longest request target that the `http` crate holds, bytes; no setting goes over it.
 const MAX_TARGET: usize = u16::MAX as usize - 1;
@@ -211,7 +211,7 @@ impl<'a> Fields<'a> {
     fn take(&mut self, line: &'a [u8]) -> Result<(), Refusal> {
         let colon = memchr(b':', line).ok_or(Refusal::InvalidRequest)?;
         let (name, value) = (&line[..colon], &line[colon + 1..]);
-        if name.is_empty() || !name.iter().all(|&b| is_token(b)) || !value.iter().all(|&b| is_value(b)) {
+        if name.is_empty() || !name.iter().all(|&b| is_token(b)) || !is_all_value(value) {
             return Err(Refusal::InvalidRequest);
         }
         let value = trim_ows(value);

@@ -39,7 +39,7 @@ use connections::Place;
 /// One try: to the `fixed` backend, or to one of its choice and, when it does not take the connection, to another.
 pub(super) async fn once(
     way: &Way,
-    request: Request<Body>,
+    request: Box<Request<Body>>,
     limits: &Limits,
     total: Option<Instant>,
     fixed: Option<usize>,

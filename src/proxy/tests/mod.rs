@@ -20,6 +20,7 @@ use tokio::sync::mpsc;
 
 use super::*;
 use crate::config::section;
+use crate::http1::lines::Lines;
 
 /// An upstream that says what the test tells it to.
 struct Server {
@@ -121,7 +122,8 @@ impl Gateway {
     fn forward(&self, request: Request<Body>) -> impl Future<Output = Result<Response<Body>, Error>> + Send + use<> {
         let upstream = Arc::clone(&self.upstream);
         self.forwarder.forward(Outbound {
-            request,
+            request: Box::new(request),
+            lines: Lines::default(),
             upstream,
             limits: self.limits,
             affinity: 0,

@@ -1,8 +1,9 @@
 //! The head of an answer, as bytes.
 
 use http::header::{CONNECTION, CONTENT_LENGTH, DATE, TRANSFER_ENCODING};
-use http::{Method, StatusCode, Version, request, response};
+use http::{Method, Request, StatusCode, Version, response};
 
+use crate::body::Body;
 use crate::http1::outgoing::Length;
 
 /// What of a request its answer depends on.
@@ -15,8 +16,8 @@ pub(super) struct Asked {
 }
 
 impl Asked {
-    pub(super) fn new(head: &request::Parts, keep_alive: bool) -> Self {
-        Self { head: head.method == Method::HEAD, http11: head.version == Version::HTTP_11, keep_alive }
+    pub(super) fn new(head: &Request<Body>, keep_alive: bool) -> Self {
+        Self { head: head.method() == Method::HEAD, http11: head.version() == Version::HTTP_11, keep_alive }
     }
 
     /// How the body of an answer is framed whose length is `exact`, if that is known.
@@ -105,10 +106,10 @@ mod tests {
 
     fn written(asked: &str, answer: &[(&str, &str)], status: u16, exact: Option<u64>) -> (String, Length, bool) {
         let mut words = asked.split(' ');
-        let mut request = http::Request::builder().method(words.next().unwrap());
+        let mut request = Request::builder().method(words.next().unwrap());
         let old = words.next() == Some("1.0");
         request = request.version(if old { Version::HTTP_10 } else { Version::HTTP_11 });
-        let mut asked = Asked::new(&request.body(()).unwrap().into_parts().0, words.next() != Some("close"));
+        let mut asked = Asked::new(&request.body(Body::empty()).unwrap(), words.next() != Some("close"));
         let mut response = http::Response::builder().status(status);
         for (name, value) in answer {
             response = response.header(*name, *value);

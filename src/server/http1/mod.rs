@@ -47,7 +47,7 @@ pub(super) trait Service {
     type Body: HttpBody<Data = Bytes, Error = body::Error> + Unpin;
 
     /// Answers.
-    fn call(&self, request: Request<Body>) -> impl Future<Output = Response<Self::Body>>;
+    fn call(&self, request: Box<Request<Body>>) -> impl Future<Output = Response<Self::Body>>;
 
     /// The value of `Date`.
     fn date(&self) -> [u8; 29];
@@ -66,7 +66,7 @@ where
             Ok(head) => head,
             Err(end) => return end,
         };
-        let asked = Asked::new(&head.parts, head.keep_alive);
+        let asked = Asked::new(&head.request, head.keep_alive);
         let request = session.begin(head);
         let response = {
             let mut answer = pin!(service.call(request));
@@ -116,13 +116,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
     }
 
     /// The request of this head, with its body.
-    fn begin(&mut self, head: Head) -> Request<Body> {
+    fn begin(&mut self, mut head: Head) -> Box<Request<Body>> {
         let (body, feed) = upload::body(head.framing, std::mem::take(&mut self.ahead), head.expects);
         match feed {
             Ok(feed) => self.feed = Some(feed),
             Err(behind) => self.ahead = behind,
         }
-        Request::from_parts(head.parts, body)
+        *head.request.body_mut() = body;
+        head.request
     }
 
     /// The answer; `None` when the client goes away before there is one.

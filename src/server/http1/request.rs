@@ -5,22 +5,21 @@
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING};
-use http::{Method, Uri, Version, request};
+use http::{Method, Request, Uri, Version};
 use memchr::memchr;
 
+use crate::body::Body;
 use crate::http1::chunked::Scanner;
 use crate::http1::receiving::Framing;
 
-/// Room in the header map for what the stack adds to the fields of a client: growing costs more than all of it.
-const ROOM: usize = 17;
-
-/// Fields of an ordinary head.
-const FIELDS: usize = 12;
+/// Room in the header map: for the fields of an ordinary head, and for the few that the stack adds to them. Growing costs
+/// more than all of it, and so does room beyond what the allocator has at hand.
+const ROOM: usize = 24;
 
 /// A head, read.
 #[derive(Debug)]
 pub(super) struct Head {
-    pub(super) parts: request::Parts,
+    pub(super) request: Box<Request<Body>>,
     pub(super) framing: Framing,
     /// Whether the client lets the connection stay (RFC 9112, section 9.3).
     pub(super) keep_alive: bool,
@@ -41,13 +40,13 @@ pub(super) fn read(block: &Bytes) -> Result<Option<(Head, usize)>, Unreadable> {
     let mut at = if block.starts_with(b"\r\n") { 2 } else { 0 };
     let Some(line) = line(block, &mut at) else { return Ok(None) };
     let (method, target, version) = request_line(block, line)?;
-    let (mut parts, ()) = http::Request::new(()).into_parts();
-    parts.method = method;
-    parts.uri = target;
-    parts.version = version;
-    parts.headers = HeaderMap::with_capacity(FIELDS + ROOM);
+    let mut request = Box::new(Request::new(Body::empty()));
+    *request.method_mut() = method;
+    *request.uri_mut() = target;
+    *request.version_mut() = version;
+    *request.headers_mut() = HeaderMap::with_capacity(ROOM);
     let http11 = version == Version::HTTP_11;
-    let mut head = Head { parts, framing: Framing::Length(0), keep_alive: http11, expects: false };
+    let mut head = Head { request, framing: Framing::Length(0), keep_alive: http11, expects: false };
     loop {
         let Some((start, end)) = self::line(block, &mut at) else { return Ok(None) };
         if start == end {
@@ -58,7 +57,7 @@ pub(super) fn read(block: &Bytes) -> Result<Option<(Head, usize)>, Unreadable> {
         let (start, end) = trimmed(block, colon + 1, end);
         let value = HeaderValue::from_maybe_shared(block.slice(start..end)).map_err(|_| Unreadable)?;
         head.heed(&name, &value, http11)?;
-        head.parts.headers.append(name, value);
+        head.request.headers_mut().append(name, value);
     }
 }
 
@@ -132,8 +131,8 @@ mod tests {
         let block = Bytes::copy_from_slice(text.as_bytes());
         let (head, len) = read(&block).unwrap().unwrap();
         assert_eq!(&block[len..], b"hello");
-        assert_eq!((head.parts.method.as_str(), head.parts.uri.to_string()), ("POST", "/a?b=c".to_owned()));
-        let lines: Vec<_> = head.parts.headers.iter().map(|(n, v)| (n.as_str(), v.to_str().unwrap())).collect();
+        assert_eq!((head.request.method().as_str(), head.request.uri().to_string()), ("POST", "/a?b=c".to_owned()));
+        let lines: Vec<_> = head.request.headers().iter().map(|(n, v)| (n.as_str(), v.to_str().unwrap())).collect();
         assert_eq!(
             lines,
             [("host", "a.example"), ("x-a", "1"), ("x-a", "2"), ("x-empty", ""), ("content-length", "5")]

@@ -154,7 +154,7 @@ fn answer(
     if let Err(refusal) = request::check(&mut request, max_uri) {
         *request.uri_mut() = Uri::from_static(refusal.target());
     }
-    let answer = worker.call(Inbound { request: request.map(Body::from), connection });
+    let answer = worker.call(Inbound { request: Box::new(request.map(Body::from)), connection });
     async move {
         let mut response = answer.await?;
         // It speaks of the connection, which goes on.

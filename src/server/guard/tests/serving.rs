@@ -30,7 +30,7 @@ struct Answers {
 impl Service for Answers {
     type Body = Body;
 
-    fn call(&self, request: Request<Body>) -> impl Future<Output = Response<Body>> {
+    fn call(&self, request: Box<Request<Body>>) -> impl Future<Output = Response<Body>> {
         let (flag, log) = (self.flag.clone(), Rc::clone(&self.log));
         Box::pin(async move {
             let target = format!("{} {}", request.method(), request.uri());
