@@ -11,7 +11,6 @@ use http_body_util::{BodyExt as _, Limited};
 use crate::auth::push::{DEADLINE, Deliver, Delivery, Reply};
 use crate::body::Body;
 use crate::config;
-use crate::http1::lines::Lines;
 use crate::pipeline::identity;
 use crate::problem::{Code, Problem};
 use crate::proxy::{Forwarder, Limits, Outbound, Upstream};
@@ -53,7 +52,6 @@ async fn send(delivery: Delivery, upstream: Arc<Upstream>, host: HeaderValue) ->
     // A connection for each: pushes are few, and one that is not kept cannot have gone stale.
     let outbound = Outbound {
         request: Box::new(request),
-        lines: Lines::default(),
         upstream,
         limits,
         affinity: 0,

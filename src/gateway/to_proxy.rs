@@ -56,7 +56,7 @@ impl Service<ToUpstream> for ToProxy {
     }
 
     fn call(&mut self, to: ToUpstream) -> Awaited {
-        let ToUpstream { request, route, exchange, lines } = to;
+        let ToUpstream { request, route, exchange } = to;
         let Some(upstream) = route.policy.upstream.and_then(|n| self.upstreams.get(n)) else {
             let problem = Problem::internal("the route names an upstream that is not there");
             return Box::pin(std::future::ready(Ok(exchange.refuse(problem))));
@@ -75,7 +75,6 @@ impl Service<ToUpstream> for ToProxy {
         };
         let forwarding = self.forwarder.forward(Outbound {
             request,
-            lines,
             upstream: Arc::clone(upstream),
             limits: limits(&route.policy),
             affinity,
@@ -115,8 +114,12 @@ fn take_seat(response: &Response, seat: Seat, ended: oneshot::Receiver<Ending>) 
     }
 }
 
-/// Counts attempts for the access log.
+/// Counts attempts for the access log, and says what the gateway adds.
 impl Witness for Exchange {
+    fn push_lines(&self, out: &mut Vec<u8>) {
+        Exchange::push_lines(self, out);
+    }
+
     fn attempt(&self) {
         self.attempts.fetch_add(1, Ordering::Relaxed);
     }

@@ -17,7 +17,6 @@ use http::{HeaderValue, Method, StatusCode};
 use tower::Service;
 
 use crate::body::Body;
-use crate::http1::lines::Lines;
 use crate::problem::{Code, Problem, Refused};
 
 use super::compress::{Accepted, compress};
@@ -30,20 +29,18 @@ pub type Awaited = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + S
 /// A request for an upstream, prepared.
 #[derive(Debug)]
 pub struct ToUpstream {
-    /// Canonical, clean, with what the gateway adds unless that stands in `lines`.
+    /// Canonical, clean, with what the gateway adds unless the route takes that as lines ([`Exchange::push_lines`]).
     pub request: Box<http::Request<Body>>,
     /// By which route.
     pub route: Arc<Route>,
     /// What is known of it.
     pub exchange: Arc<Exchange>,
-    /// Identity and forwarding headers, where the route takes them as lines.
-    pub(crate) lines: Lines,
 }
 
 impl ToUpstream {
     /// Puts what stands in lines among the headers, for whoever wants to see all of them.
     pub fn gather(&mut self) {
-        if std::mem::take(&mut self.lines).is_empty() {
+        if self.exchange.way.get().is_none() {
             return;
         }
         let headers = self.request.headers_mut();
@@ -100,10 +97,9 @@ where
                 Err(problem) => exchange.refuse(problem),
             });
         }
-        let lines = prepare(&mut request, &route, &exchange);
+        prepare(&mut request, &route, &exchange);
         let accepted = policy.compress.map(|section| (section, Accepted::of(request.headers())));
-        let forwarding =
-            self.proxy.call(ToUpstream { request: request.http, route: Arc::clone(&route), exchange, lines });
+        let forwarding = self.proxy.call(ToUpstream { request: request.http, route: Arc::clone(&route), exchange });
         Either::Right(Box::pin(async move {
             let Ok(mut response) = forwarding.await;
             // What the gateway says itself is not the upstream's: a rule about caching must not reach a refusal.
@@ -121,23 +117,22 @@ where
 }
 
 /// The request as this route's upstream gets it, but for what the proxy writes.
-fn prepare(request: &mut Request, route: &Route, exchange: &Exchange) -> Lines {
+fn prepare(request: &mut Request, route: &Route, exchange: &Exchange) {
     let policy = &route.policy;
-    let lines = announce(request, route, exchange);
+    announce(request, route, exchange);
     if let Some(host) = &policy.rewrite.host {
         request.headers_mut().insert(HOST, host.clone());
     }
     rules::apply(&policy.headers.request, request.headers_mut());
-    lines
 }
 
 /// Tells the way of a request, in lines or among its headers.
-fn announce(request: &mut Request, route: &Route, exchange: &Exchange) -> Lines {
+fn announce(request: &mut Request, route: &Route, exchange: &Exchange) {
     if route.in_lines {
-        return via::lines(request.headers(), exchange);
+        let _ = exchange.way.set(via::lines(request.headers(), exchange));
+    } else {
+        via::announce(request.headers_mut(), exchange);
     }
-    via::announce(request.headers_mut(), exchange);
-    Lines::default()
 }
 
 fn fixed(body: impl Into<Body>, cache: HeaderValue) -> Response {
@@ -169,8 +164,8 @@ where
                 if route.transforms {
                     return self.transformed(request, route, exchange);
                 }
-                let lines = announce(&mut request, &route, &exchange);
-                Either::Right(self.proxy.call(ToUpstream { request: request.http, route, exchange, lines }))
+                announce(&mut request, &route, &exchange);
+                Either::Right(self.proxy.call(ToUpstream { request: request.http, route, exchange }))
             }
             Ok(Matched::Endpoint) => Either::Right(self.endpoints.call(request)),
             Ok(Matched::Health) => self.health(&request),

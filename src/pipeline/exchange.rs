@@ -21,6 +21,7 @@ use super::connection::Connection;
 use super::in_flight::Held;
 use super::principal::Principal;
 use super::route::Matched;
+use super::via;
 
 /// One request and its answer (RFC 9110, section 3.4), as far as they are known.
 #[derive(Debug)]
@@ -41,6 +42,8 @@ pub struct Exchange {
     pub principal: OnceLock<Arc<Principal>>,
     /// The caller's headers as lines, where its route takes them so. Set by `identity`.
     pub identity: OnceLock<Bytes>,
+    /// The way that the request came as header lines, but for what is its own; on such routes. Set by `dispatch`.
+    pub way: OnceLock<Bytes>,
     /// Whether the caller's token came in a cookie. Set by `authenticate`.
     pub by_cookie: AtomicBool,
     /// Its place among the requests under way, where its route counts them. Set by `limit`.
@@ -65,6 +68,7 @@ impl Exchange {
             matched: OnceLock::new(),
             principal: OnceLock::new(),
             identity: OnceLock::new(),
+            way: OnceLock::new(),
             by_cookie: AtomicBool::new(false),
             held: OnceLock::new(),
             upstream: OnceLock::new(),
@@ -91,6 +95,15 @@ impl Exchange {
     /// How long the upstream's response head took, microseconds.
     pub fn head_us(&self) -> Option<u64> {
         Some(self.head_us.load(Ordering::Relaxed)).filter(|us| *us != 0)
+    }
+
+    /// Appends what the gateway adds to the request in lines; nothing where its route takes it among the headers.
+    pub fn push_lines(&self, out: &mut Vec<u8>) {
+        if let Some(way) = self.way.get() {
+            out.extend_from_slice(self.identity.get().map_or(&[], |lines| &lines[..]));
+            out.extend_from_slice(way);
+            via::push_own(out, self);
+        }
     }
 
     /// Where the request goes.

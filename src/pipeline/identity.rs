@@ -196,6 +196,18 @@ mod tests {
     }
 
     #[test]
+    fn lines_say_what_headers_say() {
+        let mut known = claims();
+        known.unionid = Some(UnionId::parse("uPerson").unwrap());
+        known.roles = vec!["admin".to_owned(), "ops".to_owned()];
+        known.user_id = crate::ids::UserId::parse("u-17").ok();
+        for claims in [claims(), known] {
+            let caller = Principal::new(claims.clone(), &Pseudonyms::new(&[0; 32])).unwrap();
+            assert_eq!(lines::tests::read(&caller.lines), injected(claims));
+        }
+    }
+
+    #[test]
     fn an_unknown_unionid_and_no_roles_are_no_headers() {
         let headers = injected(claims());
         assert_eq!(headers["x-wx-openid"], "oPerson");

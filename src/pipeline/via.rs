@@ -3,11 +3,12 @@
 //! All of them are rebuilt from what we saw and what a trusted proxy told (`client_addr`); what a client sent under these
 //! names is gone since `hygiene`.
 
+use bytes::Bytes;
 use http::header::{FORWARDED, HOST, HeaderName, VIA};
 use http::{HeaderMap, HeaderValue};
 use smallvec::SmallVec;
 
-use crate::http1::lines::{self, Lines};
+use crate::http1::lines;
 
 use super::client_addr::Forwarded;
 use super::connection::{self, Connection};
@@ -36,20 +37,24 @@ pub fn announce(headers: &mut HeaderMap, exchange: &Exchange) {
     own(known, exchange, |name, value| drop(headers.insert(name, value.clone())));
 }
 
-/// The same as lines, of a request with these headers, and the caller's.
-pub(super) fn lines(headers: &HeaderMap, exchange: &Exchange) -> Lines {
-    let mut lines = Lines { caller: exchange.identity.get().cloned().unwrap_or_default(), ..Lines::default() };
-    let Some(known) = exchange.forwarded.get() else { return lines };
+/// What of it many requests have in common, as lines, for a request with these headers.
+pub(super) fn lines(headers: &HeaderMap, exchange: &Exchange) -> Bytes {
+    let Some(known) = exchange.forwarded.get() else { return Bytes::new() };
     let connection = &exchange.connection;
     let host = known.host.as_ref().or_else(|| headers.get(HOST));
     let write = || lines::lines(way(known, connection, host.cloned()));
-    lines.way = match host {
+    match host {
         // Nothing of it is the request's own but the host, which is mostly the same.
         Some(host) if known.chain.is_none() && known.https == connection.https() => connection.way(host, write),
         _ => write(),
-    };
-    own(known, exchange, |name, value| lines.add(&name, value));
-    lines
+    }
+}
+
+/// What is the request's own, as lines behind `out`.
+pub(super) fn push_own(out: &mut Vec<u8>, exchange: &Exchange) {
+    if let Some(known) = exchange.forwarded.get() {
+        own(known, exchange, |name, value| lines::push(out, &name, value));
+    }
 }
 
 /// Which way it came.
@@ -121,7 +126,7 @@ mod tests {
     use std::sync::Arc;
     use std::time::Instant;
 
-    fn announced(forwarded: &[(&'static str, &'static str)], peer: &str, trusted: &str) -> HeaderMap {
+    fn exchange(forwarded: &[(&'static str, &'static str)], peer: &str, trusted: &str) -> Exchange {
         let mut sent = HeaderMap::new();
         for (name, value) in forwarded {
             sent.append(*name, HeaderValue::from_static(value));
@@ -130,10 +135,41 @@ mod tests {
         let id = HeaderValue::from_static("0123456789abcdef0123456789abcdef");
         let exchange = Exchange::new(Arc::new(Connection::new(peer, false)), id, Instant::now());
         let _ = exchange.forwarded.set(Forwarded::read(&[trusted.parse().unwrap()], peer.ip(), false, &sent));
-        let mut headers = HeaderMap::new();
-        headers.insert(HOST, HeaderValue::from_static("api.example.com"));
-        announce(&mut headers, &exchange);
+        exchange
+    }
+
+    fn hosted(host: &'static str) -> HeaderMap {
+        HeaderMap::from_iter([(HOST, HeaderValue::from_static(host))])
+    }
+
+    fn announced(forwarded: &[(&'static str, &'static str)], peer: &str, trusted: &str) -> HeaderMap {
+        let mut headers = hosted("api.example.com");
+        announce(&mut headers, &exchange(forwarded, peer, trusted));
         headers
+    }
+
+    #[test]
+    fn lines_say_what_headers_say() {
+        let trace = ("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
+        for (told, peer) in [
+            (&[][..], "203.0.113.9:1"),
+            (&[("x-forwarded-for", "6.6.6.6")], "203.0.113.9:1"),
+            (&[], "[2001:db8::1]:9"),
+            (&[("x-forwarded-for", "1.2.3.4, 10.0.0.2"), ("x-forwarded-proto", "https")], "10.0.0.1:1"),
+            (&[("x-forwarded-host", "other.example.com"), ("x-request-id", "abc")], "10.0.0.1:1"),
+            (&[trace, ("tracestate", "a=b")], "10.0.0.1:1"),
+        ] {
+            let exchange = exchange(told, peer, "10.0.0.0/8");
+            // The second host is not the one that the connection remembers.
+            for host in ["api.example.com", "api.example.com", "b.example.com"] {
+                let mut headers = hosted(host);
+                let mut written = lines(&headers, &exchange).to_vec();
+                push_own(&mut written, &exchange);
+                announce(&mut headers, &exchange);
+                headers.remove(HOST);
+                assert_eq!(crate::http1::lines::tests::read(&written), headers, "{told:?} {peer} {host}");
+            }
+        }
     }
 
     #[test]

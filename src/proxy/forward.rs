@@ -28,14 +28,13 @@ use super::switch;
 use super::upstream::Upstream;
 use super::{Error, Limits, Outbound, Witness, retry};
 use crate::body::Body;
-use crate::http1::lines::Lines;
 use crate::http1::receiving::{Next, Receiving};
 
 /// Sends a request and returns its answer; the body of the answer may still be on its way.
 pub(super) async fn forward(pool: Arc<Pool>, outbound: Outbound) -> Result<Response<Body>, Error> {
-    let Outbound { request, lines, upstream, limits, affinity, upgrade, retry, witness } = outbound;
+    let Outbound { request, upstream, limits, affinity, upgrade, retry, witness } = outbound;
     let total = limits.total.map(|limit| Instant::now() + limit);
-    let way = Way { pool, lines, upstream, affinity, upgrade, witness };
+    let way = Way { pool, upstream, affinity, upgrade, witness };
     match retry {
         None => once(&way, request, &limits, total, None).await,
         // Boxed, so that routes that do not ask for it do not carry the room for it.
@@ -46,7 +45,6 @@ pub(super) async fn forward(pool: Arc<Pool>, outbound: Outbound) -> Result<Respo
 /// Where a request goes, and who looks on.
 pub(super) struct Way {
     pool: Arc<Pool>,
-    lines: Lines,
     pub(super) upstream: Arc<Upstream>,
     pub(super) affinity: u64,
     upgrade: Option<HeaderValue>,
@@ -83,7 +81,7 @@ pub(super) async fn once(
     total: Option<Instant>,
     fixed: Option<usize>,
 ) -> Result<Response<Body>, Error> {
-    let Way { pool, lines, upstream, affinity, upgrade, witness } = way;
+    let Way { pool, upstream, affinity, upgrade, witness } = way;
     let affinity = *affinity;
     if upstream.speaks_http2() {
         // Boxed, so that those of HTTP/1.1 do not carry the room for it.
@@ -138,7 +136,7 @@ pub(super) async fn once(
         };
         let reused = connection.reused;
         let connection = hold.connection.insert(connection);
-        sending.begin(connection, &request, lines);
+        sending.begin(connection, &request, witness.as_deref());
         match exchange(pool, connection, &mut sending, limits, total).await {
             Ok(response) => {
                 hold.judged(!is_bad(response.0.status));

@@ -25,7 +25,6 @@ use super::request_body::prepare;
 use super::sending::Sending;
 use crate::body::Body;
 use crate::config::section;
-use crate::http1::lines::Lines;
 
 /// Failures in a row after which a backend is ejected.
 const FAILURES: u32 = 5;
@@ -208,7 +207,7 @@ async fn ask(backend: &Backend, section: &section::Health) -> Result<(), String>
     headers.insert(USER_AGENT, HeaderValue::from_static("wxgate-health"));
     headers.insert(CONNECTION, HeaderValue::from_static("close"));
     let mut sending = Sending::new(prepare(&mut request, 0).map_err(|error| error.to_string())?);
-    sending.begin(&mut connection, &request, &Lines::default());
+    sending.begin(&mut connection, &request, None);
     let (response_head, idle) = (section.timeout, section.timeout);
     let limits = Limits { response_head, idle, total: None, max_body: 0, min_body_rate: 0 };
     let answer = exchange(&Pool::default(), &mut connection, &mut sending, &limits, None).await;

@@ -67,15 +67,12 @@ pub use self::queue::QueueFigures;
 pub use self::upstream::Upstream;
 use crate::body::Body;
 use crate::config::section;
-use crate::http1::lines::Lines;
 
 /// A request as the pipeline prepared it: final path-and-query in its URI, the client's hop-by-hop, identity and
 /// forwarding headers (and `Expect`) gone, ours set, `Host` set. Its framing headers are set here, from its body.
 pub struct Outbound {
     /// The request.
     pub request: Box<Request<Body>>,
-    /// Further lines of its head, for upstreams that speak HTTP/1.1; others get none of them.
-    pub(crate) lines: Lines,
     /// Where it goes.
     pub upstream: Arc<Upstream>,
     /// What it may take.
@@ -91,8 +88,12 @@ pub struct Outbound {
     pub witness: Option<Arc<dyn Witness>>,
 }
 
-/// Who wants to know what is done about a request.
+/// Who knows more of a request, and wants to know what is done about it.
 pub trait Witness: Send + Sync {
+    /// Appends further lines to its head, each with its end, where the upstream speaks HTTP/1.1: they are written straight to
+    /// where they are sent from. The request has no field of these names.
+    fn push_lines(&self, out: &mut Vec<u8>);
+
     /// It is about to be sent, or a connection for it opened, once more.
     fn attempt(&self);
 }

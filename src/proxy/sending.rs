@@ -9,11 +9,11 @@ use http::Request;
 use http_body::Body as _;
 use tokio::io::AsyncWrite as _;
 
-use super::Error;
 use super::connection::Connection;
 use super::request_body::{RequestBody, Upload};
+use super::{Error, Witness};
 use crate::body::Body;
-use crate::http1::lines::Lines;
+use crate::http1::lines;
 
 /// The body of a request, and how far it is. Head and size lines are written into the connection's buffer, the bytes of
 /// the body are not copied.
@@ -64,10 +64,10 @@ impl Sending {
     }
 
     /// Begins an attempt on this connection: the first, or another after one that was untouched or has no body.
-    pub(super) fn begin(&mut self, connection: &mut Connection, head: &Request<Body>, lines: &Lines) {
+    pub(super) fn begin(&mut self, connection: &mut Connection, head: &Request<Body>, witness: Option<&dyn Witness>) {
         (self.touched, self.deaf, self.done) = (false, false, false);
         connection.sent = 0;
-        write_head(&mut connection.unsent, head, lines);
+        write_head(&mut connection.unsent, head, witness);
         if self.left.is_none() && !self.data.is_empty() {
             write_size(&mut connection.unsent, self.data.len());
         }
@@ -175,7 +175,7 @@ impl Sending {
 }
 
 /// A request head (RFC 9112, section 3) in place of what is in `out`.
-fn write_head(out: &mut Vec<u8>, head: &Request<Body>, lines: &Lines) {
+fn write_head(out: &mut Vec<u8>, head: &Request<Body>, witness: Option<&dyn Witness>) {
     out.clear();
     out.reserve(2048);
     out.extend_from_slice(head.method().as_str().as_bytes());
@@ -183,12 +183,11 @@ fn write_head(out: &mut Vec<u8>, head: &Request<Body>, lines: &Lines) {
     out.extend_from_slice(head.uri().path_and_query().map_or("/", |target| target.as_str()).as_bytes());
     out.extend_from_slice(b" HTTP/1.1\r\n");
     for (name, value) in head.headers() {
-        out.extend_from_slice(name.as_str().as_bytes());
-        out.extend_from_slice(b": ");
-        out.extend_from_slice(value.as_bytes());
-        out.extend_from_slice(b"\r\n");
+        lines::push(out, name, value);
     }
-    lines.write(out);
+    if let Some(witness) = witness {
+        witness.push_lines(out);
+    }
     out.extend_from_slice(b"\r\n");
 }
 

@@ -20,7 +20,6 @@ use tokio::sync::mpsc;
 
 use super::*;
 use crate::config::section;
-use crate::http1::lines::Lines;
 
 /// An upstream that says what the test tells it to.
 struct Server {
@@ -123,7 +122,6 @@ impl Gateway {
         let upstream = Arc::clone(&self.upstream);
         self.forwarder.forward(Outbound {
             request: Box::new(request),
-            lines: Lines::default(),
             upstream,
             limits: self.limits,
             affinity: 0,

@@ -1,0 +1,80 @@
+#!/usr/bin/env bash
+# How many instructions one proxied request takes, beside the figure that is kept: scripts/instructions.sh [--keep]
+#
+# Not a timed test: valgrind counts, so a busy machine changes nothing. One client asks 2,000 times on one connection, with
+# one token, through a gateway with its defaults; what the gateway's process executes meanwhile is divided by 2,000. More than
+# 3 % over benches/instructions.txt is an error (exit 1); --keep writes the figure found. Another processor takes other
+# branches in the libraries (AVX2, AVX-512): keep a figure per machine before comparing on it.
+# Needs valgrind, curl, nginx (the service).
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+keep=0 binary=''
+while [ $# -gt 0 ]; do
+    case $1 in
+        --keep) keep=1; shift ;;
+        --wxgate) binary=$2; shift 2 ;;
+        *) echo "Unknown option $1; the head of this file names them." >&2; exit 64 ;;
+    esac
+done
+for tool in valgrind callgrind_control curl nginx; do
+    command -v "$tool" >/dev/null || { echo "Missing: $tool (apt-get install valgrind curl nginx)" >&2; exit 1; }
+done
+if [ -z "$binary" ]; then
+    cargo build --release --locked --bin wxgate
+    binary=target/release/wxgate
+fi
+
+work=$(mktemp -d)
+chmod 755 "$work"
+pids=()
+cleanup() {
+    for pid in ${pids[@]+"${pids[@]}"}; do kill "$pid" 2>/dev/null || true; done
+    wait 2>/dev/null || true
+    rm -rf "$work"
+}
+trap cleanup EXIT
+trap 'exit 130' INT TERM
+
+base=${BENCH_PORT:-18600} requests=2000
+port=$((base + 1)) simulator=$((base + 4))
+sed -e "s|@UPSTREAM@|$base|g; s|@WORK@|$work|g; s|@SMALL@|$(printf '{"n":"%0190d"}' 0)|" benches/peers/upstream.conf >"$work/upstream.conf"
+mkdir -m 700 "$work/state"
+sed -e "s|@PORT@|$port|; s|@ADMIN@|$((base + 2))|; s|@INTERNAL@|$((base + 3))|; s|@UPSTREAM@|$base|; s|@STATE@|$work/state|g" \
+    -e "s|@ISSUER@|http://127.0.0.1:$port|; s|@AUDIENCE@|wxgate|" benches/peers/wxgate.toml >"$work/gateway.toml"
+printf '[wechat]\napi_base = "http://127.0.0.1:%s"\n' "$simulator" >>"$work/gateway.toml"
+nginx -e stderr -c "$work/upstream.conf" &
+pids+=($!)
+"$binary" simulate --listen "127.0.0.1:$simulator" >"$work/simulator.log" 2>&1 &
+pids+=($!)
+valgrind --tool=callgrind --instr-atstart=no --callgrind-out-file="$work/counted" "$binary" serve --config "$work/gateway.toml" \
+    >"$work/gateway.log" 2>&1 &
+gateway=$!
+pids+=("$gateway")
+ask() { curl -sf --retry 120 --retry-delay 1 --retry-connrefused --max-time 60 "$@"; }
+ask "http://127.0.0.1:$port/healthz" >/dev/null
+ask "http://127.0.0.1:$simulator/_sim/code?user=alice" >/dev/null
+token=$(ask -H 'Content-Type: application/json' -d '{"code":"demo-alice"}' "http://127.0.0.1:$port/auth/login" |
+    sed 's/.*"access_token":"\([^"]*\)".*/\1/')
+many() {
+    curl -sf -o /dev/null -H "Authorization: Bearer $token" -H 'Content-Type: application/json' -H 'X-Requested-With: XMLHttpRequest' \
+        -H 'Referer: https://servicewechat.com/wx0123456789abcdef/17/page-frame.html' -H 'Accept-Language: zh-CN,zh;q=0.9' \
+        -A 'Mozilla/5.0 (iPhone; CPU iPhone OS 17_5 like Mac OS X) AppleWebKit/605.1.15 MicroMessenger/8.0.49 NetType/WIFI' \
+        "http://127.0.0.1:$port/api/orders/[1-$1]"
+}
+many 500
+callgrind_control -i on "$gateway" >/dev/null 2>&1
+many "$requests"
+callgrind_control -i off "$gateway" >/dev/null 2>&1
+kill -TERM "$gateway"
+wait "$gateway" || true
+total=$(awk '/^(summary|totals):/ {n = $2} END {print n}' "$work/counted")
+found=$((total / requests))
+kept=$(sed -n 's/^proxied request: \([0-9]*\).*/\1/p' benches/instructions.txt 2>/dev/null || true)
+echo "proxied request: $found instructions (kept: ${kept:-none})"
+if [ "$keep" = 1 ]; then
+    printf 'proxied request: %s instructions (HS256 token found verified, one connection; scripts/instructions.sh)\n' "$found" >benches/instructions.txt
+elif [ -z "$kept" ] || [ $((found * 100)) -gt $((kept * 103)) ]; then
+    echo "More than 3 % over the figure that is kept: find out why, or keep the new one with --keep and say why in the commit." >&2
+    exit 1
+fi
