@@ -60,7 +60,9 @@ fn fields(caller: &Principal) -> impl Iterator<Item = (HeaderName, HeaderValue)>
 
 /// Sets the caller's headers.
 pub fn inject(headers: &mut HeaderMap, caller: &Principal) {
-    headers.extend(fields(caller));
+    for (name, value) in fields(caller) {
+        headers.insert(name, value);
+    }
 }
 
 /// The same as lines.

@@ -33,7 +33,9 @@ const VIA_WXGATE: HeaderValue = HeaderValue::from_static("1.1 wxgate");
 pub fn announce(headers: &mut HeaderMap, exchange: &Exchange) {
     let Some(known) = exchange.forwarded.get() else { return };
     let host = known.host.as_ref().or_else(|| headers.get(HOST)).cloned();
-    headers.extend(way(known, &exchange.connection, host));
+    for (name, value) in way(known, &exchange.connection, host) {
+        headers.insert(name, value);
+    }
     own(known, exchange, |name, value| drop(headers.insert(name, value.clone())));
 }
 
