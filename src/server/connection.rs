@@ -37,6 +37,9 @@ const IDLE_GRACE: Duration = Duration::from_secs(1);
 /// How often it is looked at meanwhile.
 const IDLE_CHECK: Duration = Duration::from_millis(200);
 
+/// How long after the begin of a drain connections that nobody uses are gone; those that are left have an answer under way.
+pub(super) const SETTLED: Duration = IDLE_GRACE.saturating_add(IDLE_CHECK.saturating_mul(3));
+
 /// How long a connection beyond the most may take for its one request.
 pub(super) const CROWDED: Duration = Duration::from_secs(1);
 
