@@ -105,7 +105,8 @@ where
 
 /// The request as this route's upstream gets it, but for what the proxy writes.
 pub fn prepare(request: &mut Request, policy: &config::Route, exchange: &Exchange) {
-    via::announce(request.headers_mut(), exchange);
+    let version = request.version();
+    via::announce(request.headers_mut(), version, exchange);
     if let Some(host) = &policy.rewrite.host {
         request.headers_mut().insert(HOST, host.clone());
     }
@@ -144,7 +145,8 @@ where
                 if route.transforms {
                     return self.transformed(request, route, exchange);
                 }
-                via::announce(request.headers_mut(), &exchange);
+                let version = request.version();
+                via::announce(request.headers_mut(), version, &exchange);
                 Either::Right(self.proxy.call(ToUpstream { request, route, exchange }))
             }
             Ok(Matched::Endpoint) => Either::Right(self.endpoints.call(request)),

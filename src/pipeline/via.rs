@@ -4,7 +4,7 @@
 //! names is gone since `hygiene`.
 
 use http::header::{FORWARDED, HOST, HeaderName, VIA};
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderValue, Version};
 
 use super::connection;
 use super::exchange::Exchange;
@@ -21,11 +21,17 @@ const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 /// The certificate of a client that showed one, by its SHA-256.
 const X_WXGATE_CLIENT_CERT: HeaderName = HeaderName::from_static("x-wxgate-client-cert");
 
-/// RFC 9110, section 7.6.3, with a pseudonym for the host.
-const VIA_WXGATE: HeaderValue = HeaderValue::from_static("1.1 wxgate");
+/// The protocol in which the request was received, and a pseudonym for the host (RFC 9110, section 7.6.3).
+const fn received(version: Version) -> HeaderValue {
+    HeaderValue::from_static(match version {
+        Version::HTTP_2 => "2 wxgate",
+        Version::HTTP_10 => "1.0 wxgate",
+        _ => "1.1 wxgate",
+    })
+}
 
-/// Sets the headers.
-pub fn announce(headers: &mut HeaderMap, exchange: &Exchange) {
+/// Sets the headers of a request that came in this version of HTTP.
+pub fn announce(headers: &mut HeaderMap, version: Version, exchange: &Exchange) {
     let Some(known) = exchange.forwarded.get() else { return };
     let connection = &exchange.connection;
     let host = known.host.as_ref().or_else(|| headers.get(HOST)).cloned();
@@ -50,7 +56,7 @@ pub fn announce(headers: &mut HeaderMap, exchange: &Exchange) {
     if let Some(certificate) = connection.certificate() {
         headers.insert(X_WXGATE_CLIENT_CERT, certificate.clone());
     }
-    headers.insert(VIA, VIA_WXGATE);
+    headers.insert(VIA, received(version));
     match &known.traceparent {
         Some(parent) => {
             headers.insert(TRACEPARENT, parent.clone());
@@ -110,7 +116,7 @@ mod tests {
         let _ = exchange.forwarded.set(Forwarded::read(&[trusted.parse().unwrap()], peer.ip(), false, &sent));
         let mut headers = HeaderMap::new();
         headers.insert(HOST, HeaderValue::from_static("api.example.com"));
-        announce(&mut headers, &exchange);
+        announce(&mut headers, Version::HTTP_11, &exchange);
         headers
     }
 
@@ -128,6 +134,14 @@ mod tests {
             ("traceparent", "00-0123456789abcdef0123456789abcdef-0123456789abcdef-00"),
         ] {
             assert_eq!(headers[name], value, "{name}");
+        }
+    }
+
+    #[test]
+    fn via_names_the_protocol_that_the_client_spoke() {
+        let named = [(Version::HTTP_10, "1.0"), (Version::HTTP_11, "1.1"), (Version::HTTP_2, "2")];
+        for (version, name) in named {
+            assert_eq!(received(version), format!("{name} wxgate"));
         }
     }
 
