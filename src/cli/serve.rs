@@ -83,7 +83,7 @@ impl Running {
         tracing::info!("draining");
         self.gateway.start_draining();
         let drain_timeout = self.gateway.current().config.server.drain_timeout;
-        let drained = self.server.drain(drain_timeout, self.gateway.release_databases()).await;
+        let drained = self.server.drain(drain_timeout).await;
         match drained {
             Drained::Complete => tracing::info!("drained"),
             Drained::DeadlinePassed => tracing::warn!("the drain took too long: what was left has been cut"),

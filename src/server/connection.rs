@@ -20,6 +20,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::body::Body;
 use crate::gateway::{ACME_ALPN, Connection, ConnectionLimits, Inbound, Traced, Worker};
+use crate::metrics::Gauge;
 use crate::tunnel::{Stream, Switched};
 
 use super::drain::Watch;
@@ -65,7 +66,9 @@ pub async fn serve(stream: TcpStream, peer: SocketAddr, worker: Arc<Worker>, mut
         // Boxed, so that connections without TLS do not carry the room for it.
         Some(config) => {
             Box::pin(async {
+                let shaking = Counted::begin(&worker.shard().handshakes);
                 let Some(stream) = tls::accept(config, stream).await else { return };
+                drop(shaking);
                 let (_, agreed) = stream.get_ref();
                 let http2 = agreed.alpn_protocol() == Some(b"h2");
                 // An authority has seen what it asked for (RFC 8737, section 3).
@@ -216,6 +219,22 @@ pub(super) async fn quiet(connection: &Connection, drain: &mut Watch) {
     while idle < IDLE_GRACE {
         tokio::time::sleep(IDLE_CHECK).await;
         idle = if connection.is_busy() { Duration::ZERO } else { idle + IDLE_CHECK };
+    }
+}
+
+/// Counts something while it is under way.
+struct Counted<'a>(&'a Gauge);
+
+impl<'a> Counted<'a> {
+    fn begin(gauge: &'a Gauge) -> Self {
+        gauge.add(1);
+        Self(gauge)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.add(-1);
     }
 }
 

@@ -36,6 +36,10 @@ use drain::{Drain, Drained};
 use inherited::Inherited;
 use worker::{Door, Handle};
 
+/// How long a handshake that had begun before the drain may keep a successor waiting: long enough for a phone far away, short
+/// enough for everybody else.
+const SLOW_HANDSHAKE: Duration = Duration::from_secs(3);
+
 /// Why the server cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -60,6 +64,7 @@ pub enum Error {
 /// The running listeners.
 #[derive(Debug)]
 pub struct Server {
+    gateway: Arc<Gateway>,
     addresses: Vec<SocketAddr>,
     redirect: Vec<SocketAddr>,
     workers: Vec<Handle>,
@@ -159,7 +164,8 @@ impl Server {
             });
             Internal { address, task, stop }
         });
-        Ok(Self { addresses, redirect, workers, drain, admin_address, admin, internal, sockets, outlives_us })
+        let gateway = Arc::clone(gateway);
+        Ok(Self { gateway, addresses, redirect, workers, drain, admin_address, admin, internal, sockets, outlives_us })
     }
 
     /// Where it listens, port 0 resolved.
@@ -182,6 +188,17 @@ impl Server {
         self.internal.as_ref().map(|internal| internal.address)
     }
 
+    /// Waits until nobody can ask for anything new on a connection. One whose handshake is slow may do so afterwards.
+    async fn settled(&self) {
+        let late = Instant::now() + SLOW_HANDSHAKE;
+        loop {
+            sleep(connection::SETTLED).await;
+            if self.gateway.kept().metrics.handshakes() == 0 || Instant::now() > late {
+                return;
+            }
+        }
+    }
+
     /// The listening sockets, for [`handover::Handover`]. Whoever has them has to let go of them before the drain.
     pub fn take_sockets(&mut self) -> Vec<TcpListener> {
         std::mem::take(&mut self.sockets)
@@ -199,8 +216,8 @@ impl Server {
     /// everything finished.
     ///
     /// Where the sockets outlive this process, somebody may wait for what only one process can have: as soon as no connection
-    /// can ask for anything new, the other listeners end and `release` is run, while long answers go on.
-    pub async fn drain(mut self, deadline: Duration, release: impl Future<Output = ()>) -> Drained {
+    /// can ask for anything new, the other listeners end and the databases are closed, while long answers go on.
+    pub async fn drain(mut self, deadline: Duration) -> Drained {
         self.sockets.clear();
         self.drain.start();
         let end = Instant::now() + deadline;
@@ -214,13 +231,13 @@ impl Server {
         };
         let mut complete = if self.outlives_us {
             let released = async {
-                sleep(connection::SETTLED).await;
+                self.settled().await;
                 self.admin.abort();
                 if let Some(internal) = &mut self.internal {
                     internal.stop.start();
                     let _ = (&mut internal.task).await;
                 }
-                release.await;
+                self.gateway.release_databases().await;
             };
             let (complete, _) = tokio::join!(finished, timeout_at(end, released));
             complete
