@@ -232,6 +232,9 @@ bad=$(curl -ksf "$admin/metrics" | awk '/^wxgate_requests_total\{status="5/ { n 
 panics=$(curl -ksf "$admin/metrics" | sed -n 's/^wxgate_panics_total //p')
 echo "memory $first_memory -> $last_memory KiB (at most $most), descriptors $first_files -> $last_files, threads $first_threads -> $last_threads, $people people"
 
+# What was refused, and as what.
+sed -n 's/.*"status":[45][0-9]*.*"code":"\([a-z_]*\)".*/\1/p' "$work/gateway.log" | sort | uniq -c
+
 [ "$failed" -eq 0 ] || fail "$failed of $people people were not served"
 [ "$good" = "$done" ] || fail "$good of $done requests were good"
 [ "$bad" -eq 0 ] || fail "$bad answers of 5xx"
