@@ -138,13 +138,15 @@ docs() { RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked --document-priv
 
 deny() { cargo deny --all-features check; }
 
-# The unit, with the binary of this build in place of the installed one, which has to be there.
-unit() {
+# The units, with the binary of this build in place of the installed one, which has to be there.
+units() {
     cargo build --locked || return
     local target=${CARGO_TARGET_DIR:-target}
     [[ $target == /* ]] || target=$PWD/$target
-    sed "s#/usr/local/bin/wxgate#$target/debug/wxgate#" deploy/wxgate.service >"$work/wxgate.service" || return
-    systemd-analyze verify "$work/wxgate.service"
+    mkdir -p "$work/units" || return
+    sed "s#/usr/local/bin/wxgate#$target/debug/wxgate#" deploy/wxgate.service >"$work/units/wxgate.service" || return
+    cp deploy/wxgate.socket "$work/units/" || return
+    systemd-analyze verify "$work/units/wxgate.service" "$work/units/wxgate.socket"
 }
 
 compose() { WX_SECRET=secret POSTGRES_PASSWORD=secret docker-compose -f deploy/compose.yaml config --quiet; }
@@ -268,10 +270,10 @@ fi
 
 # Checked with the tools that are there.
 if command -v systemd-analyze >/dev/null; then
-    phase "systemd unit" unit
+    phase "systemd units" units
 else
     say ""
-    say "== systemd unit: skipped, systemd-analyze is not installed"
+    say "== systemd units: skipped, systemd-analyze is not installed"
 fi
 if command -v docker-compose >/dev/null; then
     phase "compose file" compose

@@ -73,6 +73,8 @@ pub struct Shard {
     pub bytes_out: Counter,
     /// Open connections.
     pub connections: Gauge,
+    /// TLS handshakes under way.
+    pub handshakes: Gauge,
     /// Accepted connections.
     pub accepted: Counter,
     /// Tokens found in the cache of verified tokens.
@@ -97,6 +99,7 @@ impl Default for Shard {
             in_flight: Gauge::default(),
             bytes_out: Counter::default(),
             connections: Gauge::default(),
+            handshakes: Gauge::default(),
             accepted: Counter::default(),
             token_hits: Counter::default(),
             token_misses: Counter::default(),
@@ -216,6 +219,11 @@ impl Metrics {
     /// Requests whose answer is under way, on all workers.
     pub fn in_flight(&self) -> i64 {
         lock(&self.shards).iter().map(|s| s.in_flight.get()).sum()
+    }
+
+    /// TLS handshakes under way.
+    pub fn handshakes(&self) -> i64 {
+        lock(&self.shards).iter().map(|s| s.handshakes.get()).sum()
     }
 
     /// Requests answered with this status so far.

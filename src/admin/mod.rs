@@ -110,7 +110,7 @@ async fn ready(State(admin): State<Arc<Admin>>) -> Answer {
         kept.members.ping().await?;
         kept.sessions.ping().await
     };
-    let (ready, why) = if admin.gateway.is_draining() {
+    let (ready, why) = if admin.gateway.is_leaving() {
         (false, "draining")
     } else {
         match tokio::time::timeout(READY_TIMEOUT, stores).await {

@@ -60,7 +60,7 @@ pub(super) async fn stats(State(admin): State<Arc<Admin>>) -> Answer {
             "version": env!("CARGO_PKG_VERSION"),
             "now": kept.clock.now().to_string(),
             "generation": admin.gateway.current().generation,
-            "draining": admin.gateway.is_draining(),
+            "draining": admin.gateway.is_leaving(),
             "members": members,
             "members_is_exact": members < MOST_COUNTED,
             "banned": banned,

@@ -22,10 +22,12 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 
 use crate::clock::Clock;
 use crate::config::{self, Config, Environment};
+use crate::server::inherited::Inherited;
 use crate::telemetry::{self, LogWriter};
 
 /// `EX_USAGE` of sysexits.h: the command line or the configuration is wrong.
@@ -55,7 +57,17 @@ enum Command {
     /// Stops on SIGTERM or ctrl-c: it takes no new connections, finishes what is in flight and exits 0. Reloads its file
     /// on SIGHUP, on save, and on `wxgate reload`. Exits 64 when the configuration has faults (all are printed), 1 when
     /// it cannot start.
-    Serve(ConfigFile),
+    Serve {
+        #[command(flatten)]
+        config: ConfigFile,
+        /// Take the place of the gateway that runs, in place of giving up
+        ///
+        /// For a new binary, or a change that needs a restart, without a refused connection. The running gateway hands its listening
+        /// sockets over and is told to leave; requests in flight finish there. Where the sockets come from a supervisor
+        /// (LISTEN_FDS), it waits until that one has stopped the old process. Without a running gateway it just starts.
+        #[arg(long)]
+        takeover: bool,
+    },
     /// Try it: gateway, WeChat simulator and a sample service in one process
     ///
     /// Needs no account, no network and no configuration. Prints lines for sh and curl that work as they stand.
@@ -195,9 +207,11 @@ pub fn run(cli: Cli) -> u8 {
 
 fn dispatch(command: Command) -> anyhow::Result<u8> {
     match command {
-        Command::Serve(ConfigFile { config }) => with_config(&config, &Environment::process(), |config| {
+        Command::Serve { config, takeover } => with_config(&config.config, &Environment::process(), |config| {
+            // Before there are threads: the environment is cleared of what was passed in it.
+            let sockets = Inherited::from_env().context("a socket that was passed (LISTEN_FDS) cannot be used")?;
             let log = log();
-            let ended = on_control(serve::run(config, log.clone()));
+            let ended = on_control(serve::run(config, log.clone(), sockets, takeover));
             // The last lines say how it ended.
             log.written(LAST_LINES);
             ended?;

@@ -197,7 +197,9 @@ pub struct Server {
     pub max_uri: Option<Size>,
     /// Largest request body; a route may say otherwise. Default: "10MiB".
     pub max_body: Option<Size>,
-    /// How long open requests may take to finish at shutdown. Default: "30s".
+    /// How long connections are still accepted at shutdown, while the health answers say 503. Default: "0s".
+    pub drain_min: Option<Duration>,
+    /// How long open requests may take to finish at shutdown, after drain_min. Default: "30s".
     pub drain_timeout: Option<Duration>,
     /// Most open WebSockets of one member, 0 to 100000; 0 is no limit. Default: 32.
     #[schemars(range(min = 0, max = 100_000))]

@@ -90,7 +90,9 @@ pub struct Server {
     pub max_uri: usize,
     /// Largest request body, bytes.
     pub max_body: u64,
-    /// How long a drain may take.
+    /// How long connections are still accepted after the gateway was told to stop.
+    pub drain_min: Duration,
+    /// How long a drain may take after that.
     pub drain_timeout: Duration,
     /// Most open sockets (upgraded connections) of one member; `None` means no limit.
     pub max_sockets_per_member: Option<NonZeroUsize>,

@@ -43,6 +43,9 @@ pub(super) struct Endpoints {
     metrics: Arc<Metrics>,
 }
 
+/// How often it is looked whether calls have ended, when the gateway lets go of its store.
+const LOOK: Duration = Duration::from_millis(5);
+
 /// How many calls there may be at once. Those that wait for a slow client's body do not take the place of those that work.
 #[derive(Debug, Clone)]
 pub struct Room {
@@ -51,6 +54,20 @@ pub struct Room {
 }
 
 impl Room {
+    /// Waits until no call is under way, and lets none begin any more: their callers are told to try again.
+    pub(super) async fn close(&self) {
+        let all = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        for (places, most) in [(&self.reading, MAX_READING), (&self.working, MAX_WORKING)] {
+            // Those who wait in a semaphore gather its places one by one, and would lock out calls that are still good.
+            while places.available_permits() < most {
+                tokio::time::sleep(LOOK).await;
+            }
+            if let Ok(permits) = places.acquire_many(all(most)).await {
+                permits.forget();
+            }
+        }
+    }
+
     /// The places of calls that are being worked on.
     pub fn working(&self) -> &Arc<Semaphore> {
         &self.working

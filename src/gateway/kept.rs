@@ -28,6 +28,7 @@ use crate::pipeline::sockets::Sockets;
 use crate::pipeline::streams::Streams;
 use crate::proxy::Backends;
 use crate::store::shared::Shared;
+use crate::store::sqlite::Sqlite;
 use crate::store::vault::Vault;
 use crate::store::{Members, Sessions};
 use crate::telemetry::{LogWriter, Pseudonyms};
@@ -61,6 +62,8 @@ pub struct Kept {
     pub members: Arc<dyn Members>,
     /// Who is logged in.
     pub sessions: Arc<dyn Sessions>,
+    /// Those of them that are files of this process alone.
+    pub embedded: Vec<Arc<Sqlite>>,
     /// What instances have in common.
     pub shared: Arc<dyn Shared>,
     /// Seals session_key.
@@ -101,7 +104,9 @@ pub struct Kept {
     pub sockets: Arc<Sockets>,
     /// Answers that go on.
     pub streams: Arc<Streams>,
-    /// Whether the gateway is going away.
+    /// Whether the health answers say that the gateway is going away.
+    pub leaving: Draining,
+    /// Whether its connections end.
     pub draining: Draining,
     /// Room for calls of endpoints.
     pub endpoint_room: Room,
@@ -113,7 +118,8 @@ impl Kept {
         let keys = &config.token.keys;
         keyfile::create_dir(keys).map_err(Error::KeyFile)?;
         let metrics = Arc::new(Metrics::default());
-        let Stores { members, sessions, shared, birth_mark } = stores::open(&config.store, &metrics, &clock).await?;
+        let Stores { members, sessions, shared, embedded, birth_mark } =
+            stores::open(&config.store, &metrics, &clock).await?;
         let limits = Arc::<Tables>::default();
         register_limits(&metrics, &limits);
         let hook = Arc::<HookHealth>::default();
@@ -156,6 +162,7 @@ impl Kept {
             log,
             members,
             sessions,
+            embedded,
             shared,
             revocations,
             logins: Arc::default(),
@@ -163,6 +170,7 @@ impl Kept {
             in_flight: Arc::default(),
             pushes: Arc::default(),
             backends: Backends::new(),
+            leaving: Arc::new(AtomicBool::new(false)),
             draining: Arc::new(AtomicBool::new(false)),
             endpoint_room: Room::default(),
         })

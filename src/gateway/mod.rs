@@ -15,6 +15,7 @@ mod inspect;
 mod instances;
 mod kept;
 mod key_care;
+mod release;
 mod reload;
 mod renewal;
 mod secure;
@@ -72,6 +73,7 @@ pub use endpoints::Room;
 pub use forward_auth::Demand;
 pub use inspect::Inspection;
 pub use kept::Kept;
+pub use release::holder;
 pub use reload::{ReloadError, Reloaded};
 pub use worker::{ConnectionLimits, Worker};
 
@@ -291,14 +293,25 @@ impl Gateway {
         &self.kept
     }
 
-    /// From now on the health answers say that this instance is going away, and open sockets and event streams are ended.
+    /// From now on the health answers say that this instance is going away; everything else goes on.
+    pub fn start_leaving(&self) {
+        self.kept.leaving.store(true, std::sync::atomic::Ordering::Release);
+    }
+
+    /// From now on answers say that their connection ends, and open sockets and event streams are ended.
     pub fn start_draining(&self) {
+        self.start_leaving();
         self.kept.draining.store(true, std::sync::atomic::Ordering::Release);
         self.kept.sockets.drain();
         self.kept.streams.drain();
     }
 
-    /// Whether it is going away.
+    /// Whether it says that it is going away.
+    pub fn is_leaving(&self) -> bool {
+        self.kept.leaving.load(std::sync::atomic::Ordering::Acquire)
+    }
+
+    /// Whether its connections end.
     pub fn is_draining(&self) -> bool {
         self.kept.draining.load(std::sync::atomic::Ordering::Acquire)
     }
@@ -347,7 +360,7 @@ impl Gateway {
             snapshot.config.server.max_sockets_per_member,
             &observer.shard,
         );
-        stack(&trace, &steps, Dispatch::new(endpoints, proxy, Arc::clone(&self.kept.draining)))
+        stack(&trace, &steps, Dispatch::new(endpoints, proxy, Arc::clone(&self.kept.leaving)))
     }
 
     /// Pages of the web logins' origins speak to the endpoints.

@@ -18,19 +18,21 @@ pub(super) struct Stores {
     pub(super) members: Arc<dyn Members>,
     pub(super) sessions: Arc<dyn Sessions>,
     pub(super) shared: Arc<dyn Shared>,
+    /// Databases that this process alone may have open.
+    pub(super) embedded: Vec<Arc<Sqlite>>,
     /// Of the store of sessions.
     pub(super) birth_mark: String,
 }
 
 /// Opens both; one, when both are the same file.
 pub(super) async fn open(section: &config::Store, metrics: &Metrics, clock: &Clock) -> Result<Stores, Error> {
-    let mut embedded = None;
+    let mut embedded = Vec::<Arc<Sqlite>>::new();
     let (sessions, shared, birth_mark): (Arc<dyn Sessions>, Arc<dyn Shared>, _) = match &section.sessions {
         SessionsStore::Sqlite(path) => {
             let sqlite = Sqlite::open(path)?;
             register(metrics, &sqlite);
             let birth_mark = sqlite.birth_mark().to_owned();
-            embedded = Some((path, Arc::clone(&sqlite)));
+            embedded.push(Arc::clone(&sqlite));
             (sqlite, Arc::new(Memory::new(clock.clone())), birth_mark)
         }
         SessionsStore::Redis(address) => {
@@ -40,18 +42,20 @@ pub(super) async fn open(section: &config::Store, metrics: &Metrics, clock: &Clo
         }
     };
     let members: Arc<dyn Members> = match &section.members {
-        MembersStore::Sqlite(path) => match embedded {
-            Some((same, sqlite)) if same == path => sqlite,
-            Some(_) => Sqlite::open(path)?,
-            None => {
+        MembersStore::Sqlite(path) => match (embedded.first(), &section.sessions) {
+            (Some(sqlite), SessionsStore::Sqlite(same)) if same == path => Arc::clone(sqlite) as Arc<dyn Members>,
+            (first, _) => {
                 let sqlite = Sqlite::open(path)?;
-                register(metrics, &sqlite);
+                if first.is_none() {
+                    register(metrics, &sqlite);
+                }
+                embedded.push(Arc::clone(&sqlite));
                 sqlite
             }
         },
         MembersStore::Postgres(address) => Postgres::open(address).await?,
     };
-    Ok(Stores { members, sessions, shared, birth_mark })
+    Ok(Stores { members, sessions, shared, embedded, birth_mark })
 }
 
 #[allow(clippy::cast_precision_loss)] // counts far from 2^53

@@ -30,6 +30,8 @@ pub struct Entry<'a> {
     pub method: &'a str,
     /// As sent, without query.
     pub path: &'a str,
+    /// What the client speaks.
+    pub protocol: &'static str,
     /// The route's pattern, or what else answered.
     pub route: &'a str,
     /// Upstream, when one was asked.
@@ -154,6 +156,8 @@ fn json(line: &mut Vec<u8>, second: &str, ms: i64, e: &Entry<'_>) -> std::io::Re
     escape(line, e.method);
     line.extend_from_slice(b"\",\"path\":\"");
     escape(line, e.path);
+    line.extend_from_slice(b"\",\"protocol\":\"");
+    line.extend_from_slice(e.protocol.as_bytes());
     line.extend_from_slice(b"\",\"route\":\"");
     escape(line, e.route);
     line.extend_from_slice(b"\",\"status\":");
@@ -194,6 +198,8 @@ fn text(line: &mut Vec<u8>, second: &str, ms: i64, e: &Entry<'_>) -> std::io::Re
     escape(line, e.method);
     line.push(b' ');
     escape(line, e.path);
+    line.push(b' ');
+    line.extend_from_slice(e.protocol.as_bytes());
     write!(line, " duration_us={} bytes={} client=", e.took.as_micros(), e.bytes)?;
     e.client.write(line);
     line.extend_from_slice(b" route=");
@@ -296,6 +302,7 @@ mod tests {
             client: Client::Peer("1.2.3.4"),
             method: "GET",
             path,
+            protocol: "HTTP/2.0",
             route: "/api/*",
             upstream: Some("orders"),
             status: 502,
@@ -327,6 +334,7 @@ mod tests {
         assert_eq!(value["cause"], "line\nbreak");
         assert_eq!(value["timestamp"], "2025-11-21T01:20:00.042Z");
         assert_eq!((&value["status"], &value["upstream_us"]), (&502.into(), &1100.into()));
+        assert_eq!(value["protocol"], "HTTP/2.0");
     }
 
     #[test]

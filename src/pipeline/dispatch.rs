@@ -43,8 +43,9 @@ impl ToUpstream {
         if self.exchange.way.get().is_none() {
             return;
         }
+        let version = self.request.version();
         let headers = self.request.headers_mut();
-        via::announce(headers, &self.exchange);
+        via::announce(headers, version, &self.exchange);
         if let Some(caller) = self.exchange.principal.get() {
             identity::inject(headers, caller);
         }
@@ -129,9 +130,10 @@ fn prepare(request: &mut Request, route: &Route, exchange: &Exchange) {
 /// Tells the way of a request, in lines or among its headers.
 fn announce(request: &mut Request, route: &Route, exchange: &Exchange) {
     if route.in_lines {
-        let _ = exchange.way.set(via::lines(request.headers(), exchange));
+        let _ = exchange.way.set(via::lines(request.headers(), request.version(), exchange));
     } else {
-        via::announce(request.headers_mut(), exchange);
+        let version = request.version();
+        via::announce(request.headers_mut(), version, exchange);
     }
 }
 

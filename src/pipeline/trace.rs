@@ -13,7 +13,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{HeaderValue, Method};
+use http::{HeaderValue, Method, Version};
 use http_body::{Body as _, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
@@ -155,6 +155,7 @@ where
             observer: Arc::clone(&self.observer),
             method: request.method().clone(),
             uri: request.uri().clone(),
+            version: request.version(),
             exchange: Arc::clone(&exchange),
             status: 0,
             refused: None,
@@ -231,6 +232,7 @@ struct Record {
     observer: Arc<Observer>,
     method: Method,
     uri: http::Uri,
+    version: Version,
     exchange: Arc<Exchange>,
     status: u16,
     refused: Option<Refused>,
@@ -267,6 +269,15 @@ impl Record {
     }
 }
 
+/// As it is named in logs.
+const fn protocol(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_2 => "HTTP/2.0",
+        Version::HTTP_10 => "HTTP/1.0",
+        _ => "HTTP/1.1",
+    }
+}
+
 /// Counts and logs, however the answer ended: sent, broken off, or never made because the client went away.
 impl Drop for Record {
     fn drop(&mut self) {
@@ -295,6 +306,7 @@ impl Drop for Record {
             },
             method: self.method.as_str(),
             path: self.uri.path(),
+            protocol: protocol(self.version),
             route,
             upstream: self.exchange.upstream.get().map(|u| &**u).or(upstream.filter(|_| self.refused.is_none())),
             status,

@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use http::header::{FORWARDED, HOST, HeaderName, VIA};
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderValue, Version};
 use smallvec::SmallVec;
 
 use crate::http1::lines;
@@ -26,28 +26,37 @@ const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 /// The certificate of a client that showed one, by its SHA-256.
 const X_WXGATE_CLIENT_CERT: HeaderName = HeaderName::from_static("x-wxgate-client-cert");
 
-/// RFC 9110, section 7.6.3, with a pseudonym for the host.
-const VIA_WXGATE: HeaderValue = HeaderValue::from_static("1.1 wxgate");
+/// The protocol in which the request was received, and a pseudonym for the host (RFC 9110, section 7.6.3).
+const fn received(version: Version) -> HeaderValue {
+    HeaderValue::from_static(match version {
+        Version::HTTP_2 => "2 wxgate",
+        Version::HTTP_10 => "1.0 wxgate",
+        _ => "1.1 wxgate",
+    })
+}
 
-/// Sets the headers.
-pub fn announce(headers: &mut HeaderMap, exchange: &Exchange) {
+/// Sets the headers of a request that came in this version of HTTP.
+pub fn announce(headers: &mut HeaderMap, version: Version, exchange: &Exchange) {
     let Some(known) = exchange.forwarded.get() else { return };
     let host = known.host.as_ref().or_else(|| headers.get(HOST)).cloned();
-    for (name, value) in way(known, &exchange.connection, host) {
+    for (name, value) in way(known, &exchange.connection, host, version) {
         headers.insert(name, value);
     }
     own(known, exchange, |name, value| drop(headers.insert(name, value.clone())));
 }
 
 /// What of it many requests have in common, as lines, for a request with these headers.
-pub(super) fn lines(headers: &HeaderMap, exchange: &Exchange) -> Bytes {
+pub(super) fn lines(headers: &HeaderMap, version: Version, exchange: &Exchange) -> Bytes {
     let Some(known) = exchange.forwarded.get() else { return Bytes::new() };
     let connection = &exchange.connection;
     let host = known.host.as_ref().or_else(|| headers.get(HOST));
-    let write = || lines::lines(way(known, connection, host.cloned()));
+    let write = || lines::lines(way(known, connection, host.cloned(), version));
     match host {
-        // Nothing of it is the request's own but the host, which is mostly the same.
-        Some(host) if known.chain.is_none() && known.https == connection.https() => connection.way(host, write),
+        // Nothing of it is the request's own but the host, which is mostly the same. A connection of HTTP/1 may change
+        // between its versions; hardly any does.
+        Some(host) if known.chain.is_none() && known.https == connection.https() && version != Version::HTTP_10 => {
+            connection.way(host, write)
+        }
         _ => write(),
     }
 }
@@ -64,6 +73,7 @@ fn way(
     known: &Forwarded,
     connection: &Connection,
     host: Option<HeaderValue>,
+    version: Version,
 ) -> SmallVec<[(HeaderName, HeaderValue); 7]> {
     let mut fields = SmallVec::new();
     fields.extend([
@@ -71,7 +81,7 @@ fn way(
         (X_ORIGINAL_FORWARDED_FOR, connection::ip_text(known.client)),
         (FORWARDED, connection::forwarded(known.client, host.as_ref(), known.https)),
         (X_FORWARDED_PROTO, HeaderValue::from_static(scheme(known.https))),
-        (VIA, VIA_WXGATE),
+        (VIA, received(version)),
     ]);
     fields.extend(host.map(|host| (X_FORWARDED_HOST, host)));
     fields.extend(connection.certificate().map(|certificate| (X_WXGATE_CLIENT_CERT, certificate.clone())));
@@ -146,7 +156,7 @@ mod tests {
 
     fn announced(forwarded: &[(&'static str, &'static str)], peer: &str, trusted: &str) -> HeaderMap {
         let mut headers = hosted("api.example.com");
-        announce(&mut headers, &exchange(forwarded, peer, trusted));
+        announce(&mut headers, Version::HTTP_11, &exchange(forwarded, peer, trusted));
         headers
     }
 
@@ -164,12 +174,14 @@ mod tests {
             let exchange = exchange(told, peer, "10.0.0.0/8");
             // The second host is not the one that the connection remembers.
             for host in ["api.example.com", "api.example.com", "b.example.com"] {
-                let mut headers = hosted(host);
-                let mut written = lines(&headers, &exchange).to_vec();
-                push_own(&mut written, &exchange);
-                announce(&mut headers, &exchange);
-                headers.remove(HOST);
-                assert_eq!(crate::http1::lines::tests::read(&written), headers, "{told:?} {peer} {host}");
+                for version in [Version::HTTP_11, Version::HTTP_10] {
+                    let mut headers = hosted(host);
+                    let mut written = lines(&headers, version, &exchange).to_vec();
+                    push_own(&mut written, &exchange);
+                    announce(&mut headers, version, &exchange);
+                    headers.remove(HOST);
+                    assert_eq!(crate::http1::lines::tests::read(&written), headers, "{told:?} {peer} {host}");
+                }
             }
         }
     }
@@ -188,6 +200,14 @@ mod tests {
             ("traceparent", "00-0123456789abcdef0123456789abcdef-0123456789abcdef-00"),
         ] {
             assert_eq!(headers[name], value, "{name}");
+        }
+    }
+
+    #[test]
+    fn via_names_the_protocol_that_the_client_spoke() {
+        let named = [(Version::HTTP_10, "1.0"), (Version::HTTP_11, "1.1"), (Version::HTTP_2, "2")];
+        for (version, name) in named {
+            assert_eq!(received(version), format!("{name} wxgate"));
         }
     }
 

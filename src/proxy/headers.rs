@@ -36,10 +36,6 @@ pub(super) fn relay(head: &mut Parts, method: &Method) -> Result<(Framing, Reuse
     let bodiless = method == Method::HEAD || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     // An upstream of HTTP/1.0 would not understand a body of unknown length.
     let once = head.version != Version::HTTP_11 || ends_here(&head.headers);
-    if head.status == StatusCode::NO_CONTENT {
-        // Not allowed there (RFC 9110 section 8.6), though common with the value 0.
-        head.headers.remove(CONTENT_LENGTH);
-    }
     clean(head);
     Ok(match announced {
         // Nobody says that a body follows, and nobody says that none does: what follows is one.
@@ -59,6 +55,10 @@ fn ends_here(headers: &HeaderMap) -> bool {
 /// Removes what does not concern the client, and states our version.
 pub(super) fn clean(head: &mut Parts) {
     strip(&mut head.headers);
+    if head.status == StatusCode::NO_CONTENT {
+        // Not allowed there (RFC 9110 section 8.6), though common with the value 0.
+        head.headers.remove(CONTENT_LENGTH);
+    }
     // An intermediary states its own version (RFC 9110 section 2.5).
     head.version = Version::HTTP_11;
 }

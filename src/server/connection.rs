@@ -20,6 +20,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::body::Body;
 use crate::gateway::{ACME_ALPN, Connection, ConnectionLimits, Inbound, Traced, Worker};
+use crate::metrics::Gauge;
 use crate::tunnel::{Stream, Switched};
 
 use super::drain::Watch;
@@ -36,6 +37,9 @@ const IDLE_GRACE: Duration = Duration::from_secs(1);
 
 /// How often it is looked at meanwhile.
 const IDLE_CHECK: Duration = Duration::from_millis(200);
+
+/// How long after the begin of a drain connections that nobody uses are gone; those that are left have an answer under way.
+pub(super) const SETTLED: Duration = IDLE_GRACE.saturating_add(IDLE_CHECK.saturating_mul(3));
 
 /// How long a connection beyond the most may take for its one request.
 pub(super) const CROWDED: Duration = Duration::from_secs(1);
@@ -62,7 +66,9 @@ pub async fn serve(stream: TcpStream, peer: SocketAddr, worker: Arc<Worker>, mut
         // Boxed, so that connections without TLS do not carry the room for it.
         Some(config) => {
             Box::pin(async {
+                let shaking = Counted::begin(&worker.shard().handshakes);
                 let Some(stream) = tls::accept(config, stream).await else { return };
+                drop(shaking);
                 let (_, agreed) = stream.get_ref();
                 let http2 = agreed.alpn_protocol() == Some(b"h2");
                 // An authority has seen what it asked for (RFC 8737, section 3).
@@ -213,6 +219,22 @@ pub(super) async fn quiet(connection: &Connection, drain: &mut Watch) {
     while idle < IDLE_GRACE {
         tokio::time::sleep(IDLE_CHECK).await;
         idle = if connection.is_busy() { Duration::ZERO } else { idle + IDLE_CHECK };
+    }
+}
+
+/// Counts something while it is under way.
+struct Counted<'a>(&'a Gauge);
+
+impl<'a> Counted<'a> {
+    fn begin(gauge: &'a Gauge) -> Self {
+        gauge.add(1);
+        Self(gauge)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.add(-1);
     }
 }
 

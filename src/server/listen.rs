@@ -31,6 +31,16 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
+/// A listening socket that nobody shares.
+///
+/// # Errors
+/// When the address is taken, or not ours.
+pub fn bind_alone(address: SocketAddr) -> io::Result<TcpListener> {
+    let listener = TcpListener::bind(address)?; // with SO_REUSEADDR
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
 /// Whether nobody else listens on `address`. Asked once before the workers share it among themselves: with
 /// `SO_REUSEPORT` a second gateway of the same user would silently take half of the first one's connections.
 ///

@@ -8,28 +8,37 @@ pub mod connection;
 mod descriptors;
 pub mod drain;
 mod guard;
+pub mod handover;
 mod head;
 mod http1;
 mod http2;
+pub mod inherited;
 pub mod listen;
 mod protocol;
 mod redirect;
 pub mod reload;
+pub mod supervisor;
 mod tls;
 pub mod worker;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::gateway::Gateway;
 
 use drain::{Drain, Drained};
+use inherited::Inherited;
 use worker::{Door, Handle};
+
+/// How long a handshake that had begun before the drain may keep a successor waiting: long enough for a phone far away, short
+/// enough for everybody else.
+const SLOW_HANDSHAKE: Duration = Duration::from_secs(3);
 
 /// Why the server cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +51,11 @@ pub enum Error {
         /// Why not.
         source: io::Error,
     },
+    /// A socket was passed that is for none of the listeners.
+    #[error(
+        "a listening socket was passed for {0}, which is no address of [server], [admin] or [internal]: let both say the same"
+    )]
+    NotOurs(SocketAddr),
     /// A worker thread cannot be made.
     #[error("cannot start a worker thread: {0}")]
     Worker(#[source] io::Error),
@@ -50,6 +64,7 @@ pub enum Error {
 /// The running listeners.
 #[derive(Debug)]
 pub struct Server {
+    gateway: Arc<Gateway>,
     addresses: Vec<SocketAddr>,
     redirect: Vec<SocketAddr>,
     workers: Vec<Handle>,
@@ -57,6 +72,10 @@ pub struct Server {
     admin_address: SocketAddr,
     admin: JoinHandle<()>,
     internal: Option<Internal>,
+    /// Each listening socket once more, for a successor. Nobody accepts from these.
+    sockets: Vec<TcpListener>,
+    /// Whether somebody else holds them, too, and connections may wait in them when this process is gone.
+    outlives_us: bool,
 }
 
 /// The services' listener.
@@ -69,24 +88,37 @@ struct Internal {
 }
 
 impl Server {
-    /// Opens the sockets and starts the workers. `admin` answers on the operators' listener and `internal` on the
+    /// Opens the sockets, but for those that are `inherited`, and starts the workers. `admin` answers on the operators' listener and `internal` on the
     /// services', if there is one, on the runtime that this is called on.
     ///
     /// # Errors
-    /// When an address is taken or a thread cannot be made; nothing is left running then.
-    pub async fn start(gateway: &Arc<Gateway>, admin: Router, internal: Router) -> Result<Self, Error> {
+    /// When an address is taken, a socket was passed that is for nothing, or a thread cannot be made; nothing is left
+    /// running then.
+    pub fn start(
+        gateway: &Arc<Gateway>,
+        admin: Router,
+        internal: Router,
+        mut inherited: Inherited,
+    ) -> Result<Self, Error> {
         let snapshot = gateway.current();
         let section = &snapshot.config.server;
-        let (listener, admin_address) = bind(snapshot.config.admin.listen).await?;
+        let outlives_us = inherited.are_held_elsewhere();
+        let mut sockets = Vec::new();
+        let (listener, admin_address) = bind(snapshot.config.admin.listen, &mut inherited, &mut sockets)?;
         let services = match &snapshot.config.internal {
-            Some(section) => Some(bind(section.listen).await?),
+            Some(section) => Some(bind(section.listen, &mut inherited, &mut sockets)?),
             None => None,
         };
         let drain = Drain::new();
         let mut addresses = section.listen.clone();
         let mut redirect = section.tls.redirect.clone();
         let mut workers = Vec::with_capacity(section.workers.get());
-        for address in addresses.iter().chain(&redirect).filter(|address| address.port() != 0) {
+        let mut passed: Vec<_> = addresses.iter().chain(&redirect).map(|address| inherited.take(*address)).collect();
+        if let Some(address) = inherited.left() {
+            return Err(Error::NotOurs(address));
+        }
+        let own = addresses.iter().chain(&redirect).zip(&passed).filter(|(_, passed)| passed.is_empty());
+        for (address, _) in own.filter(|(address, _)| address.port() != 0) {
             listen::probe(*address).map_err(|source| Error::Listen { address: *address, source })?;
         }
         let share = worker::Share { descriptors: descriptors::raise(), workers: section.workers.get() };
@@ -98,14 +130,23 @@ impl Server {
         for n in 0..section.workers.get() {
             let mut listeners = Vec::with_capacity(addresses.len() + redirect.len());
             let public = addresses.iter_mut().map(|address| (Door::Public, address));
-            for (door, address) in public.chain(redirect.iter_mut().map(|address| (Door::Redirect, address))) {
-                let listener = listen::bind(*address).map_err(|source| Error::Listen { address: *address, source })?;
-                // Port 0 becomes a real port with the first worker; the others share it.
-                *address = listener.local_addr().map_err(|source| Error::Listen { address: *address, source })?;
-                listeners.push((door, listener));
+            let doors = public.chain(redirect.iter_mut().map(|address| (Door::Redirect, address)));
+            for ((door, address), passed) in doors.zip(&passed) {
+                let failed = |source| Error::Listen { address: *address, source };
+                for socket in inherited::share(n, section.workers.get(), passed.len()) {
+                    listeners.push((door, passed[socket].try_clone().map_err(failed)?));
+                }
+                if passed.is_empty() {
+                    let listener = listen::bind(*address).map_err(failed)?;
+                    sockets.push(listener.try_clone().map_err(failed)?);
+                    // Port 0 becomes a real port with the first worker; the others share it.
+                    *address = listener.local_addr().map_err(failed)?;
+                    listeners.push((door, listener));
+                }
             }
             workers.push(worker::start(n, gateway, listeners, drain.watch(), share).map_err(Error::Worker)?);
         }
+        sockets.extend(passed.drain(..).flatten());
         let admin = tokio::spawn(async move {
             if let Err(error) = axum::serve(listener, admin).await {
                 tracing::error!(%error, "the admin listener has ended");
@@ -123,7 +164,8 @@ impl Server {
             });
             Internal { address, task, stop }
         });
-        Ok(Self { addresses, redirect, workers, drain, admin_address, admin, internal })
+        let gateway = Arc::clone(gateway);
+        Ok(Self { gateway, addresses, redirect, workers, drain, admin_address, admin, internal, sockets, outlives_us })
     }
 
     /// Where it listens, port 0 resolved.
@@ -146,19 +188,66 @@ impl Server {
         self.internal.as_ref().map(|internal| internal.address)
     }
 
+    /// Waits until nobody can ask for anything new on a connection. One whose handshake is slow may do so afterwards.
+    async fn settled(&self) {
+        let late = Instant::now() + SLOW_HANDSHAKE;
+        loop {
+            sleep(connection::SETTLED).await;
+            if self.gateway.kept().metrics.handshakes() == 0 || Instant::now() > late {
+                return;
+            }
+        }
+    }
+
+    /// The listening sockets, for [`handover::Handover`]. Whoever has them has to let go of them before the drain.
+    pub fn take_sockets(&mut self) -> Vec<TcpListener> {
+        std::mem::take(&mut self.sockets)
+    }
+
+    /// A successor has the sockets. One that `serves` already is the one whom operators ask.
+    pub fn handed_over(&mut self, serves: bool) {
+        self.outlives_us = true;
+        if serves {
+            self.admin.abort();
+        }
+    }
+
     /// Closes the listeners, lets what is in flight finish, and waits for the workers, at most `deadline`. Says whether
     /// everything finished.
+    ///
+    /// Where the sockets outlive this process, somebody may wait for what only one process can have: as soon as no connection
+    /// can ask for anything new, the other listeners end and the databases are closed, while long answers go on.
     pub async fn drain(mut self, deadline: Duration) -> Drained {
+        self.sockets.clear();
         self.drain.start();
-        let end = tokio::time::Instant::now() + deadline;
-        let mut complete = true;
-        for worker in std::mem::take(&mut self.workers) {
-            complete &= worker.finished(end).await;
-        }
+        let end = Instant::now() + deadline;
+        let workers = std::mem::take(&mut self.workers);
+        let finished = async {
+            let mut complete = true;
+            for worker in workers {
+                complete &= worker.finished(end).await;
+            }
+            complete
+        };
+        let mut complete = if self.outlives_us {
+            let released = async {
+                self.settled().await;
+                self.admin.abort();
+                if let Some(internal) = &mut self.internal {
+                    internal.stop.start();
+                    let _ = (&mut internal.task).await;
+                }
+                self.gateway.release_databases().await;
+            };
+            let (complete, _) = tokio::join!(finished, timeout_at(end, released));
+            complete
+        } else {
+            finished.await
+        };
         // After them: a service that still answers one of their requests may have to ask here.
-        if let Some(internal) = &mut self.internal {
+        if let Some(internal) = self.internal.as_mut().filter(|internal| !internal.task.is_finished()) {
             internal.stop.start();
-            complete &= tokio::time::timeout_at(end, &mut internal.task).await.is_ok();
+            complete &= timeout_at(end, &mut internal.task).await.is_ok();
         }
         // Last: until here it tells that this instance is not ready.
         self.admin.abort();
@@ -175,9 +264,20 @@ impl Drop for Server {
     }
 }
 
-async fn bind(address: SocketAddr) -> Result<(tokio::net::TcpListener, SocketAddr), Error> {
-    let failed = |source| Error::Listen { address, source };
-    let listener = tokio::net::TcpListener::bind(address).await.map_err(failed)?;
-    let bound = listener.local_addr().map_err(failed)?;
-    Ok((listener, bound))
+/// One of the listeners that are not the public one; `sockets` gets it once more.
+fn bind(
+    address: SocketAddr,
+    inherited: &mut Inherited,
+    sockets: &mut Vec<TcpListener>,
+) -> Result<(tokio::net::TcpListener, SocketAddr), Error> {
+    let mut opened = || {
+        let listener = match inherited.take(address).pop() {
+            Some(passed) => passed,
+            None => listen::bind_alone(address)?,
+        };
+        let bound = listener.local_addr()?;
+        sockets.push(listener.try_clone()?);
+        Ok((tokio::net::TcpListener::from_std(listener)?, bound))
+    };
+    opened().map_err(|source| Error::Listen { address, source })
 }

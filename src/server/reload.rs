@@ -18,6 +18,8 @@ use tokio::time::MissedTickBehavior;
 use crate::config;
 use crate::gateway::Gateway;
 
+use super::supervisor;
+
 /// How long a save may take: some editors write in several steps.
 const SETTLE: Duration = Duration::from_millis(100);
 
@@ -80,7 +82,9 @@ impl Triggers {
                 }
                 let now = content(&path);
                 // Refused or not, the gateway has said so in its log and counted it.
+                supervisor::reloading();
                 refused = if gateway.reload().await.is_err() { now } else { None };
+                supervisor::ready();
             }
         }))
     }

@@ -5,7 +5,7 @@
 //! hear, and is never stale.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::clock::Clock;
@@ -19,6 +19,8 @@ pub struct Freshness {
     heard: AtomicU64,
     /// Milliseconds.
     limit: AtomicU64,
+    /// Nothing will be heard any more.
+    cut_off: AtomicBool,
 }
 
 impl Freshness {
@@ -33,6 +35,12 @@ impl Freshness {
         self.heard.fetch_max(millis(at), Ordering::AcqRel);
     }
 
+    /// From now on there is another that is asked in our place, and we hear nothing of it: no token is believed any more.
+    pub fn cut_off(&self, clock: &Clock) {
+        self.cut_off.store(true, Ordering::Release);
+        let _ = self.clock.set(clock.clone());
+    }
+
     /// How long it may be that nothing was heard.
     pub fn set_limit(&self, limit: Duration) {
         self.limit.store(millis(limit), Ordering::Release);
@@ -40,7 +48,8 @@ impl Freshness {
 
     /// Whether it was longer.
     pub fn is_stale(&self) -> bool {
-        self.age().is_some_and(|age| millis(age) > self.limit.load(Ordering::Acquire))
+        self.age()
+            .is_some_and(|age| millis(age) > self.limit.load(Ordering::Acquire) || self.cut_off.load(Ordering::Acquire))
     }
 
     /// How long it was; `None` for one that is alone.
@@ -58,6 +67,22 @@ fn millis(duration: Duration) -> u64 {
 mod tests {
     use super::*;
     use crate::clock::Timestamp;
+
+    #[test]
+    fn one_that_was_cut_off_is_stale_at_once_and_stays_so() {
+        let clock = Clock::manual(Timestamp::from_secs(1000));
+        for has_others in [false, true] {
+            let freshness = Freshness::default();
+            freshness.set_limit(Duration::from_secs(60));
+            if has_others {
+                freshness.begin(&clock);
+            }
+            assert!(!freshness.is_stale());
+            freshness.cut_off(&clock);
+            freshness.hear(clock.steady());
+            assert!(freshness.is_stale());
+        }
+    }
 
     #[test]
     fn an_instance_that_is_alone_is_never_stale_and_one_that_is_not_becomes_so() {

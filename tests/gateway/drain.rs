@@ -12,7 +12,7 @@ use crate::support::DEADLINE;
 use crate::support::gateway::Gateway;
 use crate::support::http1::Broken;
 use crate::support::process::Exit;
-use crate::support::raw::Client;
+use crate::support::raw::{Client, exchange};
 use crate::support::served::{self, PUBLIC, Served};
 
 fn get(path: &str) -> String {
@@ -85,6 +85,33 @@ async fn a_draining_gateway_says_so_to_those_who_ask_for_its_health() {
     assert_eq!(gateway.client().get(gateway.admin_url("/livez")).send().await.unwrap().status(), 200);
     // Who still comes is served.
     assert_eq!(gateway.get("/public/x", None).await.status, 200);
+}
+
+#[tokio::test]
+async fn for_drain_min_it_says_that_it_goes_and_still_takes_connections() {
+    let mut served = Served::start("drain_min = \"1h\"", PUBLIC).await;
+    served.process.terminate();
+    served.logged(&["leaving: not ready any more"]).await;
+    let health = exchange(served.address, get("/healthz")).await.unwrap();
+    assert_eq!((health.status, &health.json()["code"]), (503, &"draining".into()));
+    let mut client = Client::connect(served.address).await;
+    for _ in 0..2 {
+        client.send(get("/public/x")).await;
+        let answer = client.response().await.unwrap();
+        assert_eq!((answer.status, answer.headers.get("connection")), (200, None));
+    }
+    let ready = format!("GET /readyz HTTP/1.1\r\nHost: {}\r\n\r\n", served.admin);
+    assert_eq!(exchange(served.admin, ready).await.unwrap().status, 503);
+}
+
+#[tokio::test]
+async fn after_drain_min_comes_the_drain() {
+    let mut served = Served::start("drain_min = \"1ms\"", PUBLIC).await;
+    served.process.terminate();
+    assert_eq!(served.process.exit().await, Exit::Code(0));
+    let said = served.process.output().stderr.concat();
+    let at = |part: &str| said.find(part).unwrap_or_else(|| panic!("{part}: {said}"));
+    assert!(at("leaving: not ready any more") < at("\"draining\"") && at("\"draining\"") < at("\"drained\""));
 }
 
 /// Clients that ask as fast as they can, each on a connection that it keeps, until they are told that it closes.

@@ -131,3 +131,24 @@ async fn its_health_is_asked_in_http2_and_one_that_speaks_http1_is_down() {
     let answer = gateway.get("/wrong", None).await;
     assert!(matches!(answer.status, 502 | 503), "{}", answer.status);
 }
+
+/// What speaks of a length where no body may be (RFC 9110, section 8.6) would have a client of HTTP/1.1 wait for it.
+#[tokio::test]
+async fn a_204_has_no_length_and_the_connection_goes_on() {
+    let service = Service::start(None).await;
+    let gateway = gateway(&service, "").await;
+    let mut client = crate::support::raw::Client::connect(gateway.address()).await;
+    // 304 may say which length the answer would have had.
+    for (status, length) in [(204, None), (304, Some("5")), (204, None)] {
+        client.send(format!("GET /open/empty/{status} HTTP/1.1\r\nHost: a\r\n\r\n")).await;
+        let answer = client.response().await.unwrap();
+        assert_eq!((answer.status, answer.headers.get("content-length")), (status, length));
+        assert_eq!(answer.headers.get("connection"), None);
+    }
+    let mut client = Client::connect(gateway.address()).await;
+    let answer = client.send(get("http://a/open/empty/204"), "").await.unwrap();
+    assert_eq!((answer.status, answer.headers.get("content-length")), (204, None));
+    let seen = service.seen.lock().unwrap();
+    let via: Vec<_> = seen.requests.iter().map(|request| request.headers()["via"].to_str().unwrap()).collect();
+    assert_eq!(via, ["1.1 wxgate", "1.1 wxgate", "1.1 wxgate", "2 wxgate"], "what the client spoke");
+}

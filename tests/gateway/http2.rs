@@ -43,6 +43,9 @@ async fn a_login_and_a_request_and_the_service_sees_http1_with_the_true_caller()
     assert!(seen.all("x_wx_openid").is_empty() && seen.all("te").is_empty());
     assert_eq!(seen.all("x-forwarded-for"), ["127.0.0.1"]);
     assert_eq!(seen.all("cookie"), ["a=b; c=d"]);
+    assert_eq!(seen.all("via"), ["2 wxgate"]);
+    let line = gateway.log.until_line(|line| line["route"] == "/api/*").await;
+    assert_eq!(line["protocol"], "HTTP/2.0");
     // And without a token, on the same connection.
     let refused = client.send(get("http://api.example.com/api/b"), "").await.unwrap();
     assert_eq!((refused.status, refused.json()["code"].as_str()), (401, Some("token_missing")));

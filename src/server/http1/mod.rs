@@ -179,12 +179,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
         B: HttpBody<Data = Bytes, Error = body::Error> + Unpin,
         V: Service,
     {
-        if let Some(feed) = &mut self.feed {
-            feed.answer_begins();
-        }
+        let begun = self.feed.as_mut().map_or(&b""[..], Feed::answer_begins);
         let (head, mut body) = response.into_parts();
         let exact = if body.is_end_stream() { Some(0) } else { body.size_hint().exact() };
-        let (bytes, length) = asked.write(&head, exact, &service.date());
+        let (mut bytes, length) = asked.write(&head, exact, &service.date());
+        if !begun.is_empty() {
+            bytes.splice(..0, begun.iter().copied());
+        }
         let mut sending = Sending { outgoing: Outgoing::new(bytes, length), body: &mut body, failed: false };
         let whole = poll_fn(|cx| self.poll_send(cx, &mut sending)).await;
         // Whoever counts and logs the answer does so when its last byte is out.

@@ -5,6 +5,7 @@ use std::pin::pin;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use futures_util::FutureExt as _;
 use http_body::Frame;
 use http_body_util::BodyExt as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
@@ -48,6 +49,15 @@ impl Service for Answers {
                     Body::from("slow")
                 }
                 "/ignore" => Body::from("ignored"),
+                // Asks for the body, and does not wait for it.
+                "/impatient" => {
+                    let mut body = request.into_body();
+                    for _ in 0..2 {
+                        assert!(body.frame().now_or_never().is_none());
+                        tokio::task::yield_now().await;
+                    }
+                    Body::from("impatient")
+                }
                 "/stream" => Body::boxed(Frames(self.frames.lock().unwrap().take().unwrap())),
                 _ => match request.into_body().collect().await {
                     Ok(body) => Body::from(format!("{path} {}", String::from_utf8_lossy(&body.to_bytes()))),
@@ -141,6 +151,25 @@ async fn who_waits_for_100_gets_it_when_the_body_is_wanted_and_not_before() {
         assert!(all(&mut client).await.starts_with("HTTP/1.1 200 OK\r\n"));
     })
     .await;
+}
+
+/// The client's window is so small that half of the 100 has to wait, and the answer comes before there is room.
+#[tokio::test]
+async fn a_100_that_has_begun_is_finished_before_the_answer() {
+    let answers = Answers::default();
+    let (mut ours, mut client) = duplex(10);
+    let serving = async { drop(serve(&mut ours, &answers, pin!(pending::<()>())).await) };
+    let asking = async {
+        let head = b"POST /impatient HTTP/1.1\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n";
+        client.write_all(head).await.unwrap();
+        while answers.finished.load(Ordering::Relaxed) == 0 {
+            tokio::task::yield_now().await;
+        }
+        let seen = until(&mut client, "impatient").await;
+        assert!(seen.starts_with("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n"), "{seen}");
+    };
+    // It ends when the answer is out, since the client still owes a body.
+    tokio::join!(serving, asking);
 }
 
 #[tokio::test]

@@ -214,9 +214,11 @@ impl Feed {
         }
     }
 
-    /// The final answer begins: who waits for 100 has it now.
-    pub(super) const fn answer_begins(&mut self) {
-        self.interim = b"";
+    /// The final answer begins: who waits for 100 has it now. What has to go out before it: the rest of a 100 that the socket
+    /// had no room for.
+    pub(super) fn answer_begins(&mut self) -> &'static [u8] {
+        let interim = std::mem::take(&mut self.interim);
+        if interim.len() == CONTINUE.len() { b"" } else { interim }
     }
 
     /// Reads, without waiting, what is left of a body that is not wanted. What came behind it, if it is whole then.

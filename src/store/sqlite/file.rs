@@ -100,6 +100,18 @@ pub(super) struct Claim {
     _lock: File,
 }
 
+/// The process that has the database at `path`; `None` when nobody has.
+///
+/// # Errors
+/// When its lock cannot be looked at.
+pub fn holder(path: &Path) -> Result<Option<String>, OpenError> {
+    match Claim::take(path) {
+        Ok(_) => Ok(None),
+        Err(OpenError::InUse { holder, .. }) => Ok(Some(holder)),
+        Err(error) => Err(error),
+    }
+}
+
 impl Claim {
     /// Locks the database at `path`, making its directory if need be.
     pub(super) fn take(path: &Path) -> Result<Self, OpenError> {

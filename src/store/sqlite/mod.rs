@@ -25,16 +25,18 @@ mod writer;
 mod tests;
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use rusqlite::Connection;
 
 pub use copy::copy;
-pub use file::OpenError;
+pub use file::{OpenError, holder};
 
 use super::Error;
+use fault::Failure;
 use reader::Readers;
 use writer::Writer;
 
@@ -59,16 +61,26 @@ impl Default for Limits {
     }
 }
 
+/// How often it is looked whether the last call of a database that is being closed has ended.
+const CLOSING: Duration = Duration::from_millis(2);
+
 /// The embedded store: an open database file. Implements [`Members`](super::Members) and
 /// [`Sessions`](super::Sessions). Dropped, it finishes the jobs that are queued, closes the file and frees the lock.
 pub struct Sqlite {
+    /// `None` once it is closed.
+    open: ArcSwapOption<Open>,
+    path: PathBuf,
+    birth_mark: String,
+}
+
+/// What an open database consists of.
+struct Open {
     // Dropped in this order. The writer closes after the readers: whoever closes last moves the log into the file, and of
     // readers that close at the same moment each takes the other for a user still there, so that the log would stay. The
     // lock goes last, when nothing has the file open.
     readers: Readers,
     writer: Writer,
-    birth_mark: String,
-    file: file::Claim,
+    _file: file::Claim,
 }
 
 impl Sqlite {
@@ -91,7 +103,9 @@ impl Sqlite {
         let no_thread = |source| OpenError::Io { path: file.path().to_path_buf(), source };
         let readers = Readers::start(readers, limits).map_err(no_thread)?;
         let writer = Writer::start(connection, limits).map_err(no_thread)?;
-        Ok(Arc::new(Self { readers, writer, birth_mark, file }))
+        let path = file.path().to_owned();
+        let open = ArcSwapOption::from_pointee(Open { readers, writer, _file: file });
+        Ok(Arc::new(Self { open, path, birth_mark }))
     }
 
     /// Drawn at random when the database was made: another mark is another database, also under the same name.
@@ -101,22 +115,41 @@ impl Sqlite {
 
     /// The database file, absolute.
     pub fn path(&self) -> &Path {
-        self.file.path()
+        &self.path
+    }
+
+    /// Finishes what is under way, closes the file and frees the lock, for a process that goes on in this one's place. Every
+    /// later call fails.
+    pub async fn close(&self) {
+        let Some(mut open) = self.open.swap(None) else { return };
+        // Calls that have begun hold it, at most until their deadline.
+        let open = loop {
+            match Arc::try_unwrap(open) {
+                Ok(open) => break open,
+                Err(shared) => open = shared,
+            }
+            tokio::time::sleep(CLOSING).await;
+        };
+        let _ = tokio::task::spawn_blocking(move || drop(open)).await;
+    }
+
+    fn opened(&self) -> Result<Arc<Open>, Error> {
+        self.open.load_full().ok_or_else(|| Failure::Stopped.into())
     }
 
     /// Transactions committed since the store was opened. Jobs by commits is how many share one wait for the disk.
     pub fn commits(&self) -> u64 {
-        self.writer.commits()
+        self.open.load().as_ref().map_or(0, |open| open.writer.commits())
     }
 
     /// Writing jobs that were committed since the store was opened.
     pub fn jobs(&self) -> u64 {
-        self.writer.jobs()
+        self.open.load().as_ref().map_or(0, |open| open.writer.jobs())
     }
 
     /// Writing jobs that wait right now.
     pub fn queue_depth(&self) -> usize {
-        self.writer.queue_depth()
+        self.open.load().as_ref().map_or(0, |open| open.writer.queue_depth())
     }
 
     /// Runs `work` in the next transaction; returns when that is on disk. When the answer is an error, none of `work`
@@ -126,7 +159,7 @@ impl Sqlite {
         T: Send + 'static,
         F: FnOnce(&Connection) -> Result<T, Error> + Send + 'static,
     {
-        self.writer.run(work).await
+        self.opened()?.writer.run(work).await
     }
 
     /// Runs `work` on a reading connection; it sees all that was answered before the call.
@@ -135,7 +168,7 @@ impl Sqlite {
         T: Send + 'static,
         F: FnOnce(&Connection) -> Result<T, Error> + Send + 'static,
     {
-        self.readers.run(work).await
+        self.opened()?.readers.run(work).await
     }
 
     /// Whether both sides answer: a reader, and the writer with an empty transaction (which costs no disk access).

@@ -7,6 +7,7 @@
 //! | `/grpc.Echo/Stream` | each frame back at once, then trailers |
 //! | `/grpc.Echo/Refuse` | a head alone, with `grpc-status` in it |
 //! | `/reset` | half a body, and a reset |
+//! | `/empty/N` | a head of this status alone, which speaks of 5 bytes |
 //! | anything else | 200 and `path` |
 
 use std::net::SocketAddr;
@@ -134,6 +135,11 @@ async fn answer(
                 sending.send_data(Bytes::from(held), false)?;
             }
             sending.send_trailers(trailers())?;
+        }
+        _ if path.starts_with("/empty/") => {
+            let status = path.trim_start_matches("/empty/").parse::<u16>().unwrap();
+            let answer = Response::builder().status(status).header("content-length", "5");
+            respond.send_response(answer.body(()).unwrap(), true)?;
         }
         _ => {
             let answer = Response::builder().header("x-wxgate-session", "evil").body(()).unwrap();

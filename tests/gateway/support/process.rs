@@ -1,6 +1,8 @@
 //! The real binary as a process of its own: started in an empty folder, watched by its lines, ended by signals.
 
 use std::io::{BufRead as _, BufReader, Read};
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -76,8 +78,22 @@ impl Process {
         Self::start(command, folder)
     }
 
+    /// As [`Process::wxgate_in`], with this listening socket passed to it as systemd does (sd_listen_fds(3)).
+    pub(crate) fn wxgate_on(listener: &TcpListener, folder: &Path, args: &[&str]) -> Self {
+        let mut command = Command::new("sh");
+        let script = "export LISTEN_FDS=1 LISTEN_PID=$$; exec \"$0\" \"$@\" 3<&0 </dev/null";
+        command.arg("-c").arg(script).arg(env!("CARGO_BIN_EXE_wxgate")).args(args).current_dir(folder);
+        command.stdin(OwnedFd::from(listener.try_clone().unwrap()));
+        Self::spawn(command, folder)
+    }
+
     fn start(mut command: Command, folder: &Path) -> Self {
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.stdin(Stdio::null());
+        Self::spawn(command, folder)
+    }
+
+    fn spawn(mut command: Command, folder: &Path) -> Self {
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"));
         let (lines, output) = watch::channel(Output::default());
         collect(child.stdout.take().unwrap(), lines.clone(), |output| &mut output.stdout);

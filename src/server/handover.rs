@@ -1,0 +1,247 @@
+//! A running gateway gives its listening sockets to the one that takes its place: the descriptors themselves, over a unix
+//! socket in the folder of its data. What waits in their queues waits on, and no connection is refused or reset.
+//!
+//! The successor connects and gets all of them, in messages of one byte (1: the last) with descriptors beside it
+//! (`SCM_RIGHTS`, unix(7)). Nothing has changed by that, and when it goes away nothing does. When it says `L`, the running one
+//! answers `G`, and leaves as after SIGTERM. Both look at whose process the other is: it must run as the same user, or root.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::net::TcpListener;
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+    recvmsg, sendmsg,
+};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, Interest};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use super::inherited::Inherited;
+
+/// Descriptors of one message; the kernel takes 253.
+const BATCH: usize = 64;
+
+/// How long one step of the other side may take.
+const STEP: Duration = Duration::from_secs(10);
+
+/// How long a successor may take from the sockets to its word: where both can run side by side, it starts meanwhile.
+const START: Duration = Duration::from_secs(60);
+
+const LEAVE: u8 = b'L';
+const GOING: u8 = b'G';
+
+/// The running gateway's side. Dropped without [`close`](Self::close), the file stays; the next start replaces it.
+#[derive(Debug)]
+pub struct Handover {
+    path: PathBuf,
+    task: JoinHandle<()>,
+    asked: watch::Receiver<bool>,
+}
+
+impl Handover {
+    /// Offers these sockets at `path`; whatever is there is replaced. Must be called on the control runtime.
+    ///
+    /// # Errors
+    /// When there cannot be a unix socket: the path is too long for one (108 bytes), or the folder cannot be written.
+    pub fn open(path: &Path, sockets: Vec<TcpListener>) -> io::Result<Self> {
+        // Under its name when it is complete and owner-only.
+        let fresh = path.with_extension("new");
+        match std::fs::remove_file(&fresh) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let listener = UnixListener::bind(&fresh)?;
+        std::fs::set_permissions(&fresh, std::fs::Permissions::from_mode(0o600))?;
+        std::fs::rename(&fresh, path)?;
+        let (tell, asked) = watch::channel(false);
+        let task = tokio::spawn(async move {
+            while !*tell.borrow() {
+                match listener.accept().await {
+                    // One at a time: two successors would both believe to be the one.
+                    Ok((stream, _)) => match give(stream, &sockets).await {
+                        Ok(leave) => drop(tell.send_replace(leave)),
+                        Err(error) => tracing::warn!(%error, "the listening sockets could not be handed over"),
+                    },
+                    Err(_) => tokio::time::sleep(STEP).await,
+                }
+            }
+        });
+        Ok(Self { path: path.to_owned(), task, asked })
+    }
+
+    /// Waits until a successor, who has the sockets, says that this gateway shall leave.
+    pub async fn asked(&mut self) {
+        if self.asked.wait_for(|asked| *asked).await.is_err() {
+            std::future::pending().await
+        }
+    }
+
+    /// Offers nothing any more, and closes what it holds; says whether a successor has it all.
+    pub async fn close(self) -> bool {
+        self.task.abort();
+        let _ = self.task.await;
+        let taken = *self.asked.borrow();
+        if !taken {
+            // Else the successor's own may be there already.
+            let _ = std::fs::remove_file(&self.path);
+        }
+        taken
+    }
+}
+
+/// Gives the sockets to whoever has connected; true when this gateway shall leave.
+async fn give(mut stream: UnixStream, sockets: &[TcpListener]) -> io::Result<bool> {
+    own(&stream)?;
+    let batches = sockets.len().div_ceil(BATCH);
+    for (n, batch) in sockets.chunks(BATCH).enumerate() {
+        timeout(STEP, send(&stream, n + 1 == batches, batch)).await??;
+    }
+    let mut word = [0];
+    if timeout(START, stream.read(&mut word)).await?? == 0 || word[0] != LEAVE {
+        return Ok(false);
+    }
+    timeout(STEP, stream.write_all(&[GOING])).await??;
+    Ok(true)
+}
+
+/// Whether the other side is a process of ours, or of root's.
+fn own(stream: &UnixStream) -> io::Result<()> {
+    let (own, other) = (rustix::process::geteuid().as_raw(), stream.peer_cred()?.uid());
+    if other == own || other == 0 {
+        return Ok(());
+    }
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, format!("the other process runs as another user ({other})")))
+}
+
+async fn send(stream: &UnixStream, last: bool, sockets: &[TcpListener]) -> io::Result<()> {
+    let descriptors: Vec<_> = sockets.iter().map(|socket| socket.as_fd()).collect();
+    stream
+        .async_io(Interest::WRITABLE, || {
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(BATCH))];
+            let mut rights = SendAncillaryBuffer::new(&mut space);
+            rights.push(SendAncillaryMessage::ScmRights(&descriptors));
+            sendmsg(stream, &[IoSlice::new(&[u8::from(last)])], &mut rights, SendFlags::NOSIGNAL)?;
+            Ok(())
+        })
+        .await
+}
+
+/// A gateway that runs, seen by the one that takes its place.
+#[derive(Debug)]
+pub struct Predecessor(UnixStream);
+
+impl Predecessor {
+    /// The one that offers its sockets at `path`, and these; `None` when there is none.
+    ///
+    /// # Errors
+    /// When it runs as another user, or breaks off.
+    pub async fn find(path: &Path) -> io::Result<Option<(Self, Inherited)>> {
+        let stream = match UnixStream::connect(path).await {
+            Ok(stream) => stream,
+            // A file that a killed process has left refuses.
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        };
+        own(&stream)?;
+        let mut sockets = Vec::new();
+        while !timeout(STEP, receive(&stream, &mut sockets)).await?? {}
+        Ok(Some((Self(stream), Inherited::of(sockets)?)))
+    }
+
+    /// Tells it to leave. One that has ended meanwhile needs no telling.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn leave(mut self) -> io::Result<()> {
+        let asked = async {
+            self.0.write_all(&[LEAVE]).await?;
+            self.0.read_u8().await
+        };
+        match timeout(STEP, asked).await? {
+            Ok(GOING) => Ok(()),
+            Ok(_) => Err(io::Error::new(io::ErrorKind::InvalidData, "the running gateway speaks another language")),
+            Err(error) if matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Takes one message; true for the last.
+async fn receive(stream: &UnixStream, sockets: &mut Vec<TcpListener>) -> io::Result<bool> {
+    stream
+        .async_io(Interest::READABLE, || {
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(BATCH))];
+            let mut rights = RecvAncillaryBuffer::new(&mut space);
+            let mut last = [0];
+            let got = recvmsg(stream, &mut [IoSliceMut::new(&mut last)], &mut rights, RecvFlags::CMSG_CLOEXEC)?;
+            for message in rights.drain() {
+                if let RecvAncillaryMessage::ScmRights(descriptors) = message {
+                    sockets.extend(descriptors.map(TcpListener::from));
+                }
+            }
+            if got.bytes == 0 {
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the running gateway broke off"));
+            }
+            Ok(last[0] != 0)
+        })
+        .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sockets(n: usize) -> Vec<TcpListener> {
+        let one = TcpListener::bind("127.0.0.1:0").unwrap();
+        (0..n).map(|_| one.try_clone().unwrap()).collect()
+    }
+
+    #[tokio::test]
+    async fn a_successor_gets_every_socket_and_its_word_is_heard() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("handover-1.sock");
+        let given = sockets(BATCH * 2 + 3);
+        let address = given[0].local_addr().unwrap();
+        let mut handover = Handover::open(&path, given).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        // One that goes away changes nothing.
+        let (gone, _) = Predecessor::find(&path).await.unwrap().unwrap();
+        drop(gone);
+        let (predecessor, mut inherited) = Predecessor::find(&path).await.unwrap().unwrap();
+        assert_eq!(inherited.take(address).len(), BATCH * 2 + 3);
+        let (left, ()) = tokio::join!(predecessor.leave(), handover.asked());
+        left.unwrap();
+        assert!(handover.close().await);
+    }
+
+    #[tokio::test]
+    async fn without_a_running_gateway_there_is_nothing_to_take() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("handover-1.sock");
+        assert!(Predecessor::find(&path).await.unwrap().is_none());
+        drop(UnixListener::bind(&path).unwrap());
+        assert!(Predecessor::find(&path).await.unwrap().is_none(), "the file of one that was killed");
+        let handover = Handover::open(&path, sockets(1)).unwrap();
+        assert!(!handover.close().await);
+        assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn one_that_ends_by_itself_needs_no_telling() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("handover-1.sock");
+        let handover = Handover::open(&path, sockets(1)).unwrap();
+        let (predecessor, _) = Predecessor::find(&path).await.unwrap().unwrap();
+        assert!(!handover.close().await);
+        predecessor.leave().await.unwrap();
+    }
+}
