@@ -38,6 +38,7 @@ use crate::wechat::{AccessTokens, Circuits};
 
 use super::endpoints::Room;
 use super::instances::Instances;
+use super::spans::Tracing;
 use super::stores::{self, Stores};
 use super::token_shelf::TokenShelf;
 use super::{Error, birth};
@@ -105,6 +106,8 @@ pub struct Kept {
     pub draining: Draining,
     /// Room for calls of endpoints.
     pub endpoint_room: Room,
+    /// Where recorded requests go.
+    pub tracing: Tracing,
 }
 
 impl Kept {
@@ -116,6 +119,8 @@ impl Kept {
         let Stores { members, sessions, shared, birth_mark } = stores::open(&config.store, &metrics, &clock).await?;
         let limits = Arc::<Tables>::default();
         register_limits(&metrics, &limits);
+        let tracing = Tracing::default();
+        tracing.register(&metrics);
         let hook = Arc::<HookHealth>::default();
         register_hook(&metrics, &hook);
         let revocations = Arc::new(Revocations::new());
@@ -165,6 +170,7 @@ impl Kept {
             backends: Backends::new(),
             draining: Arc::new(AtomicBool::new(false)),
             endpoint_room: Room::default(),
+            tracing,
         })
     }
 

@@ -15,7 +15,8 @@ const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host")
 /// The client's address under the name that WeChat CloudRun uses.
 const X_ORIGINAL_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-original-forwarded-for");
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+/// W3C Trace Context.
+pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 /// The certificate of a client that showed one, by its SHA-256.
@@ -51,18 +52,17 @@ pub fn announce(headers: &mut HeaderMap, exchange: &Exchange) {
         headers.insert(X_WXGATE_CLIENT_CERT, certificate.clone());
     }
     headers.insert(VIA, VIA_WXGATE);
-    match &known.traceparent {
-        Some(parent) => {
-            headers.insert(TRACEPARENT, parent.clone());
-            if let Some(state) = &known.tracestate {
-                headers.insert(TRACESTATE, state.clone());
-            }
-        }
-        None => {
-            if let Some(parent) = traceparent(exchange.own_id.as_bytes()) {
-                headers.insert(TRACEPARENT, parent);
-            }
-        }
+    let parent = match (&known.traceparent, exchange.recording()) {
+        // Our own span is the parent then; an attempt of the proxy puts its span in place of it.
+        (_, Some(recording)) => Some(recording.context.traceparent(recording.context.span)),
+        (Some(parent), None) => Some(parent.clone()),
+        (None, None) => traceparent(exchange.own_id.as_bytes()),
+    };
+    if let Some(parent) = parent {
+        headers.insert(TRACEPARENT, parent);
+    }
+    if let (Some(_), Some(state)) = (&known.traceparent, &known.tracestate) {
+        headers.insert(TRACESTATE, state.clone());
     }
     headers.insert(X_REQUEST_ID, exchange.id().clone());
 }

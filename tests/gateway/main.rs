@@ -64,6 +64,7 @@ mod tls;
 mod tls_options;
 mod token;
 mod token_keys;
+mod tracing;
 mod transform;
 mod upgrade;
 mod upstream_tls;

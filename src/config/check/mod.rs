@@ -15,6 +15,7 @@ mod route;
 mod server;
 mod shared;
 mod statics;
+mod telemetry;
 mod tls;
 mod token;
 mod transform;
@@ -41,6 +42,7 @@ pub(super) fn file(file: File, path: &Path, report: &mut Report<'_>) -> Config {
     let token = token::token(file.token.unwrap_or_default(), &folder, report);
     let store = token::store(&file.store.unwrap_or_default(), &folder, report);
     let wechat = app::wechat(&file.wechat.unwrap_or_default(), report);
+    let telemetry = telemetry::telemetry(file.telemetry.unwrap_or_default(), &folder, report);
     let upstreams = upstream::upstreams(&file.upstream.unwrap_or_default(), &folder, report);
     let (apps, appids) = app::apps(file.app.unwrap_or_default(), &token, &upstreams, &folder, report);
     let around = route::Around { server: &server, upstreams: &upstreams, audience: &token.audience, appids: &appids };
@@ -60,6 +62,7 @@ pub(super) fn file(file: File, path: &Path, report: &mut Report<'_>) -> Config {
         store,
         login,
         wechat,
+        telemetry,
         apps,
         upstreams: upstreams.into_iter().flatten().collect(),
         routes: routes.into_iter().flatten().collect(),
