@@ -2,11 +2,11 @@
 # Every check that a change must pass. Run it from anywhere: scripts/test.sh
 #
 # Needs Rust (the version in Cargo.toml), a C compiler, curl (the tests run the lines that `wxgate demo` prints), nginx and
-# caddy (the tests put them in front), h2load and openssl (real peers), Redis 7 and PostgreSQL 13 or newer (the tests start their own on free ports), Node 20
-# with npm and Chromium (the SDKs), Python 3.10 with venv (an example, tokens), and the network once for crates and packages. Where
-# apt-get can be used, what is missing of the compiler, curl, nginx, caddy, h2load, openssl, Redis, PostgreSQL, Chromium and
-# venv is installed. cargo-deny, systemd-analyze and docker-compose are run when
-# they are there.
+# caddy (the tests put them in front), h2load and openssl (for real peers), Redis 7 and PostgreSQL 13 or newer (the tests
+# start their own on free ports), Node 20 with npm and Chromium (the SDKs), Python 3.10 with venv (an example, tokens, gRPC), and
+# the network once for crates and packages. Where apt-get can be used, what is missing of the compiler, curl, nginx, caddy,
+# h2load, openssl, Redis, PostgreSQL, Chromium and venv is installed. cargo-deny, systemd-analyze and docker-compose are run
+# when they are there.
 #
 # Every phase runs, also after one has failed. The last line is "N passed, N failed": all tests of the run, and one
 # failure for each other phase that failed. Exit code 1 when anything failed.

@@ -18,7 +18,9 @@ use serde::Deserialize;
 
 pub use super::database::{MembersStore, Postgres, Redis, SessionsStore, Topology};
 pub use super::pattern::{HostPattern, PathPattern, Segment};
-pub use super::rule::{Breaker, Capacity, Cors, Health, Hook, Limit, LimitBy, OnFailure, Queue, Retry, RetryOn};
+pub use super::rule::{
+    Breaker, Capacity, Cors, Health, Hook, Limit, LimitBy, LimitScope, OnFailure, Queue, Retry, RetryOn,
+};
 pub use super::shown::Shown;
 pub use super::telemetry::{Otlp, Telemetry};
 use super::tls::Tls;

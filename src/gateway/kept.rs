@@ -17,7 +17,7 @@ use crate::auth::push::Pushes;
 use crate::auth::session_keys::Exchanges;
 use crate::auth::web::WebLogins;
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, SessionsStore};
 use crate::ids::AppId;
 use crate::keyfile;
 use crate::limiter::Tables;
@@ -38,6 +38,7 @@ use crate::wechat::{AccessTokens, Circuits};
 
 use super::endpoints::Room;
 use super::instances::Instances;
+use super::shared_limits::SharedLimits;
 use super::spans::Tracing;
 use super::stores::{self, Stores};
 use super::token_shelf::TokenShelf;
@@ -142,6 +143,9 @@ impl Kept {
         let circuits = Arc::new(Circuits::new(clock.clone(), Arc::clone(&metrics)));
         register_wechat(&metrics, &circuits, &access_tokens, &clock);
         let refresh = RefreshSecret::open(keys)?;
+        if matches!(config.store.sessions, SessionsStore::Redis(_)) {
+            SharedLimits::start(&limits, &shared, &clock, &refresh, &metrics);
+        }
         Ok(Self {
             vault,
             web: Arc::new(WebLogins::new(&refresh, &shared)),

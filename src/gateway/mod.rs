@@ -18,6 +18,7 @@ mod key_care;
 mod reload;
 mod renewal;
 mod secure;
+mod shared_limits;
 mod spans;
 mod stores;
 mod subscriptions;

@@ -56,6 +56,7 @@ mod retry;
 mod roles;
 mod route;
 mod secrets;
+mod shared_limit;
 mod store_faults;
 mod store_file;
 mod streams;
