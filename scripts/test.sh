@@ -2,11 +2,11 @@
 # Every check that a change must pass. Run it from anywhere: scripts/test.sh
 #
 # Needs Rust (the version in Cargo.toml), a C compiler, curl (the tests run the lines that `wxgate demo` prints), nginx and
-# caddy (the tests put them in front), Redis 7 and PostgreSQL 13 or newer (the tests start their own on free ports), Node 20
-# with npm and Chromium (the SDKs), Python 3.10 with venv (an example, tokens), and the network once for crates and packages. Where
-# apt-get can be used, what is missing of the compiler, curl, nginx, caddy, Redis, PostgreSQL, Chromium and venv is
-# installed. cargo-deny, systemd-analyze and docker-compose are run when
-# they are there.
+# caddy (the tests put them in front), h2load and openssl (for real peers), Redis 7 and PostgreSQL 13 or newer (the tests
+# start their own on free ports), Node 20 with npm and Chromium (the SDKs), Python 3.10 with venv (an example, tokens, gRPC), and
+# the network once for crates and packages. Where apt-get can be used, what is missing of the compiler, curl, nginx, caddy,
+# h2load, openssl, Redis, PostgreSQL, Chromium and venv is installed. cargo-deny, systemd-analyze and docker-compose are run
+# when they are there.
 #
 # Every phase runs, also after one has failed. The last line is "N passed, N failed": all tests of the run, and one
 # failure for each other phase that failed. Exit code 1 when anything failed.
@@ -235,11 +235,25 @@ verifiers() {
         cargo test --locked --test gateway -- --ignored verifiers::
 }
 
+# Clients and services that others have written.
+peers() {
+    need_npm && need_venv || return
+    cargo build --locked || return
+    local target=${CARGO_TARGET_DIR:-target}
+    [[ $target == /* ]] || target=$PWD/$target
+    python3 -m venv "$work/peers" || return
+    "$work/peers/bin/pip" install --quiet --disable-pip-version-check 'grpcio==1.*' || return
+    mkdir -p "$work/ws" && npm --prefix "$work/ws" install --ignore-scripts --no-audit --no-fund --loglevel=error ws@8 || return
+    WXGATE=$target/debug/wxgate scripts/peers.sh "$work/peers/bin/python" "$work/ws"
+}
+
 need_rust
 need_cc
 need_program curl curl
 need_program nginx nginx-light
 need_program caddy caddy
+need_program h2load nghttp2-client
+need_program openssl openssl
 need_program redis-server redis-server
 need_program redis-cli redis-tools
 need_postgres
@@ -251,6 +265,7 @@ phase "lints" cargo clippy --workspace --all-targets --locked -- -D warnings
 phase "documentation" docs
 counted_phase "tests" cargo test --locked --no-fail-fast
 counted_phase "tokens, with PyJWT and jose" verifiers
+counted_phase "h2load, curl, grpcio and ws" peers
 phase "mini-program SDK: types and build" sdk_build sdk/miniprogram
 counted_phase "mini-program SDK: tests" sdk_tests sdk/miniprogram
 phase "web SDK: types and build" sdk_build sdk/web

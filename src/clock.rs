@@ -136,6 +136,18 @@ impl Clock {
         Self(Source::Manual(Arc::new(Hands { wall: AtomicI64::new(now.millis()), steady: AtomicU64::new(0) })))
     }
 
+    /// The time now in nanoseconds since the epoch, for what is measured and not decided.
+    #[allow(clippy::disallowed_methods)]
+    pub fn nanos(&self) -> u64 {
+        match &self.0 {
+            Source::System => {
+                let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+            }
+            Source::Manual(_) => u64::try_from(self.now().millis()).unwrap_or(0).saturating_mul(1_000_000),
+        }
+    }
+
     /// The time now.
     #[allow(clippy::disallowed_methods)] // the one place that may
     pub fn now(&self) -> Timestamp {

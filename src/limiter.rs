@@ -10,15 +10,21 @@
 //!
 //! A key is known by its keyed hash alone: no address and no openid is kept here.
 
-use std::collections::BTreeMap;
+pub mod shared;
+
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::hash::{BuildHasher as _, Hash};
 use std::num::NonZeroU32;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use foldhash::quality::RandomState;
 use http::HeaderValue;
+use tokio::sync::Notify;
+
+use shared::Owed;
 
 /// How many keys a table of callers holds; 4 MiB when all of it is in use.
 pub const CALLERS: usize = 1 << 18;
@@ -39,6 +45,8 @@ pub struct Quota {
     interval: u64,
     /// From an empty bucket to a full one.
     whole: u64,
+    /// How long it may take at most until it is full: more than `whole` where others can have taken too much.
+    reach: u64,
 }
 
 /// What [`Quota::decide`] decides.
@@ -56,7 +64,8 @@ impl Quota {
         let per = u64::try_from(per.as_nanos()).unwrap_or(u64::MAX);
         // Rounded up, so that it is never more than was asked for.
         let interval = per.div_ceil(u64::from(count.get())).max(1);
-        Self { interval, whole: interval.saturating_mul(u64::from(burst.get())) }
+        let whole = interval.saturating_mul(u64::from(burst.get()));
+        Self { interval, whole, reach: whole }
     }
 
     /// Whether one more event may happen at `now`, when the bucket is full again at `full_at` (0: it has been for ever).
@@ -73,7 +82,7 @@ impl Quota {
     /// `full_at`, if it can be of this quota; else that of an empty bucket. Whoever a stricter quota has put off does not
     /// wait any longer than this one asks.
     fn bounded(self, full_at: u64, now: u64) -> u64 {
-        full_at.min(now.saturating_add(self.whole))
+        full_at.min(now.saturating_add(self.reach))
     }
 }
 
@@ -86,6 +95,8 @@ pub struct Limit {
     policy: HeaderValue,
     /// What keys are made of: the name of the policy.
     by: &'static str,
+    /// Hears of what is owed, where others count with it.
+    told: Option<Arc<Notify>>,
 }
 
 /// Too often.
@@ -105,7 +116,7 @@ impl Limit {
         let quota = Quota::new(count, per, burst);
         let text = format!("\"{by}\";q={burst};w={}", seconds(Duration::from_nanos(quota.whole)));
         let policy = HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("\"limit\""));
-        Self { quota, table, policy, by }
+        Self { quota, table, policy, by, told: None }
     }
 
     /// Counts one event of `key` at `now`, on a clock that never goes back.
@@ -113,13 +124,18 @@ impl Limit {
     /// # Errors
     /// When there were too many; it is not counted then.
     pub fn take(&self, key: impl Hash, now: Duration) -> Result<(), Refusal> {
-        let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
-        self.table.take(&key, self.quota, now).map_err(|wait| {
-            let state = format!("\"{}\";r=0;t={}", self.by, seconds(wait));
-            let state = HeaderValue::try_from(state).unwrap_or(HeaderValue::from_static("\"limit\";r=0"));
-            Refusal { wait, policy: self.policy.clone(), state }
-        })
+        self.table.take(&key, self.quota, nanos(now)).map_err(|wait| self.refusal(wait))
     }
+
+    fn refusal(&self, wait: Duration) -> Refusal {
+        let state = format!("\"{}\";r=0;t={}", self.by, seconds(wait));
+        let state = HeaderValue::try_from(state).unwrap_or(HeaderValue::from_static("\"limit\";r=0"));
+        Refusal { wait, policy: self.policy.clone(), state }
+    }
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Whole seconds, rounded up, at least one.
@@ -142,6 +158,8 @@ pub struct Figures {
 pub struct Table {
     shards: Box<[Shard]>,
     hasher: RandomState,
+    /// Whether a key of it may owe something.
+    owes: AtomicBool,
 }
 
 /// On cache lines of its own, so that two workers meet only where their keys do.
@@ -152,6 +170,8 @@ struct Buckets {
     /// Hash of the key (0: never used) and when its bucket is full; in sets of [`WAYS`].
     slots: Box<[[u64; 2]]>,
     figures: Figures,
+    /// By the hash; of a limit that is shared.
+    owed: HashMap<u64, Owed>,
 }
 
 impl Table {
@@ -160,16 +180,25 @@ impl Table {
         let shards = capacity.div_ceil(SHARD).next_power_of_two();
         let each = capacity.div_ceil(shards).next_multiple_of(WAYS);
         // Zeroed by the system page by page, as keys arrive: room that is not used costs no memory.
-        let buckets = || Buckets { slots: vec![[0; 2]; each].into_boxed_slice(), figures: Figures::default() };
+        let slots = || vec![[0; 2]; each].into_boxed_slice();
+        let buckets = || Buckets { slots: slots(), figures: Figures::default(), owed: HashMap::new() };
         let shards = (0..shards).map(|_| Shard(Mutex::new(buckets()))).collect();
-        Self { shards, hasher: RandomState::default() }
+        Self { shards, hasher: RandomState::default(), owes: AtomicBool::new(false) }
     }
 
     fn take(&self, key: &impl Hash, quota: Quota, now: u64) -> Result<(), Duration> {
+        let (shard, hash) = self.place(key);
+        shard.lock().take(hash, quota, now)
+    }
+
+    fn place(&self, key: &impl Hash) -> (&Shard, u64) {
         let hash = self.hasher.hash_one(key).max(1);
-        // Different bits for the shard and the set within it.
-        let shard = (hash >> 48) as usize % self.shards.len();
-        self.shards[shard].lock().take(hash, quota, now)
+        (self.shard(hash), hash)
+    }
+
+    fn shard(&self, hash: u64) -> &Shard {
+        // Other bits than for the set within it.
+        &self.shards[(hash >> 48) as usize % self.shards.len()]
     }
 
     /// What it has done so far.
@@ -197,31 +226,33 @@ impl Shard {
 
 impl Buckets {
     fn take(&mut self, hash: u64, quota: Quota, now: u64) -> Result<(), Duration> {
-        let sets = self.slots.len() / WAYS;
-        let start = (hash as u32 as usize % sets) * WAYS;
-        let set = &mut self.slots[start..start + WAYS];
-        let known = set.iter().position(|slot| slot[0] == hash);
-        if let Some(slot) = known.and_then(|n| set.get_mut(n)) {
-            slot[1] = quota.bounded(slot[1], now);
+        let slot = self.slot(hash);
+        let [holder, held] = self.slots[slot];
+        let known = holder == hash;
+        let full_at = if known { quota.bounded(held, now) } else { 0 };
+        if known {
+            self.slots[slot][1] = full_at;
         }
-        match quota.decide(known.map_or(0, |n| set[n][1]), now) {
+        match quota.decide(full_at, now) {
             Decision::Refused(wait) => {
                 self.figures.refused += 1;
                 Err(wait)
             }
             Decision::Allowed(full_at) => {
                 self.figures.allowed += 1;
-                let slot = match known {
-                    Some(slot) => slot,
-                    None => (0..WAYS).min_by_key(|&n| set[n][1]).unwrap_or(0),
-                };
-                if known.is_none() && set[slot][1] > now {
-                    self.figures.evicted += 1;
-                }
-                set[slot] = [hash, full_at];
+                self.figures.evicted += u64::from(!known && held > now);
+                self.slots[slot] = [hash, full_at];
                 Ok(())
             }
         }
+    }
+
+    /// The slot of this key; when it has none, that of its set whose bucket is nearest to full.
+    fn slot(&self, hash: u64) -> usize {
+        let start = (hash as u32 as usize % (self.slots.len() / WAYS)) * WAYS;
+        let set = &self.slots[start..start + WAYS];
+        let known = set.iter().position(|slot| slot[0] == hash);
+        start + known.or_else(|| (0..WAYS).min_by_key(|&n| set[n][1])).unwrap_or(0)
     }
 }
 
@@ -234,6 +265,7 @@ pub type Name = (String, &'static str);
 pub struct Tables {
     /// Locked while a configuration is built or metrics are read, never by a request.
     known: Mutex<BTreeMap<Name, Weak<Table>>>,
+    told: Arc<Notify>,
 }
 
 impl Tables {
@@ -251,8 +283,12 @@ impl Tables {
 
     /// The tables in use and their figures.
     pub fn figures(&self) -> Vec<(Name, Figures)> {
+        self.list().into_iter().map(|(name, table)| (name, table.figures())).collect()
+    }
+
+    fn list(&self) -> Vec<(Name, Arc<Table>)> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.iter().filter_map(|(name, table)| Some((name.clone(), table.upgrade()?.figures()))).collect()
+        known.iter().filter_map(|(name, table)| Some((name.clone(), table.upgrade()?))).collect()
     }
 }
 

@@ -2,7 +2,11 @@
 //!
 //! All lines, the access log's and those of `tracing`, go to standard error through one [`LogWriter`] thread: a pipe that
 //! nobody reads, or a full disk, never holds a request. Text on a terminal, JSON otherwise. A person appears as a
-//! [`Pseudonym`], never as an openid.
+//! [`Pseudonym`], never as an openid. Traces are a way of their own: [`span`] is what is recorded, [`export`] sends it.
+
+pub mod export;
+mod otlp;
+pub mod span;
 
 use std::io::{self, IsTerminal as _, Write};
 use std::sync::Arc;

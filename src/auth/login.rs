@@ -98,7 +98,7 @@ pub(super) async fn log_in(
         ));
     }
     if let Some(limit) = &auth.login_limit {
-        limit.take(app.appid.as_str(), auth.clock.steady())?;
+        limit.take_named(&app.appid.as_str(), auth.clock.steady())?;
     }
     let hash = code_hash(&app.appid, code.expose());
     let logins = Arc::clone(&auth.logins);

@@ -88,6 +88,7 @@ impl Running {
             Drained::Complete => tracing::info!("drained"),
             Drained::DeadlinePassed => tracing::warn!("the drain took too long: what was left has been cut"),
         }
+        self.gateway.kept().tracing.flush().await;
         drained
     }
 }

@@ -59,6 +59,10 @@ pub fn diff(old: &Config, new: &Config) -> Vec<Change> {
     changes.fields("[store]", &old.store, &new.store, |_| None);
     changes.fields("[login]", &old.login, &new.login, |key| judge::login(key, &old.login, &new.login));
     changes.fields("[wechat]", &old.wechat, &new.wechat, |_| None);
+    changes.fields("[telemetry]", &old.telemetry, &new.telemetry, |_| None);
+    if old.telemetry != new.telemetry && format!("{:?}", old.telemetry) == format!("{:?}", new.telemetry) {
+        changes.add(Effect::Neutral, "[telemetry] a value in headers changed");
+    }
     let appid = |app: &App| app.appid.as_str().to_owned();
     changes.listed("app", (&old.apps, &new.apps), appid, [Effect::Looser, Effect::Tighter], |changes, at, a, b| {
         changes.fields(at, a, b, |key| judge::app(key, a, b));
@@ -90,7 +94,7 @@ pub fn diff(old: &Config, new: &Config) -> Vec<Change> {
 }
 
 /// The tables that [`diff`] looks into; others are told about as a whole.
-const KNOWN: [&str; 14] = [
+const KNOWN: [&str; 15] = [
     "source",
     "digest",
     "server",
@@ -100,6 +104,7 @@ const KNOWN: [&str; 14] = [
     "store",
     "login",
     "wechat",
+    "telemetry",
     "apps",
     "upstreams",
     "routes",

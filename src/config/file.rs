@@ -17,6 +17,7 @@ pub use super::rule_text::{
     Server as UpstreamServer,
 };
 use super::section::{Algorithm, Auth, Balance};
+pub use super::telemetry_text::{Otlp, Telemetry};
 use super::tls::{ClientAuth, TlsVersion};
 pub use super::tls_text::{Acme, Certificate, Tls, UpstreamTls};
 pub use super::transform_text::{
@@ -138,6 +139,8 @@ pub struct File {
     pub login: Option<Login>,
     /// How WeChat is reached.
     pub wechat: Option<WeChat>,
+    /// What is told about requests beside metrics and the log.
+    pub telemetry: Option<Telemetry>,
     /// The WeChat apps that may log in; at least one.
     #[schemars(required, length(min = 1))]
     pub app: Option<Vec<App>>,

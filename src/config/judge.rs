@@ -6,7 +6,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::diff::Effect;
-use super::{Admin, App, Auth, HostPattern, Limit, Login, PathPattern, Proof, Route, Segment, Server, Service, Token};
+use super::{
+    Admin, App, Auth, HostPattern, Limit, LimitScope, Login, PathPattern, Proof, Route, Segment, Server, Service, Token,
+};
 
 /// A change, and which way it goes.
 #[derive(Debug)]
@@ -195,7 +197,8 @@ fn switch(key: &str, old: bool, new: bool) -> Option<Judged> {
 fn limit(key: &str, old: Option<Limit>, new: Option<Limit>) -> Option<Judged> {
     let said = |limit: Limit| {
         let (count, per) = (limit.rate.count, humantime::format_duration(limit.rate.per));
-        format!("{count} per {per}, burst {}, by {}", limit.burst, limit.by.name())
+        let scope = if limit.scope == LimitScope::Shared { ", shared" } else { "" };
+        format!("{count} per {per}, burst {}, by {}{scope}", limit.burst, limit.by.name())
     };
     let (old, new) = match (old, new) {
         (None, Some(new)) => return judged(Effect::Tighter, format!("{key} {}", said(new))),
@@ -206,6 +209,11 @@ fn limit(key: &str, old: Option<Limit>, new: Option<Limit>) -> Option<Judged> {
     let pace = |limit: Limit| f64::from(limit.rate.count.get()) / limit.rate.per.as_secs_f64();
     let effect = match (pace(new).total_cmp(&pace(old)), new.burst.cmp(&old.burst)) {
         _ if old.by != new.by => Effect::Neutral,
+        (a, b) if old.scope != new.scope => match new.scope {
+            LimitScope::Shared if a.is_le() && b.is_le() => Effect::Tighter,
+            LimitScope::Local if a.is_ge() && b.is_ge() => Effect::Looser,
+            LimitScope::Shared | LimitScope::Local => Effect::Neutral,
+        },
         (a, b) if a.is_le() && b.is_le() => Effect::Tighter,
         (a, b) if a.is_ge() && b.is_ge() => Effect::Looser,
         _ => Effect::Neutral,

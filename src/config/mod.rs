@@ -24,6 +24,8 @@ pub mod secret;
 pub mod section;
 mod shown;
 mod structure;
+pub mod telemetry;
+pub mod telemetry_text;
 pub mod tls;
 pub mod tls_text;
 pub mod transform;

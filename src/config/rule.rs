@@ -18,6 +18,19 @@ pub struct Limit {
     pub rate: Rate,
     /// At once, after a rest.
     pub burst: NonZeroU32,
+    /// Who counts together.
+    pub scope: LimitScope,
+}
+
+/// Who counts together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum LimitScope {
+    /// Each instance for itself.
+    #[default]
+    Local,
+    /// All instances on one Redis.
+    Shared,
 }
 
 /// What a limit counts for.

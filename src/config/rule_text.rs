@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::file::Duration;
-use super::rule::{LimitBy, OnFailure, RetryOn};
+use super::rule::{LimitBy, LimitScope, OnFailure, RetryOn};
 
 /// How often POST /auth/login may be called.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
@@ -19,6 +19,8 @@ pub struct LoginLimit {
     /// At once, after a rest. Default: the number in `rate`.
     #[schemars(range(min = 1, max = 1_000_000), example = 200)]
     pub burst: Option<i64>,
+    /// Whether each instance counts for itself, or all on one Redis together. Default: "local".
+    pub scope: Option<LimitScope>,
 }
 
 /// What logins are counted for.
@@ -145,6 +147,8 @@ pub struct RouteLimit {
     /// At once, after a rest. Default: the number in `rate`.
     #[schemars(range(min = 1, max = 1_000_000), example = 40)]
     pub burst: Option<i64>,
+    /// Whether each instance counts for itself, or all on one Redis together. Default: "local".
+    pub scope: Option<LimitScope>,
 }
 
 /// When a request is tried again on another server.

@@ -18,8 +18,11 @@ use serde::Deserialize;
 
 pub use super::database::{MembersStore, Postgres, Redis, SessionsStore, Topology};
 pub use super::pattern::{HostPattern, PathPattern, Segment};
-pub use super::rule::{Breaker, Capacity, Cors, Health, Hook, Limit, LimitBy, OnFailure, Queue, Retry, RetryOn};
+pub use super::rule::{
+    Breaker, Capacity, Cors, Health, Hook, Limit, LimitBy, LimitScope, OnFailure, Queue, Retry, RetryOn,
+};
 pub use super::shown::Shown;
+pub use super::telemetry::{Otlp, Telemetry};
 use super::tls::Tls;
 pub use super::transform::{
     Compress, ErrorPage, HeaderRules, Headers, Networks, PagePart, PathTemplate, Piece, Redirect, Rewrite,
@@ -51,6 +54,8 @@ pub struct Config {
     pub login: Login,
     /// `[wechat]`.
     pub wechat: WeChat,
+    /// `[telemetry]`.
+    pub telemetry: Telemetry,
     /// `[[app]]`, at least one, each `appid` once.
     pub apps: Vec<App>,
     /// `[[upstream]]`, each `name` once.

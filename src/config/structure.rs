@@ -157,6 +157,14 @@ impl Walk<'_, '_> {
             DeValue::Integer(number) if of("integer").is_some() => {
                 of("integer").is_some_and(|b| self.integer(number, b, at))
             }
+            DeValue::Float(number) if of("number").is_some() => {
+                let value = number.as_str().replace('_', "").parse().ok();
+                of("number").is_some_and(|b| self.number(value, b, at))
+            }
+            DeValue::Integer(number) if of("number").is_some() => {
+                let value = number.as_str().parse().ok().filter(|_| number.radix() == 10);
+                of("number").is_some_and(|b| self.number(value, b, at))
+            }
             DeValue::Boolean(_) if of("boolean").is_some() => true,
             DeValue::Array(items) if of("array").is_some() => {
                 let Some(branch) = of("array") else { return false };
@@ -225,6 +233,16 @@ impl Walk<'_, '_> {
         false
     }
 
+    fn number(&mut self, value: Option<f64>, schema: Schema<'_>, at: &str) -> bool {
+        let (least, most) = (schema.node["minimum"].as_f64(), schema.node["maximum"].as_f64());
+        let (least, most) = (least.unwrap_or(f64::MIN), most.unwrap_or(f64::MAX));
+        if value.is_some_and(|value| (least..=most).contains(&value)) {
+            return true;
+        }
+        self.report.fault(at, format!("is out of range; write a number from {least} to {most}"));
+        false
+    }
+
     fn mistyped(&self, got: &DeValue<'_>, schema: Schema<'_>, branches: &[Schema<'_>], at: &str) -> String {
         let got = name(got.type_str());
         let key = at.rsplit('.').next().unwrap_or(at);
@@ -263,6 +281,7 @@ fn name(kind: &str) -> &'static str {
         "string" => "a string",
         "integer" => "an integer",
         "float" => "a float",
+        "number" => "a number",
         "boolean" => "a boolean",
         "datetime" => "a date",
         "array" => "a list",

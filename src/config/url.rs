@@ -39,6 +39,17 @@ pub fn hook(text: &str) -> Result<String, Wrong> {
     Ok(text.to_owned())
 }
 
+/// A collector of OpenTelemetry: an `http` or `https` URL, under which `/v1/traces` is put unless it is written out, as the
+/// OTLP exporter specification has it.
+///
+/// # Errors
+/// As [`issuer`].
+pub fn otlp(text: &str) -> Result<String, Wrong> {
+    http_url(text, "write a URL such as \"http://127.0.0.1:4318\"")?;
+    let base = text.trim_end_matches('/');
+    Ok(if base.ends_with("/v1/traces") { base.to_owned() } else { format!("{base}/v1/traces") })
+}
+
 /// An origin as a browser writes it (RFC 6454): `https://HOST[:PORT]`, and plain `http` for a loopback host alone.
 ///
 /// # Errors

@@ -17,7 +17,7 @@ use crate::auth::push::Pushes;
 use crate::auth::session_keys::Exchanges;
 use crate::auth::web::WebLogins;
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, SessionsStore};
 use crate::ids::AppId;
 use crate::keyfile;
 use crate::limiter::Tables;
@@ -39,6 +39,8 @@ use crate::wechat::{AccessTokens, Circuits};
 
 use super::endpoints::Room;
 use super::instances::Instances;
+use super::shared_limits::SharedLimits;
+use super::spans::Tracing;
 use super::stores::{self, Stores};
 use super::token_shelf::TokenShelf;
 use super::{Error, birth};
@@ -110,6 +112,8 @@ pub struct Kept {
     pub draining: Draining,
     /// Room for calls of endpoints.
     pub endpoint_room: Room,
+    /// Where recorded requests go.
+    pub tracing: Tracing,
 }
 
 impl Kept {
@@ -122,6 +126,8 @@ impl Kept {
             stores::open(&config.store, &metrics, &clock).await?;
         let limits = Arc::<Tables>::default();
         register_limits(&metrics, &limits);
+        let tracing = Tracing::default();
+        tracing.register(&metrics);
         let hook = Arc::<HookHealth>::default();
         register_hook(&metrics, &hook);
         let revocations = Arc::new(Revocations::new());
@@ -143,6 +149,9 @@ impl Kept {
         let circuits = Arc::new(Circuits::new(clock.clone(), Arc::clone(&metrics)));
         register_wechat(&metrics, &circuits, &access_tokens, &clock);
         let refresh = RefreshSecret::open(keys)?;
+        if matches!(config.store.sessions, SessionsStore::Redis(_)) {
+            SharedLimits::start(&limits, &shared, &clock, &refresh, &metrics);
+        }
         Ok(Self {
             vault,
             web: Arc::new(WebLogins::new(&refresh, &shared)),
@@ -173,6 +182,7 @@ impl Kept {
             leaving: Arc::new(AtomicBool::new(false)),
             draining: Arc::new(AtomicBool::new(false)),
             endpoint_room: Room::default(),
+            tracing,
         })
     }
 

@@ -19,6 +19,8 @@ mod release;
 mod reload;
 mod renewal;
 mod secure;
+mod shared_limits;
+mod spans;
 mod stores;
 mod subscriptions;
 mod tls;
@@ -58,6 +60,8 @@ use crate::pipeline::trace::{Observer, TraceLayer};
 use crate::pipeline::{Steps, stack};
 use crate::proxy::{Forwarder, Upstream};
 use crate::telemetry::LogWriter;
+use crate::telemetry::export::Spans;
+use crate::telemetry::span::Sampler;
 use crate::token::assertion::Asserter;
 use crate::token::cache::{DEFAULT_CAPACITY, VerifiedCache};
 use crate::token::keys::KeyRing;
@@ -119,6 +123,9 @@ pub enum Error {
     /// What an authority issued, beside the keys.
     #[error("acme: {0}")]
     Acme(#[source] std::io::Error),
+    /// The client for the OpenTelemetry collector.
+    #[error("telemetry: {0}")]
+    Telemetry(#[source] reqwest::Error),
     /// The client for WeChat.
     #[error("wechat: {0}")]
     WeChat(#[from] wechat::Error),
@@ -143,6 +150,7 @@ pub struct Snapshot {
     tls: Option<Arc<rustls::ServerConfig>>,
     managed: Option<Arc<Managed>>,
     secure: Secure,
+    spans: Option<Arc<Spans>>,
 }
 
 impl Snapshot {
@@ -207,6 +215,7 @@ impl Snapshot {
             tls: tls::config(&config.server.tls, managed.clone(), config.server.http2)?,
             managed,
             secure: Secure::new(&config),
+            spans: kept.tracing.spans(config.telemetry.otlp.as_ref())?,
             limits,
             config,
             generation,
@@ -324,7 +333,9 @@ impl Gateway {
         load: &Arc<Load>,
     ) -> WorkerStack {
         load.aim(snapshot.config.server.shed_above);
-        let trace = TraceLayer::new(Arc::clone(observer));
+        observer.spans.store(snapshot.spans.clone());
+        let sampler = snapshot.config.telemetry.otlp.as_ref().map(|otlp| Sampler::new(otlp.sample));
+        let trace = TraceLayer::new(Arc::clone(observer), sampler);
         let steps = Steps {
             pages: PagesLayer::new(&snapshot.config.error_pages),
             client_addr: ClientAddrLayer::new(&snapshot.config.server.trusted_proxies),

@@ -8,6 +8,8 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
 use foldhash::fast::FixedState;
+use http::HeaderMap;
+use http::uri::Authority;
 use tokio::sync::oneshot;
 use tower::Service;
 
@@ -18,6 +20,7 @@ use crate::pipeline::Response;
 use crate::pipeline::dispatch::{Awaited, ToUpstream};
 use crate::pipeline::sockets::{Seat, Sockets, chosen};
 use crate::pipeline::trailers;
+use crate::pipeline::via::TRACEPARENT;
 use crate::problem::Problem;
 use crate::proxy::{Forwarder, Limits, Outbound, Upstream, Witness};
 use crate::tunnel::{Ending, Switched};
@@ -97,7 +100,12 @@ impl Service<ToUpstream> for ToProxy {
                     }
                     response
                 }
-                Err(error) => exchange.refuse(Problem::from(error)),
+                Err(error) => {
+                    if let Some(recording) = exchange.recording() {
+                        recording.failed(took);
+                    }
+                    exchange.refuse(Problem::from(error))
+                }
             })
         })
     }
@@ -114,14 +122,17 @@ fn take_seat(response: &Response, seat: Seat, ended: oneshot::Receiver<Ending>) 
     }
 }
 
-/// Counts attempts for the access log, and says what the gateway adds.
+/// Counts attempts for the access log, records those of a request that is recorded, and says what the gateway adds.
 impl Witness for Exchange {
     fn push_lines(&self, out: &mut Vec<u8>) {
         Exchange::push_lines(self, out);
     }
 
-    fn attempt(&self) {
+    fn attempt(&self, server: &Authority, headers: &mut HeaderMap) {
         self.attempts.fetch_add(1, Ordering::Relaxed);
+        if let Some(recording) = self.recording() {
+            headers.insert(TRACEPARENT, recording.attempt(server.as_str(), self.started.elapsed()));
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use http::HeaderValue;
 use tower::Service as _;
 
@@ -30,6 +31,7 @@ impl Gateway {
             log: AccessLog::new(self.kept.log.clone(), self.kept.clock.clone(), Arc::clone(&shard)),
             ids: RequestIds::new(),
             streams: self.kept.streams.list(),
+            spans: ArcSwapOption::empty(),
         });
         let forwarder = Forwarder::new();
         let snapshot = self.current();

@@ -106,6 +106,11 @@ impl AccessLog {
         Self { out, clock, shard, buffer: Mutex::default() }
     }
 
+    /// The clock of its lines.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
     /// Adds a line.
     pub fn add(&self, entry: &Entry<'_>) {
         let now = self.clock.now();

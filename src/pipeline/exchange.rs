@@ -15,6 +15,7 @@ use http::{HeaderValue, Response};
 
 use crate::body::Body;
 use crate::problem::{Code, Problem};
+use crate::telemetry::span::{Recording, Sampler};
 
 use super::client_addr::Forwarded;
 use super::connection::Connection;
@@ -32,6 +33,10 @@ pub struct Exchange {
     pub started: Instant,
     /// Our id of the request, until `client_addr` finds one of a trusted proxy.
     pub own_id: HeaderValue,
+    /// Which requests are recorded; `None`: none. Set by `trace`.
+    pub sampler: Option<Sampler>,
+    /// What is recorded of this one; see [`Exchange::recording`].
+    recording: OnceLock<Option<Box<Recording>>>,
     /// What a trusted proxy says about the client, or what we see ourselves. Set by `client_addr`.
     pub forwarded: OnceLock<Forwarded>,
     /// The value of `Upgrade`, when the request may leave HTTP if its route allows it. Set by `hygiene`.
@@ -63,6 +68,8 @@ impl Exchange {
             connection,
             started,
             own_id,
+            sampler: None,
+            recording: OnceLock::new(),
             forwarded: OnceLock::new(),
             upgrade: OnceLock::new(),
             matched: OnceLock::new(),
@@ -80,6 +87,16 @@ impl Exchange {
     /// The request id that everybody shall use.
     pub fn id(&self) -> &HeaderValue {
         self.forwarded.get().and_then(|f| f.request_id.as_ref()).unwrap_or(&self.own_id)
+    }
+
+    /// What is recorded of this request, if it is one that is. Decided at the first call, by what `client_addr` has found.
+    pub fn recording(&self) -> Option<&Recording> {
+        let sampler = self.sampler?;
+        let decide = || {
+            let parent = self.forwarded.get().and_then(|known| known.traceparent.as_ref());
+            sampler.decide(self.own_id.as_bytes(), parent.map(HeaderValue::as_bytes)).map(Recording::new).map(Box::new)
+        };
+        self.recording.get_or_init(decide).as_deref()
     }
 
     /// The client's address: behind trusted proxies the one they name.

@@ -14,7 +14,8 @@ use http::Method;
 use tower::{Layer, Service};
 
 use crate::clock::Clock;
-use crate::config::{self, LimitBy};
+use crate::config::{self, LimitBy, LimitScope};
+use crate::limiter::shared::Named;
 use crate::limiter::{CALLERS, FEW, Limit, Tables};
 use crate::metrics::Shard;
 use crate::problem::{Code, Problem};
@@ -55,7 +56,11 @@ impl Limits {
 fn limit(rule: String, section: config::Limit, tables: &Tables) -> Arc<Limit> {
     let by = section.by.name();
     let table = tables.get((rule, by), if section.by == LimitBy::Route { FEW } else { CALLERS });
-    Arc::new(Limit::new(by, (section.rate.count, section.rate.per), section.burst, table))
+    let limit = Limit::new(by, (section.rate.count, section.rate.per), section.burst, table);
+    Arc::new(match section.scope {
+        LimitScope::Local => limit,
+        LimitScope::Shared => limit.shared(tables.told()),
+    })
 }
 
 /// Whom a request is counted for.
@@ -91,6 +96,33 @@ impl<'a> Key<'a> {
             IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & SUBSCRIBER)),
             v4 @ IpAddr::V4(_) => v4,
         })
+    }
+}
+
+/// The rule says of which kind all of its keys are, but that callers without a token are told apart by address.
+impl Named for Key<'_> {
+    fn name(&self, name: &mut Vec<u8>) {
+        match self {
+            Self::Address(IpAddr::V4(address)) => {
+                name.push(4);
+                name.extend_from_slice(&address.octets());
+            }
+            Self::Address(IpAddr::V6(address)) => {
+                name.push(6);
+                name.extend_from_slice(&address.octets());
+            }
+            Self::Person(appid, openid) => {
+                name.push(b'p');
+                name.extend_from_slice(appid.as_bytes());
+                name.push(0);
+                name.extend_from_slice(openid.as_bytes());
+            }
+            Self::Member(id) | Self::App(id) => {
+                name.push(b'i');
+                name.extend_from_slice(id.as_bytes());
+            }
+            Self::Everybody => {}
+        }
     }
 }
 
@@ -172,7 +204,7 @@ impl LimitLayer {
             Matched::Route(route) => self.route(route, exchange),
             Matched::Endpoint => match &self.login {
                 Some(login) if login.counts(request) => {
-                    Ok(login.limit.take(Key::address(exchange.client()), self.clock.steady())?)
+                    Ok(login.limit.take_named(&Key::address(exchange.client()), self.clock.steady())?)
                 }
                 _ => Ok(()),
             },
@@ -199,7 +231,7 @@ impl LimitLayer {
             return Ok(());
         }
         let caller = exchange.principal.get().map(|principal| &principal.claims);
-        Ok(limit.take(Key::of(section.by, caller, exchange.client()), self.clock.steady())?)
+        Ok(limit.take_named(&Key::of(section.by, caller, exchange.client()), self.clock.steady())?)
     }
 
     fn under_way(table: &Arc<in_flight::Table>, route: &Route, exchange: &Exchange) -> Result<(), Problem> {

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Version};
 use http_body::{Body as _, Frame, SizeHint};
@@ -21,6 +22,8 @@ use tower::{Layer, Service};
 use crate::body::{self, Body};
 use crate::metrics::{Metrics, Shard};
 use crate::problem::{Code, Problem, Refused};
+use crate::telemetry::export::Spans;
+use crate::telemetry::span::{Recording, RequestSpan, Sampler};
 use crate::tunnel::{Switched, Totals};
 
 use super::access_log::{AccessLog, Client, Entry};
@@ -52,6 +55,8 @@ pub struct Observer {
     pub ids: RequestIds,
     /// The worker's answers that go on.
     pub streams: Arc<List>,
+    /// Where recorded requests go; changes with the configuration.
+    pub spans: ArcSwapOption<Spans>,
 }
 
 /// Makes request ids: 32 hex digits, unique and without meaning. Also valid as a W3C trace id.
@@ -111,12 +116,13 @@ fn mix(mut z: u64) -> u64 {
 #[derive(Debug, Clone)]
 pub struct TraceLayer {
     observer: Arc<Observer>,
+    sampler: Option<Sampler>,
 }
 
 impl TraceLayer {
-    /// Observes with `observer`.
-    pub fn new(observer: Arc<Observer>) -> Self {
-        Self { observer }
+    /// Observes with `observer`, and records the requests that `sampler` takes.
+    pub fn new(observer: Arc<Observer>, sampler: Option<Sampler>) -> Self {
+        Self { observer, sampler }
     }
 }
 
@@ -124,7 +130,7 @@ impl<S> Layer<S> for TraceLayer {
     type Service = Trace<S>;
 
     fn layer(&self, inner: S) -> Trace<S> {
-        Trace { inner, observer: Arc::clone(&self.observer) }
+        Trace { inner, observer: Arc::clone(&self.observer), sampler: self.sampler }
     }
 }
 
@@ -133,6 +139,7 @@ impl<S> Layer<S> for TraceLayer {
 pub struct Trace<S> {
     inner: S,
     observer: Arc<Observer>,
+    sampler: Option<Sampler>,
 }
 
 impl<S> Service<Inbound> for Trace<S>
@@ -150,7 +157,9 @@ where
     fn call(&mut self, inbound: Inbound) -> Self::Future {
         let Inbound { request, connection } = inbound;
         self.observer.shard.in_flight.add(1);
-        let exchange = Arc::new(Exchange::new(connection, self.observer.ids.next(), Instant::now()));
+        let mut exchange = Exchange::new(connection, self.observer.ids.next(), Instant::now());
+        exchange.sampler = self.sampler;
+        let exchange = Arc::new(exchange);
         let record = Record {
             observer: Arc::clone(&self.observer),
             method: request.method().clone(),
@@ -322,6 +331,57 @@ impl Drop for Record {
             attempts: self.exchange.attempts.load(Ordering::Relaxed),
             head_us: self.exchange.head_us(),
         });
+        if let Some(recording) = self.exchange.recording()
+            && let Some(spans) = &*self.observer.spans.load()
+            && !matches!(self.exchange.matched.get(), Some(Matched::Health))
+        {
+            let upstream = upstream.filter(|_| self.exchange.attempts.load(Ordering::Relaxed) > 0);
+            spans.offer(|| self.span(recording, (route, upstream), status, took));
+        }
+    }
+}
+
+impl Record {
+    fn span(
+        &self,
+        recording: &Recording,
+        (route, upstream): (&str, Option<&str>),
+        status: u16,
+        took: Duration,
+    ) -> RequestSpan {
+        let exchange = &self.exchange;
+        let now = self.observer.log.clock().nanos();
+        RequestSpan {
+            context: recording.context,
+            request_id: exchange.id().to_str().unwrap_or_default().to_owned(),
+            method: known(&self.method),
+            route: route.to_owned(),
+            https: exchange.forwarded.get().map_or_else(|| exchange.connection.https(), |known| known.https),
+            upstream: upstream.map(str::to_owned),
+            status,
+            code: self.refused.as_ref().map(|refused| refused.code.name()),
+            bytes: self.bytes,
+            began: now.saturating_sub(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX)),
+            took,
+            complete: self.complete,
+            attempts: recording.attempts(),
+        }
+    }
+}
+
+/// The name of a method that everybody knows (RFC 9110, RFC 5789); of others a client could make any number.
+fn known(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::DELETE => "DELETE",
+        Method::CONNECT => "CONNECT",
+        Method::OPTIONS => "OPTIONS",
+        Method::TRACE => "TRACE",
+        Method::PATCH => "PATCH",
+        _ => "_OTHER",
     }
 }
 
@@ -408,113 +468,4 @@ impl http_body::Body for Traced {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn request_ids_are_unique_hex_and_never_zero() {
-        let ids = RequestIds::new();
-        let mut seen = std::collections::HashSet::new();
-        for _ in 0..10_000 {
-            let id = ids.next();
-            let text = id.to_str().unwrap().to_owned();
-            assert!(text.len() == 32 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')));
-            assert!(seen.insert(text));
-        }
-    }
-
-    #[test]
-    fn digits_are_those_of_the_standard_library() {
-        for n in [0, 1, 9, 10, 15, 16, 0x0123_4567_89ab_cdef, u64::MAX, u64::MAX - 0x0f0f, 0x9a9a_9a9a_a9a9_a9a9] {
-            assert_eq!(std::str::from_utf8(&hex(n)).unwrap(), format!("{n:016x}"));
-        }
-    }
-
-    /// Panics where the path says so.
-    #[derive(Debug, Clone)]
-    struct Panicking;
-
-    impl Service<Request> for Panicking {
-        type Response = Response;
-        type Error = Infallible;
-        type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
-
-        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-            Poll::Ready(Ok(()))
-        }
-
-        fn call(&mut self, request: Request) -> Self::Future {
-            let path = request.uri().path().to_owned();
-            assert_ne!(path, "/at-once", "a bug");
-            Box::pin(async move {
-                tokio::task::yield_now().await;
-                assert_ne!(path, "/later", "a bug");
-                Ok(http::Response::new(match path.as_str() {
-                    "/body" => Body::boxed(Broken),
-                    _ => Body::from("fine"),
-                }))
-            })
-        }
-    }
-
-    #[derive(Debug)]
-    struct Broken;
-
-    impl http_body::Body for Broken {
-        type Data = Bytes;
-        type Error = Infallible;
-
-        fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-            panic!("a bug")
-        }
-    }
-
-    /// What a client gets for these requests on one connection, and how many panics were counted.
-    async fn served(requests: &str) -> (String, u64) {
-        use crate::clock::Clock;
-        use crate::telemetry::{Format, LogWriter};
-        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-
-        let metrics = Arc::new(Metrics::default());
-        let shard = metrics.shard();
-        let log = LogWriter::to(Format::Json, Box::new(std::io::sink()));
-        let log = AccessLog::new(log, Clock::system(), Arc::clone(&shard));
-        let streams = super::super::streams::Streams::new(Arc::default()).list();
-        let observer = Observer { metrics: Arc::clone(&metrics), shard, log, ids: RequestIds::new(), streams };
-        let trace = TraceLayer::new(Arc::new(observer)).layer(Panicking);
-        let connection = Arc::new(Connection::new("127.0.0.1:1".parse().unwrap(), false));
-        let service = hyper::service::service_fn(move |request: http::Request<hyper::body::Incoming>| {
-            let request = Box::new(request.map(Body::from));
-            trace.clone().call(Inbound { request, connection: Arc::clone(&connection) })
-        });
-        let (mut client, server) = tokio::io::duplex(64 * 1024);
-        let server = hyper_util::rt::TokioIo::new(server);
-        let mut http = hyper::server::conn::http1::Builder::new();
-        let serving = http.half_close(true).serve_connection(server, service);
-        let serving = tokio::spawn(async move { drop(serving.await) });
-        client.write_all(requests.as_bytes()).await.unwrap();
-        client.shutdown().await.unwrap();
-        let mut answer = String::new();
-        client.read_to_string(&mut answer).await.unwrap();
-        serving.await.expect("the connection's task lives");
-        (answer, metrics.panics.get())
-    }
-
-    #[tokio::test]
-    async fn a_panic_is_one_500_and_the_connection_lives_on() {
-        for path in ["/at-once", "/later"] {
-            let (answer, panics) = served(&format!("GET {path} HTTP/1.1\r\n\r\nGET /fine HTTP/1.1\r\n\r\n")).await;
-            assert_eq!(answer.matches("HTTP/1.1 500 ").count(), 1, "{path}: {answer}");
-            assert!(answer.contains("\"code\":\"internal\"") && !answer.contains("bug"), "{path}: {answer}");
-            assert!(answer.contains("HTTP/1.1 200 OK") && answer.ends_with("fine"), "{path}: {answer}");
-            assert_eq!(panics, 1, "{path}");
-        }
-    }
-
-    #[tokio::test]
-    async fn a_body_that_panics_breaks_its_answer_off() {
-        let (answer, panics) = served("GET /body HTTP/1.1\r\n\r\n").await;
-        assert!(!answer.contains("\r\n0\r\n\r\n"), "not a whole answer: {answer}");
-        assert_eq!(panics, 1);
-    }
-}
+mod tests;

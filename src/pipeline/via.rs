@@ -20,7 +20,8 @@ const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host")
 /// The client's address under the name that WeChat CloudRun uses.
 const X_ORIGINAL_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-original-forwarded-for");
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+/// W3C Trace Context.
+pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 /// The certificate of a client that showed one, by its SHA-256.
@@ -43,6 +44,14 @@ pub fn announce(headers: &mut HeaderMap, version: Version, exchange: &Exchange) 
         headers.insert(name, value);
     }
     own(known, exchange, |name, value| drop(headers.insert(name, value.clone())));
+    let parent = match exchange.recording() {
+        // Our own span is the parent then; an attempt of the proxy puts its span in place of it.
+        Some(recording) => Some(recording.context.traceparent(recording.context.span)),
+        None => parent(known, exchange),
+    };
+    if let Some(parent) = parent {
+        headers.insert(TRACEPARENT, parent);
+    }
 }
 
 /// What of it many requests have in common, as lines, for a request with these headers.
@@ -65,6 +74,12 @@ pub(super) fn lines(headers: &HeaderMap, version: Version, exchange: &Exchange) 
 pub(super) fn push_own(out: &mut Vec<u8>, exchange: &Exchange) {
     if let Some(known) = exchange.forwarded.get() {
         own(known, exchange, |name, value| lines::push(out, &name, value));
+        // Of a request that is recorded, each attempt of the proxy says it among the headers.
+        if exchange.recording().is_none()
+            && let Some(parent) = parent(known, exchange)
+        {
+            lines::push(out, &TRACEPARENT, &parent);
+        }
     }
 }
 
@@ -90,20 +105,15 @@ fn way(
 
 /// What is this request's own.
 fn own(known: &Forwarded, exchange: &Exchange, mut set: impl FnMut(HeaderName, &HeaderValue)) {
-    match &known.traceparent {
-        Some(parent) => {
-            set(TRACEPARENT, parent);
-            if let Some(state) = &known.tracestate {
-                set(TRACESTATE, state);
-            }
-        }
-        None => {
-            if let Some(parent) = traceparent(exchange.own_id.as_bytes()) {
-                set(TRACEPARENT, &parent);
-            }
-        }
+    if let (Some(_), Some(state)) = (&known.traceparent, &known.tracestate) {
+        set(TRACESTATE, state);
     }
     set(X_REQUEST_ID, exchange.id());
+}
+
+/// The parent of the upstream's span, where none of ours is recorded.
+fn parent(known: &Forwarded, exchange: &Exchange) -> Option<HeaderValue> {
+    known.traceparent.clone().or_else(|| traceparent(exchange.own_id.as_bytes()))
 }
 
 /// The chain so far and the peer.
@@ -180,7 +190,7 @@ mod tests {
                     push_own(&mut written, &exchange);
                     announce(&mut headers, version, &exchange);
                     headers.remove(HOST);
-                    assert_eq!(crate::http1::lines::tests::read(&written), headers, "{told:?} {peer} {host}");
+                    assert_eq!(lines::tests::read(&written), headers, "{told:?} {peer} {host}");
                 }
             }
         }

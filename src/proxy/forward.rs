@@ -10,7 +10,7 @@
 use std::sync::Arc;
 
 use http::header::HOST;
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use tokio::time::Instant;
 
 use super::connection::Connection;
@@ -66,9 +66,9 @@ impl Way {
     }
 
     /// Tells whoever looks on that it is tried once more.
-    pub(super) fn attempt(&self) {
+    pub(super) fn attempt(&self, hold: &Hold, headers: &mut HeaderMap) {
         if let Some(witness) = &self.witness {
-            witness.attempt();
+            witness.attempt(hold.backend().authority(), headers);
         }
     }
 }
@@ -115,7 +115,7 @@ pub(super) async fn once(
             }
         };
         if let Some(witness) = witness {
-            witness.attempt();
+            witness.attempt(hold.backend().authority(), request.headers_mut());
         }
         let connection = match if fresh { None } else { pool.take(hold.backend()) } {
             Some(connection) => connection,

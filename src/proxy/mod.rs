@@ -58,7 +58,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderValue, Request, Response};
+use http::uri::Authority;
+use http::{HeaderMap, HeaderValue, Request, Response};
 use tokio::time::Instant;
 
 pub use self::backend::{Backend, Backends, Counters};
@@ -94,8 +95,9 @@ pub trait Witness: Send + Sync {
     /// where they are sent from. The request has no field of these names.
     fn push_lines(&self, out: &mut Vec<u8>);
 
-    /// It is about to be sent, or a connection for it opened, once more.
-    fn attempt(&self);
+    /// It is about to be sent to this server, or a connection for it opened, once more; with these headers, which may be
+    /// told which attempt it is.
+    fn attempt(&self, server: &Authority, headers: &mut HeaderMap);
 }
 
 /// Without headers and path: they tell who the caller is.

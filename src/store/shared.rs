@@ -66,6 +66,17 @@ pub struct News {
     pub notices: Option<Vec<Notice>>,
 }
 
+/// What is charged to a bucket that all instances have in common (GCRA).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Charge {
+    /// Whose bucket it is.
+    pub name: [u8; 16],
+    /// By how much later the bucket is full again.
+    pub cost: Duration,
+    /// How far ahead that may have been; beyond it, it is forgiven.
+    pub reach: Duration,
+}
+
 /// A memory that all instances share.
 #[async_trait]
 pub trait Shared: Send + Sync + Debug {
@@ -86,6 +97,10 @@ pub trait Shared: Send + Sync + Debug {
 
     /// What other instances have written since `position`, or since ever. `None`: there are no others.
     async fn news(&self, position: Option<&str>) -> Result<Option<News>, Error>;
+
+    /// Charges each, whatever is left in its bucket; in how long each is full again then. `None`: there are no others. Need
+    /// not survive anything.
+    async fn charge(&self, charges: &[Charge]) -> Result<Option<Vec<Duration>>, Error>;
 }
 
 /// Memory is full, and what is in it must not be forgotten early.
@@ -194,6 +209,10 @@ impl Shared for Memory {
     }
 
     async fn news(&self, _: Option<&str>) -> Result<Option<News>, Error> {
+        Ok(None)
+    }
+
+    async fn charge(&self, _: &[Charge]) -> Result<Option<Vec<Duration>>, Error> {
         Ok(None)
     }
 }

@@ -28,6 +28,9 @@ const FIRST: &[u8] = b"wxgate: first refresh token of session ";
 /// The message of the key for web states: neither as long as a successor's, nor does it begin as a first token's.
 const WEB_STATE_KEY: &[u8] = b"wxgate: key of the states of web logins";
 
+/// The message of the key for names in limits, of the same kind.
+const LIMIT_NAMES_KEY: &[u8] = b"wxgate: key of names in shared limits";
+
 /// Why there is no refresh secret. The remedy may be in the source: print the whole chain.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -82,6 +85,11 @@ impl RefreshSecret {
     /// The key that the states of web logins are signed with: another secret, the same on all instances.
     pub fn web_state_key(&self) -> Zeroizing<[u8; LEN]> {
         Zeroizing::new(self.derive(&[WEB_STATE_KEY]).0)
+    }
+
+    /// The key that names in limits of all instances are hidden with: another secret, the same on all of them.
+    pub fn limit_names_key(&self) -> Zeroizing<[u8; LEN]> {
+        Zeroizing::new(self.derive(&[LIMIT_NAMES_KEY]).0)
     }
 
     fn derive(&self, message: &[&[u8]]) -> RefreshToken {

@@ -159,6 +159,11 @@ fn every_key_says_what_it_says() {
     assert_eq!(config.store.sessions, SessionsStore::Sqlite("/var/lib/wxgate/sessions.db".into()));
     assert_eq!((config.wechat.api_base.as_str(), seconds(config.wechat.timeout)), ("http://127.0.0.1:9100", 2.));
 
+    let otlp = config.telemetry.otlp.as_ref().unwrap();
+    assert_eq!(otlp.endpoint, "https://collector.example.com/base/v1/traces");
+    assert_eq!((otlp.sample, otlp.service_name.as_str(), seconds(otlp.timeout)), (0.25, "shop", 3.));
+    assert_eq!(otlp.headers, [("x-key".parse().unwrap(), "0123456789abcdef".parse().unwrap())]);
+
     let [first, second] = config.apps.as_slice() else { panic!("two apps") };
     assert_eq!((first.kind, first.secret.expose().as_str()), (AppKind::Website, "0123456789abcdef"));
     assert_eq!((second.kind, second.secret.expose().as_str()), (AppKind::OfficialAccount, "prefix-0123456789abcdef"));

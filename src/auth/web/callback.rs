@@ -96,7 +96,7 @@ async fn enter(
     code: Secret<String>,
 ) -> Result<LoggedIn, Problem> {
     if let Some(limit) = &auth.login_limit {
-        limit.take(app.appid.as_str(), auth.clock.steady())?;
+        limit.take_named(&app.appid.as_str(), auth.clock.steady())?;
     }
     let who = auth.wechat.web_identity(&app.appid, &app.secret, code.expose()).await.map_err(of_a_page)?;
     if who.is_snapshot {

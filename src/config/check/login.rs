@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::super::file;
 use super::super::pattern::{exact_path, path};
 use super::super::report::Report;
-use super::super::section::{Limit, LimitBy, Login, Route, Server, Static};
+use super::super::section::{Limit, LimitBy, LimitScope, Login, Route, Server, Static};
 use super::super::value::{Rate, Wrong, rate};
 use super::limit::limited;
 use super::server::reserved;
@@ -30,7 +30,7 @@ pub(super) fn login(
             file::LoginLimitBy::Ip => LimitBy::Ip,
             file::LoginLimitBy::App => LimitBy::App,
         });
-        limited("login.limit", by, limit.rate.as_deref(), limit.burst, report)
+        limited("login.limit", by, (limit.rate.as_deref(), limit.burst, limit.scope), report)
     });
     let wafer2 = file.wafer2.as_deref().and_then(|text| report.read(WAFER2, text, plain_path));
     if let Some(what) = wafer2.as_deref().and_then(|path| taken(path, server, routes, statics, report)) {
@@ -51,7 +51,7 @@ fn decrypt_limit(file: &file::Login, report: &mut Report<'_>) -> Limit {
     let second = Rate { count: NonZeroU32::MIN, per: Duration::from_secs(1) };
     let burst = limit.burst.and_then(|n| u32::try_from(n).ok()).and_then(NonZeroU32::new).unwrap_or(BURST);
     let rate = scalar(report, "login.decrypt_limit.rate", limit.rate.as_deref(), "10/s", rate).unwrap_or(second);
-    Limit { by: LimitBy::Member, rate, burst }
+    Limit { by: LimitBy::Member, rate, burst, scope: LimitScope::Local }
 }
 
 fn plain_path(text: &str) -> Result<String, Wrong> {

@@ -15,6 +15,7 @@ mod route;
 mod server;
 mod shared;
 mod statics;
+mod telemetry;
 mod tls;
 mod token;
 mod transform;
@@ -25,13 +26,14 @@ use std::path::Path;
 
 use super::file::File;
 use super::report::Report;
-use super::section::{Config, Shown};
+use super::section::{Config, LimitScope, Shown};
 
 /// Checks `file`, read from `path`.
 pub(super) fn file(file: File, path: &Path, report: &mut Report<'_>) -> Config {
     let source = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let folder = source.parent().unwrap_or(Path::new("/")).to_owned();
 
+    let scopes = scopes(&file);
     let public = file.server.unwrap_or_default();
     let server = server::server(&public, &folder, report);
     let admin = server::admin(&file.admin.unwrap_or_default(), report);
@@ -40,7 +42,9 @@ pub(super) fn file(file: File, path: &Path, report: &mut Report<'_>) -> Config {
 
     let token = token::token(file.token.unwrap_or_default(), &folder, report);
     let store = token::store(&file.store.unwrap_or_default(), &folder, report);
+    limit::scopes(&store.sessions, &scopes, report);
     let wechat = app::wechat(&file.wechat.unwrap_or_default(), report);
+    let telemetry = telemetry::telemetry(file.telemetry.unwrap_or_default(), &folder, report);
     let upstreams = upstream::upstreams(&file.upstream.unwrap_or_default(), &folder, report);
     let (apps, appids) = app::apps(file.app.unwrap_or_default(), &token, &upstreams, &folder, report);
     let around = route::Around { server: &server, upstreams: &upstreams, audience: &token.audience, appids: &appids };
@@ -60,10 +64,19 @@ pub(super) fn file(file: File, path: &Path, report: &mut Report<'_>) -> Config {
         store,
         login,
         wechat,
+        telemetry,
         apps,
         upstreams: upstreams.into_iter().flatten().collect(),
         routes: routes.into_iter().flatten().collect(),
         statics,
         error_pages,
     }
+}
+
+/// Every limit that says who counts together, and where it stands.
+fn scopes(file: &File) -> Vec<(String, Option<LimitScope>)> {
+    let login = file.login.as_ref().and_then(|login| login.limit.as_ref());
+    let routes = file.route.iter().flatten().enumerate();
+    let of_routes = routes.filter_map(|(n, route)| Some((format!("route[{n}].limit"), route.limit.as_ref()?.scope)));
+    login.map(|limit| ("login.limit".to_owned(), limit.scope)).into_iter().chain(of_routes).collect()
 }

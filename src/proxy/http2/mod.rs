@@ -60,7 +60,7 @@ pub(super) async fn once(
     loop {
         let (at, hold) = way.hold(index, total).await?;
         index = at;
-        way.attempt();
+        way.attempt(&hold, &mut head.headers);
         let pool = &way.pool().http2;
         let place = match pool.place(hold.backend(), way.upstream.connect_timeout(), total, fresh).await {
             Ok(place) => place,

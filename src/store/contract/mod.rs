@@ -183,6 +183,7 @@ macro_rules! shared_contract {
             of_thirty_claims_at_once_one_is_granted,
             a_claim_is_released_by_its_owner_alone,
             a_value_is_taken_once,
+            what_is_charged_adds_up,
         );
     };
 }

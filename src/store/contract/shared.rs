@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::store::shared::{Purpose, Shared};
+use crate::store::shared::{Charge, Purpose, Shared};
 
 type Store = Arc<dyn Shared>;
 
@@ -49,4 +49,20 @@ pub(in crate::store) async fn a_value_is_taken_once(store: Store) {
     }
     assert_eq!(taken, [b"\0second\xff"]);
     assert_eq!(store.get(Purpose::Ticket, b"name").await.unwrap(), None);
+}
+
+pub(in crate::store) async fn what_is_charged_adds_up(store: Store) {
+    let second = Duration::from_secs(1);
+    let charge = |name, cost: u32, reach: u32| Charge { name: [name; 16], cost: cost * second, reach: reach * second };
+    let one = [charge(1, 100, 1000)];
+    // Who is alone has nobody to add up with.
+    let Some(first) = store.charge(&one).await.unwrap() else { return };
+    assert_eq!(first, [100 * second]);
+    let both = store.charge(&[charge(1, 100, 1000), charge(2, 7, 1000)]).await.unwrap().unwrap();
+    let ran = 200 * second - both[0];
+    assert!(ran < 60 * second, "the clock took away {ran:?}");
+    assert_eq!(both[1], 7 * second, "another name, another bucket");
+    let forgiven = store.charge(&[charge(1, 1, 5)]).await.unwrap().unwrap();
+    assert_eq!(forgiven, [6 * second], "of what lies too far ahead");
+    assert!(store.charge(&[]).await.unwrap().unwrap().is_empty());
 }

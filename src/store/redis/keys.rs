@@ -72,6 +72,11 @@ impl Keys {
         format!("{}:shared:{}:{}", self.prefix, purpose.name(), hex(name))
     }
 
+    /// A string: when a bucket of a limit is full again.
+    pub(super) fn limit(&self, name: &[u8]) -> String {
+        format!("{}:limit:{}", self.prefix, hex(name))
+    }
+
     /// A stream: what instances tell each other.
     pub(super) fn news(&self) -> String {
         format!("{}:{{news}}:stream", self.prefix)

@@ -92,6 +92,14 @@ impl Link {
         Ok(done)
     }
 
+    /// Runs a script whose change need not survive anything.
+    pub(super) async fn run_once<T: FromRedisValue>(&self, script: &ScriptInvocation<'_>) -> Result<T, Error> {
+        let wire = self.wire().await?;
+        let mut own = Wire::clone(&wire);
+        let done = timeout(ANSWER, script.invoke_async(&mut own)).await;
+        self.judged(&wire, done).map_err(|(error, _)| error)
+    }
+
     /// Runs a script that changes nothing; once more when the connection turned out to be broken.
     pub(super) async fn run_reading<T: FromRedisValue>(&self, script: &ScriptInvocation<'_>) -> Result<T, Error> {
         let mut again = true;

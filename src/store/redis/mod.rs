@@ -92,6 +92,7 @@ struct Scripts {
     notify: Script,
     sweep: Script,
     release: Script,
+    charge: Script,
     news: Script,
 }
 
@@ -107,6 +108,7 @@ impl Scripts {
             notify: Script::new(include_str!("scripts/notify.lua")),
             sweep: Script::new(include_str!("scripts/sweep.lua")),
             release: Script::new(include_str!("scripts/release.lua")),
+            charge: Script::new(include_str!("scripts/charge.lua")),
             news: Script::new(include_str!("scripts/news.lua")),
         }
     }

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::future::try_join_all;
 
 use super::Redis;
 use crate::store::Error;
-use crate::store::shared::{News, Purpose, Shared};
+use crate::store::shared::{Charge, News, Purpose, Shared};
 
 #[async_trait]
 impl Shared for Redis {
@@ -45,6 +46,20 @@ impl Shared for Redis {
     async fn news(&self, position: Option<&str>) -> Result<Option<News>, Error> {
         self.since(position).await.map(Some)
     }
+
+    async fn charge(&self, charges: &[Charge]) -> Result<Option<Vec<Duration>>, Error> {
+        let aheads = try_join_all(charges.iter().map(|charge| async move {
+            let mut script = self.scripts.charge.key(self.keys.limit(&charge.name));
+            // Rounded up, so that nobody gets more than was asked for.
+            script.arg(micros(charge.cost)).arg(micros(charge.reach));
+            self.link.run_once(&script).await.map(Duration::from_micros)
+        }));
+        aheads.await.map(Some)
+    }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos().div_ceil(1000)).unwrap_or(u64::MAX).min(1 << 51)
 }
 
 fn millis(life: Duration) -> u64 {

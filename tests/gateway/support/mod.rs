@@ -7,6 +7,7 @@
 pub(crate) mod acme;
 pub(crate) mod authority;
 pub(crate) mod cable;
+pub(crate) mod collector;
 pub(crate) mod gateway;
 pub(crate) mod grpc;
 pub(crate) mod held;
