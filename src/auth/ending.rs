@@ -37,10 +37,13 @@ pub fn apply(revocations: &Revocations, notice: &Notice) {
         Notice::Session(Revoked { session_id, until }) => revocations.revoke_session(session_id, *until),
         Notice::Member { member_id, at, until } => revocations.revoke_member(member_id, *at, *until),
         Notice::App { appid, at, until } => revocations.revoke_app(appid, *at, *until),
-        Notice::Roles(NewRoles { member_id, roles, at, until }) => {
-            revocations.set_roles(member_id, roles, *at, *until);
-        }
+        Notice::Roles(new) => put_roles(revocations, new),
     }
+}
+
+/// As [`apply`], of roles alone.
+pub(super) fn put_roles(revocations: &Revocations, new: &NewRoles) {
+    revocations.set_roles(&new.member_id, &new.roles, new.at, new.until);
 }
 
 /// Forgets what has expired, in memory and in the store. Returns how many rows went.
@@ -55,10 +58,18 @@ pub async fn sweep(sessions: &dyn Sessions, revocations: &Revocations, now: Time
 }
 
 impl Auth {
-    /// Until when a session that ends now must be remembered as revoked: its last access token of ours was minted now at
-    /// the latest; `shown`, when that token expires by which it was ended, may be later. [`CLOCK_FAULT`] comes on top.
+    /// Until when what ends now must be remembered: a token that it concerns may be of another minter whose key was imported,
+    /// or of a time when tokens lived longer; `shown`, when that token expires by which it was ended, may be later still.
+    /// [`CLOCK_FAULT`] comes on top.
     pub(super) fn revoked_until(&self, now: Timestamp, shown: Option<Timestamp>) -> Timestamp {
-        now.plus(self.section.access_ttl).max(shown.unwrap_or(now)).plus(CLOCK_FAULT)
+        let longest = now.plus(self.ring.longest_life().max(self.section.access_ttl));
+        longest.max(shown.unwrap_or(now)).plus(CLOCK_FAULT)
+    }
+
+    /// Until when an access token may live that is minted now, with [`CLOCK_FAULT`] on top. A session is remembered as revoked
+    /// for that long by the store itself, so this is enough wherever the session is known to be there.
+    pub(super) fn access_until(&self, now: Timestamp) -> Timestamp {
+        now.plus(self.section.access_ttl).plus(CLOCK_FAULT)
     }
 
     /// Whether an epoch has ended this session, which its record may not show yet.
@@ -109,7 +120,7 @@ impl Auth {
     /// When the store cannot be read.
     pub(super) async fn catch_up(&self, shown: RefreshHash, now: Timestamp) -> Result<(), Error> {
         if let Some(id) = self.sessions.ended_by_refresh(shown, now).await? {
-            self.revocations.revoke_session(&id, self.revoked_until(now, None));
+            self.revocations.revoke_session(&id, self.access_until(now));
         }
         Ok(())
     }

@@ -263,13 +263,17 @@ impl Auth {
         match hook.ask(&question, self.clock.steady()).await {
             Ok(Said::Yes(answer)) if answer == member.hook => Ok(member),
             Ok(Said::Yes(answer)) => {
-                let gone = Problem::token_revoked;
-                let changed = self.members.set_hook(&member.member_id, &answer).await?.ok_or_else(gone)?;
+                let (gone, id) = (Problem::token_revoked, &member.member_id);
                 // Who has just been registered has no older tokens that say otherwise.
-                if is_new || changed.roles == member.roles {
-                    return Ok(changed);
+                let overrides = !is_new && answer.roles != member.hook.roles;
+                if overrides {
+                    // What operators gave beside it is known for sure once the answer is stored.
+                    let others = member.roles.iter().filter(|role| !member.hook.roles.contains(role));
+                    let wanted: Vec<String> = answer.roles.iter().chain(others).cloned().collect();
+                    self.announce_kept_roles(&member, &wanted).await?;
                 }
-                self.publish_roles(&member.member_id).await?.ok_or_else(gone)
+                let changed = self.members.set_hook(id, &answer).await?.ok_or_else(gone)?;
+                if overrides { self.publish_roles(id).await?.ok_or_else(gone) } else { Ok(changed) }
             }
             Ok(Said::No(message)) => {
                 let message = if message.is_empty() { "The service does not let you in.".to_owned() } else { message };

@@ -241,6 +241,8 @@ pub(super) async fn enter(auth: &Auth, person: SignIn, profile: &Profile) -> Res
         return Err(Problem::new(Code::MemberBanned, "This member may not log in."));
     }
     let member = profile.store(auth, &member.member_id).await?.unwrap_or(member);
+    let own = member.member_id.clone();
+    let member = auth.with_roles_in_force(member, &own).await?;
     Ok((auth.ask_hook(member, is_new, (&appid, &openid)).await?, is_new))
 }
 
@@ -263,7 +265,7 @@ pub(super) async fn open(
         expires_at: at.plus(auth.section.session_ttl),
     };
     let refresh_expires_at = session.created_at.plus(auth.section.refresh_ttl).min(session.expires_at);
-    let access_until = auth.revoked_until(session.created_at, None);
+    let access_until = auth.access_until(session.created_at);
     let ended = auth
         .sessions
         .open(NewSession {
@@ -295,7 +297,7 @@ pub(super) async fn open(
 async fn still_welcome(auth: &Auth, session: &Session) -> Result<(), Problem> {
     let Err(problem) = session_keys::still_welcome(auth, session).await else { return Ok(()) };
     let now = auth.clock.now();
-    auth.end(&session.session_id, now, auth.revoked_until(now, None)).await?;
+    auth.end(&session.session_id, now, auth.access_until(now)).await?;
     Err(problem)
 }
 

@@ -27,7 +27,7 @@ struct Target {
     session: SessionId,
     member: MemberId,
     appid: AppId,
-    /// When the token that was shown expires; a token that others minted may live longer than ours do.
+    /// When the access token that was shown expires, if one was; others may have minted it, for longer than ours live.
     expires_at: Option<Timestamp>,
 }
 
@@ -93,11 +93,18 @@ async fn by_refresh_token(auth: &Auth, token: &RefreshToken) -> Result<Option<Ta
 
 async fn end(auth: &Auth, target: &Target, all: bool) -> Result<(), Problem> {
     let now = auth.clock.now();
-    let until = auth.revoked_until(now, target.expires_at);
+    let until = match target.expires_at {
+        None => auth.access_until(now),
+        Some(shown) => match auth.sessions.find(&target.session, now).await {
+            // The store knows how long its tokens live.
+            Ok(Some(_)) => auth.access_until(now).max(shown),
+            _ => auth.revoked_until(now, Some(shown)),
+        },
+    };
     let mut ended = u64::from(auth.end(&target.session, now, until).await?);
     if all {
         for member in auth.ids_of(&target.member).await? {
-            ended += auth.end_all((&member, &target.appid), None, now, until).await?;
+            ended += auth.end_all((&member, &target.appid), None, now, auth.access_until(now)).await?;
         }
     }
     auth.metrics.logouts.add(ended);

@@ -26,6 +26,7 @@ pub mod profile;
 pub mod push;
 pub mod refresh;
 pub mod renewal;
+mod roles;
 mod seen;
 pub mod session_keys;
 pub mod single_flight;

@@ -5,10 +5,11 @@
 
 use crate::ids::{AppId, MemberId, SessionId};
 use crate::problem::{Code, Problem};
-use crate::store::{Identity, Member, NewRoles, SignedIn};
+use crate::store::{Identity, Member};
 use crate::token::is_name;
 
 use super::Auth;
+use super::ending::resync;
 use super::member::{MAX_NICKNAME, is_web_url};
 
 /// Most roles of a member that operators give, and most characters of them together: they stand in every token.
@@ -17,9 +18,6 @@ const MAX_ROLES_LENGTH: usize = 2048;
 
 /// Longest reason of a ban, characters.
 const MAX_REASON: usize = 500;
-
-/// How often a change of roles that met another one is published again.
-const ROUNDS: usize = 4;
 
 /// What is to be changed of a member; what is `None` stays.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Deserialize)]
@@ -114,6 +112,8 @@ impl Auth {
             member = set.await?.ok_or_else(nobody)?;
         }
         if let Some(roles) = &change.roles {
+            let wanted = [roles.as_slice(), &member.hook.roles].concat();
+            self.announce_kept_roles(&member, &wanted).await?;
             self.members.set_roles(id, roles).await?.ok_or_else(nobody)?;
             member = self.publish_roles(id).await?.ok_or_else(nobody)?;
         }
@@ -128,33 +128,6 @@ impl Auth {
             None => {}
         }
         Ok(member)
-    }
-
-    /// Tells every instance the roles that the member has now. `None` when there is none.
-    pub(super) async fn publish_roles(&self, id: &MemberId) -> Result<Option<Member>, Problem> {
-        let mut told: Option<Vec<String>> = None;
-        let mut found = self.members.find(id).await?;
-        for _ in 0..ROUNDS {
-            let Some(member) = &found else { break };
-            if told.as_ref() == Some(&member.roles) {
-                break;
-            }
-            let now = self.clock.now();
-            for identity in self.members.identities(id).await? {
-                let new = NewRoles {
-                    member_id: identity.member_id,
-                    roles: member.roles.clone(),
-                    at: now,
-                    until: self.revoked_until(now, None),
-                };
-                self.sessions.announce_roles(new.clone()).await?;
-                self.revocations.set_roles(&new.member_id, &new.roles, new.at, new.until);
-            }
-            told = Some(member.roles.clone());
-            // Another change may have come between reading and telling; whoever reads last tells last.
-            found = self.members.find(id).await?;
-        }
-        Ok(found)
     }
 
     /// Ends all sessions of a member, in all apps. Returns how many.
@@ -188,6 +161,8 @@ impl Auth {
         let until = self.revoked_until(now.plus(self.section.session_ttl), None);
         self.revocations.revoke_app(appid, now, until);
         let ended = self.settled(self.sessions.end_app(appid, now, until).await).await?;
+        // Those that the epoch does not reach were revoked one by one.
+        resync(&*self.sessions, &self.revocations, now).await?;
         self.metrics.logouts.add(ended);
         Ok(ended)
     }
@@ -241,24 +216,6 @@ impl Auth {
             ids.push(id.clone());
         }
         Ok(ids)
-    }
-
-    /// What follows when members have become one: older tokens of each get the roles of all, and a ban is one of all.
-    pub(super) async fn merged(&self, signed_in: &SignedIn) -> Result<(), Problem> {
-        let SignedIn { member, merged, .. } = signed_in;
-        if merged.is_empty() {
-            return Ok(());
-        }
-        tracing::info!(
-            member = member.member_id.as_str(),
-            aliases = merged.len(),
-            "members of one unionid were merged"
-        );
-        self.publish_roles(&member.member_id).await?;
-        if member.banned {
-            self.end_member(&member.member_id).await?;
-        }
-        Ok(())
     }
 }
 

@@ -318,7 +318,7 @@ async fn deliver(
 /// itself stays, and with it a ban.
 async fn forget(auth: &Auth, appid: &AppId, openid: &OpenId) -> Result<(), Problem> {
     let now = auth.clock.now();
-    let until = auth.revoked_until(now, None);
+    let until = auth.access_until(now);
     auth.sessions.erase_keys(appid, openid).await?;
     let Some(member) = auth.members.forget_profile(appid, openid).await? else { return Ok(()) };
     // Also those from before a merge, which bear the id of then.

@@ -91,18 +91,18 @@ async fn handle(auth: &Auth, shown: &RefreshToken, way: Way) -> Result<Response<
                 now,
                 grace: auth.section.refresh_grace,
                 refresh_expires_at: now.plus(auth.section.refresh_ttl),
-                revoked_until: auth.revoked_until(now, None),
+                revoked_until: auth.access_until(now),
             },
         )
         .await;
     let (session, refresh_expires_at) = match auth.settled(rotated).await? {
         Rotation::Rotated { session, .. } if auth.is_over(&session) => {
-            auth.end(&session.session_id, now, auth.revoked_until(now, None)).await?;
+            auth.end(&session.session_id, now, auth.access_until(now)).await?;
             return Err(Problem::token_revoked());
         }
         Rotation::Rotated { session, refresh_expires_at } => (session, refresh_expires_at),
         Rotation::Reused(session) => {
-            auth.revocations.revoke_session(&session.session_id, auth.revoked_until(now, None));
+            auth.revocations.revoke_session(&session.session_id, auth.access_until(now));
             auth.metrics.refresh_reuses.inc();
             tracing::warn!(
                 session = session.session_id.as_str(),
@@ -127,8 +127,11 @@ async fn handle(auth: &Auth, shown: &RefreshToken, way: Way) -> Result<Response<
     };
     let member = auth.members.find(&session.member_id).await?.ok_or_else(Problem::token_revoked)?;
     if member.banned {
+        // Its sessions were to end with the ban: what did not, ends now.
+        auth.end_member(&session.member_id).await?;
         return Err(Problem::new(Code::MemberBanned, "This member may not log in."));
     }
+    let member = auth.with_roles_in_force(member, &session.member_id).await?;
     auth.metrics.refreshes.inc();
     answer::tokens(auth, &session, &member, &successor, refresh_expires_at, false, way)
 }

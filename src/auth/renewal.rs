@@ -1,5 +1,6 @@
 //! A fresh access token for a session that is in use, without its refresh token (`[token] renew_within`).
 
+use crate::problem::Problem;
 use crate::token::Claims;
 use crate::token::mint::Minted;
 
@@ -12,20 +13,23 @@ impl Auth {
         match self.try_renew(caller).await {
             Ok(minted) => minted.filter(|minted| minted.claims.expires_at > caller.expires_at),
             Err(error) => {
-                tracing::debug!(%error, "a token was not renewed");
+                tracing::debug!(code = ?error.code(), "a token was not renewed");
                 None
             }
         }
     }
 
-    async fn try_renew(&self, caller: &Claims) -> Result<Option<Minted>, crate::store::Error> {
+    async fn try_renew(&self, caller: &Claims) -> Result<Option<Minted>, Problem> {
         let now = self.clock.now();
-        let Some(session) = self.sessions.find(&caller.session_id, now).await? else { return Ok(None) };
+        // On disk before there is a token: whoever ends the session must know how long that is to be remembered.
+        let prolonged = self.sessions.prolong(&caller.session_id, now, self.access_until(now)).await?;
+        let Some(session) = prolonged else { return Ok(None) };
         let Some(member) = self.members.find(&session.member_id).await? else { return Ok(None) };
         // As with a refresh, what was revoked meanwhile has no successor.
         if member.banned || self.revocations.is_revoked(caller) {
             return Ok(None);
         }
-        Ok(answer::access_token(self, &session, &member).ok())
+        let member = self.with_roles_in_force(member, &session.member_id).await?;
+        answer::access_token(self, &session, &member).map(Some)
     }
 }

@@ -166,7 +166,7 @@ enum Keys {
     /// It is published for ten minutes before it signs, so that services that verify tokens know it by then. Nobody is
     /// logged out.
     Rotate {
-        /// At once, because the old key was stolen; services that cached the public keys refuse new tokens for some minutes
+        /// In five seconds, because the old key was stolen; who cached the public keys refuses new tokens for some minutes
         #[arg(long)]
         now: bool,
         #[command(flatten)]

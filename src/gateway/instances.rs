@@ -84,20 +84,24 @@ impl Instances {
     }
 
     async fn ask(&mut self, sessions: &dyn Sessions, revocations: &Revocations) -> Result<(), store::Error> {
-        let asked_at = self.clock.steady();
-        let Some(News { birth_mark, position, notices }) = self.shared.news(self.position.as_deref()).await? else {
-            return Ok(());
-        };
-        if birth_mark != self.birth_mark {
-            self.begin_anew(&birth_mark, revocations);
+        loop {
+            let asked_at = self.clock.steady();
+            let Some(news) = self.shared.news(self.position.as_deref()).await? else { return Ok(()) };
+            let News { birth_mark, position, notices, more } = news;
+            if birth_mark != self.birth_mark {
+                self.begin_anew(&birth_mark, revocations);
+            }
+            match notices {
+                Some(notices) => notices.iter().for_each(|notice| ending::apply(revocations, notice)),
+                None => ending::resync(sessions, revocations, self.clock.now()).await?,
+            }
+            self.position = position;
+            // Not before the end of the news: what stands there may be the logout of whoever asks next.
+            if !more {
+                revocations.freshness().hear(asked_at);
+                return Ok(());
+            }
         }
-        match notices {
-            Some(notices) => notices.iter().for_each(|notice| ending::apply(revocations, notice)),
-            None => ending::resync(sessions, revocations, self.clock.now()).await?,
-        }
-        self.position = position;
-        revocations.freshness().hear(asked_at);
-        Ok(())
     }
 
     /// It is another store, or the same one without its memory.
@@ -109,5 +113,91 @@ impl Instances {
         });
         revocations.revoke_all(epoch.unwrap_or(now));
         birth_mark.clone_into(&mut self.birth_mark);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::sync::Mutex;
+
+    use async_trait::async_trait;
+
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::ids::SessionId;
+    use crate::store::shared::{Charge, Purpose};
+    use crate::store::sqlite::Sqlite;
+    use crate::store::{Error, Notice, Revoked};
+
+    const TURN: Duration = Duration::from_secs(10);
+
+    /// News in pages, or nothing; each answer takes a [`TURN`].
+    #[derive(Debug)]
+    struct Pages(Mutex<VecDeque<Option<News>>>, Clock);
+
+    fn away() -> Error {
+        Error::Damaged("away")
+    }
+
+    #[async_trait]
+    impl Shared for Pages {
+        async fn claim(&self, _: Purpose, _: &[u8], _: &[u8], _: Duration) -> Result<bool, Error> {
+            Err(away())
+        }
+
+        async fn put(&self, _: Purpose, _: &[u8], _: &[u8], _: Duration) -> Result<(), Error> {
+            Err(away())
+        }
+
+        async fn get(&self, _: Purpose, _: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+            Err(away())
+        }
+
+        async fn take(&self, _: Purpose, _: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+            Err(away())
+        }
+
+        async fn release(&self, _: Purpose, _: &[u8], _: &[u8]) -> Result<(), Error> {
+            Err(away())
+        }
+
+        async fn news(&self, _: Option<&str>) -> Result<Option<News>, Error> {
+            self.1.advance(TURN);
+            self.0.lock().unwrap().pop_front().unwrap().map(Some).ok_or_else(away)
+        }
+
+        async fn charge(&self, _: &[Charge]) -> Result<Option<Vec<Duration>>, Error> {
+            Err(away())
+        }
+    }
+
+    fn page(session: &str, more: bool) -> Option<News> {
+        let session_id = SessionId::parse(session).unwrap();
+        let notice = Notice::Session(Revoked { session_id, until: Timestamp::from_secs(9999) });
+        let position = Some(session.to_owned());
+        Some(News { birth_mark: "mark".to_owned(), position, notices: Some(vec![notice]), more })
+    }
+
+    #[tokio::test]
+    async fn news_are_read_to_their_end_before_all_is_taken_for_known() {
+        let folder = tempfile::tempdir().unwrap();
+        let sessions: Arc<dyn Sessions> = Sqlite::open(&folder.path().join("wxgate.db")).unwrap();
+        let revocations = Arc::new(Revocations::new());
+        let clock = Clock::manual(Timestamp::from_secs(1000));
+        let first = Some(News { birth_mark: "mark".to_owned(), position: None, notices: None, more: false });
+        let pages = [first, page("a", true), None, page("b", true), page("c", false)];
+        let shared: Arc<dyn Shared> = Arc::new(Pages(Mutex::new(pages.into()), clock.clone()));
+        let recorded = (folder.path().to_owned(), "mark".to_owned());
+        let begun = Instances::begin(&shared, &sessions, &revocations, recorded, &clock).await.unwrap();
+        let (mut instances, fresh) = (begun.unwrap(), revocations.freshness());
+        assert_eq!(fresh.age(), Some(Duration::ZERO));
+
+        // It breaks off after a page: what it held counts, and nothing more is taken for known.
+        instances.ask(&*sessions, &revocations).await.unwrap_err();
+        assert_eq!((instances.position.as_deref(), revocations.len(), fresh.age()), (Some("a"), 1, Some(2 * TURN)));
+        instances.ask(&*sessions, &revocations).await.unwrap();
+        assert_eq!((instances.position.as_deref(), revocations.len()), (Some("c"), 3));
+        assert_eq!(fresh.age(), Some(TURN), "as of when the last page was asked for");
     }
 }

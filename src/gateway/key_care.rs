@@ -12,10 +12,15 @@ use crate::token::rotation::{self, Policy, Step};
 
 use super::{Error, Gateway, Snapshot};
 
-/// How often. Well within the time that a key is published before it signs.
-const EVERY: Duration = Duration::from_secs(30);
+/// How often: reading one small file. Well within the time that a key is published before it signs, also when it is to sign at
+/// once ([`rotation::LEAD_AT_ONCE`]).
+const EVERY: Duration = Duration::from_secs(1);
 
-/// Makes the keys of a first start, and does what was due while no gateway ran.
+/// Of so many faults in a row one is told.
+const TOLD: u32 = 30;
+
+/// Makes the keys of a first start, and does what was due while no gateway ran. Notes how long tokens will live before the first
+/// of them is signed: what is revoked is remembered for that long.
 pub(super) fn prepare(section: &config::Token, clock: &Clock) -> Result<(), Error> {
     KeyRing::open(&section.keys, section.algorithm, clock)?;
     told(&rotation::tend(&section.keys, &Policy::of(section), clock)?);
@@ -35,19 +40,22 @@ impl Gateway {
         tokio::spawn(async move {
             let mut tick = tokio::time::interval_at(Instant::now() + EVERY, EVERY);
             tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            let mut faults = 0;
             loop {
                 tick.tick().await;
                 let Some(gateway) = gateway.upgrade() else { return };
-                gateway.look_after_keys().await;
+                match gateway.tend_keys().await {
+                    Ok(()) => faults = 0,
+                    Err(error) => {
+                        if faults % TOLD == 0 {
+                            let error = format!("{:#}", anyhow::Error::from(error));
+                            tracing::error!(error, "the key ring could not be looked after; the one in force stays");
+                        }
+                        faults += 1;
+                    }
+                }
             }
         });
-    }
-
-    async fn look_after_keys(self: &Arc<Self>) {
-        if let Err(error) = self.tend_keys().await {
-            let error = format!("{:#}", anyhow::Error::from(error));
-            tracing::error!(error, "the key ring could not be looked after; the one in force stays");
-        }
     }
 
     /// Rotates keys that are of age, drops those of which nothing is left, and puts the ring in force that is in the key

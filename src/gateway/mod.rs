@@ -386,7 +386,7 @@ impl Gateway {
     fn renewing(&self, snapshot: &Snapshot) -> Option<Renewing> {
         let by = Arc::new(Renewer { auth: Arc::clone(&snapshot.auth), control: self.control.clone() });
         let within = snapshot.config.token.renew_within?;
-        Some(Renewing { within, by, clock: self.kept.clock.clone() })
+        Some(Renewing { within, by, revocations: Arc::clone(&self.kept.revocations), clock: self.kept.clock.clone() })
     }
 
     fn authenticator(&self, snapshot: &Snapshot, shard: &Arc<Shard>) -> Authenticator {

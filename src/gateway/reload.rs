@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::config::diff::diff;
 use crate::config::{self, Config, Environment, Fault, Faults};
 
-use super::{Error, Gateway, Snapshot};
+use super::{Error, Gateway, Snapshot, key_care};
 
 /// What a reload did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,6 +67,7 @@ impl Gateway {
         let generation = old.generation + 1;
         // What the snapshot starts runs where everything else of its kind does.
         let _on_control = self.control.enter();
+        key_care::prepare(&new.token, &self.kept.clock)?;
         let snapshot = Snapshot::new(new, &self.kept, generation)?;
         self.kept.vault.reread(&snapshot.config.token.keys).map_err(Error::Vault)?;
         let snapshot = Arc::new(snapshot);

@@ -25,6 +25,7 @@ pub(super) struct Stores {
 }
 
 /// Opens both; one, when both are the same file.
+#[allow(clippy::cast_precision_loss)] // a count far from 2^53
 pub(super) async fn open(section: &config::Store, metrics: &Metrics, clock: &Clock) -> Result<Stores, Error> {
     let mut embedded = Vec::<Arc<Sqlite>>::new();
     let (sessions, shared, birth_mark): (Arc<dyn Sessions>, Arc<dyn Shared>, _) = match &section.sessions {
@@ -37,7 +38,11 @@ pub(super) async fn open(section: &config::Store, metrics: &Metrics, clock: &Clo
         }
         SessionsStore::Redis(address) => {
             let redis = Redis::open(address).await?;
-            let birth_mark = redis.birth_mark().to_owned();
+            let (birth_mark, store) = (redis.birth_mark().to_owned(), Arc::downgrade(&redis));
+            let help = "Notices in the shared store that this version does not know.";
+            metrics.register("wxgate_store_notices_skipped_total", "counter", help, move || {
+                store.upgrade().map(|s| (String::new(), s.skipped_notices() as f64)).into_iter().collect()
+            });
             (Arc::clone(&redis) as Arc<dyn Sessions>, redis, birth_mark)
         }
     };

@@ -22,6 +22,8 @@ use tokio::sync::oneshot;
 use tower::{Layer, Service};
 
 use crate::clock::{Clock, Timestamp};
+use crate::token::access;
+use crate::token::revocation::Revocations;
 
 use super::principal::Principal;
 use super::{Request, Response};
@@ -87,6 +89,8 @@ pub struct Renewing {
     pub within: Duration,
     /// Makes the fresh one.
     pub by: Arc<dyn Renewals>,
+    /// What has ended meanwhile.
+    pub revocations: Arc<Revocations>,
     /// Time.
     pub clock: Clock,
 }
@@ -110,26 +114,43 @@ pub struct Renew<S> {
     renewing: Option<Renewing>,
 }
 
-/// A fresh token that is there, or on its way.
+/// A fresh token that is there, or on its way; nothing when its session has ended by then.
 type Coming = Pin<Box<dyn Future<Output = Option<Fresh>> + Send>>;
 
+/// What the answer to one caller is to carry.
+struct Awaited {
+    coming: Coming,
+    by_cookie: bool,
+    caller: Arc<Principal>,
+    revocations: Arc<Revocations>,
+}
+
+impl Awaited {
+    /// Whether it may still be handed out. Asked when the answer leaves: after a logout that was faster, a cookie would log the
+    /// page in again.
+    fn stands(&self) -> bool {
+        access::check_again(&self.revocations, &self.caller.claims).is_ok()
+    }
+}
+
 impl Renewing {
-    fn begin(&self, request: &Request) -> Option<(Coming, bool)> {
+    fn begin(&self, request: &Request) -> Option<Awaited> {
         let exchange = &request.exchange;
         let caller = exchange.principal.get()?;
         let now = self.clock.now();
         if caller.expires_at().since(now) > self.within {
             return None;
         }
+        let coming: Coming = match caller.renewal.fresh.load_full() {
+            Some(fresh) => Box::pin(std::future::ready(Some(Fresh::clone(&fresh)))),
+            None if caller.renewal.is_mine(now) => {
+                let coming = tokio::time::timeout(PATIENCE, self.by.renew(caller));
+                Box::pin(async move { coming.await.ok()?.ok() })
+            }
+            None => return None,
+        };
         let by_cookie = exchange.by_cookie.load(Ordering::Relaxed);
-        if let Some(fresh) = caller.renewal.fresh.load_full() {
-            return Some((Box::pin(std::future::ready(Some(Fresh::clone(&fresh)))), by_cookie));
-        }
-        if !caller.renewal.is_mine(now) {
-            return None;
-        }
-        let coming = tokio::time::timeout(PATIENCE, self.by.renew(caller));
-        Some((Box::pin(async move { coming.await.ok()?.ok() }), by_cookie))
+        Some(Awaited { coming, by_cookie, caller: Arc::clone(caller), revocations: Arc::clone(&self.revocations) })
     }
 }
 
@@ -157,7 +178,7 @@ pin_project! {
         #[pin]
         inner: F,
         answer: Option<Response>,
-        coming: Option<(Coming, bool)>,
+        coming: Option<Awaited>,
     }
 }
 
@@ -182,14 +203,16 @@ where
                 response
             }
         };
-        if let Some((coming, by_cookie)) = this.coming {
-            match coming.as_mut().poll(cx) {
+        if let Some(awaited) = this.coming {
+            match awaited.coming.as_mut().poll(cx) {
                 Poll::Pending => {
                     *this.answer = Some(response);
                     return Poll::Pending;
                 }
-                Poll::Ready(Some(fresh)) => carry(response.headers_mut(), fresh, *by_cookie),
-                Poll::Ready(None) => {}
+                Poll::Ready(Some(fresh)) if awaited.stands() => {
+                    carry(response.headers_mut(), fresh, awaited.by_cookie);
+                }
+                Poll::Ready(_) => {}
             }
             *this.coming = None;
         }

@@ -183,7 +183,8 @@ pub struct NewRoles {
     pub member_id: MemberId,
     /// All of them, sorted.
     pub roles: Vec<String>,
-    /// When; of two changes the later one counts, of the same millisecond the one that was written last.
+    /// When, by the clock of whoever changed them, or just after the change that the store held before: of two changes the
+    /// one that arrived last counts, whatever the clocks of those who made them say.
     pub at: Timestamp,
     /// When the last token with other roles has expired.
     pub until: Timestamp,
@@ -211,6 +212,10 @@ pub trait Sessions: Send + Sync + Debug {
     /// The session of this id, unless it was ended or has expired at `now`.
     async fn find(&self, id: &SessionId, now: Timestamp) -> Result<Option<Session>, Error>;
 
+    /// As [`Sessions::find`], for one whose access token is about to be renewed: writes down that a token of it may live until
+    /// `access_until` ([`NewSession::access_until`]), before there is one.
+    async fn prolong(&self, id: &SessionId, now: Timestamp, access_until: Timestamp) -> Result<Option<Session>, Error>;
+
     /// What this code led to, if it was used and is remembered.
     async fn used_code(&self, code: &CodeHash, now: Timestamp) -> Result<Option<UsedCode>, Error>;
 
@@ -228,8 +233,8 @@ pub trait Sessions: Send + Sync + Debug {
 
     /// Ends one session, forgets whose it was, and writes its revocation, also when the session is not known here (a
     /// token of a shared key ring may name it). True when it was live. The revocation lasts until `revoked_until`, and
-    /// until the session's access tokens have expired ([`NewSession::access_until`], raised by each refresh); it never
-    /// gets shorter.
+    /// until the session's access tokens have expired ([`NewSession::access_until`], raised by each refresh and renewal); it
+    /// never gets shorter.
     async fn end(&self, id: &SessionId, now: Timestamp, revoked_until: Timestamp) -> Result<bool, Error>;
 
     /// Ends all live sessions of a member in one app, but for `spared`, as [`Sessions::end`] does; returns them.
@@ -242,9 +247,10 @@ pub trait Sessions: Send + Sync + Debug {
         revoked_until: Timestamp,
     ) -> Result<Vec<SessionId>, Error>;
 
-    /// Ends all live sessions of a member, in all apps, that were opened at `at` or before, as [`Sessions::end`] does, and
-    /// writes the epoch of the member ([`Notice::Member`]) with them: a token of a session that is not known here ends, too.
-    /// An epoch only ever moves forward. Returns the sessions.
+    /// Ends all live sessions of a member, in all apps, as [`Sessions::end`] does, and writes the epoch of the member
+    /// ([`Notice::Member`]) with them: a token of a session that is not known here ends, too. A session that is there ends
+    /// also when it says that it was opened after `at` (where it was opened the clock may be ahead); one that is opened later
+    /// is spared. An epoch only ever moves forward. Returns the sessions.
     async fn end_member(
         &self,
         member: &MemberId,
@@ -253,12 +259,14 @@ pub trait Sessions: Send + Sync + Debug {
     ) -> Result<Vec<SessionId>, Error>;
 
     /// Writes the epoch of an app ([`Notice::App`]); once that is on disk, ends its sessions that were opened before `at`,
-    /// a part at a time, without a revocation for each. Returns how many ended. What is left when that breaks off is ended
-    /// by [`Sessions::sweep`], while the epoch lasts: so `until` must not be before the end of the sessions.
+    /// a part at a time, without a revocation for each. Those that are there and say that they were opened later end, too,
+    /// each with its revocation until `until`. Returns how many ended. What is left when that breaks off is ended by
+    /// [`Sessions::sweep`], while the epoch lasts: so `until` must not be before the end of the sessions.
     async fn end_app(&self, appid: &AppId, at: Timestamp, until: Timestamp) -> Result<u64, Error>;
 
-    /// Writes down that the member's roles have changed ([`Notice::Roles`]).
-    async fn announce_roles(&self, roles: NewRoles) -> Result<(), Error>;
+    /// Writes down that the member's roles have changed ([`Notice::Roles`]), in place of what was written before. Returns what
+    /// stands now: its time is later than that of what it replaces, so that whoever hears of both keeps this one.
+    async fn announce_roles(&self, roles: NewRoles) -> Result<NewRoles, Error>;
 
     /// Live epochs and roles, for loading at start. Revocations of single sessions are in [`Sessions::revoked`].
     async fn notices(&self, now: Timestamp) -> Result<Vec<Notice>, Error>;
@@ -296,7 +304,8 @@ pub trait Sessions: Send + Sync + Debug {
     /// The sealed access token of an app on this line, also when it has expired.
     async fn access_token(&self, appid: &AppId, line: &'static str) -> Result<Option<SealedToken>, Error>;
 
-    /// Deletes what has expired at `now`: sessions, refresh tokens, codes, revocations, notices. Returns how many rows went.
+    /// Deletes what has expired at `now`: sessions, refresh tokens, codes, revocations, notices. Before an end is forgotten, what
+    /// it left when it broke off is ended. Returns how many rows went.
     async fn sweep(&self, now: Timestamp) -> Result<u64, Error>;
 
     /// Whether the store answers.

@@ -64,6 +64,8 @@ pub struct News {
     pub position: Option<String>,
     /// In order. `None`: the thread is lost, and everything has to be read anew.
     pub notices: Option<Vec<Notice>>,
+    /// Whether there was more than one answer holds: ask on before taking all for known.
+    pub more: bool,
 }
 
 /// What is charged to a bucket that all instances have in common (GCRA).

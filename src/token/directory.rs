@@ -36,7 +36,7 @@ pub(super) struct Record {
     /// When a next key begins to sign.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) signs_at: Option<i64>,
-    /// The longest that a token of it may live, seconds; unknown in rings of old.
+    /// The longest that a token of it may live, seconds; unknown in rings of old. 0 of a key of ours that has signed nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) life: Option<i64>,
     /// Whether it was brought in. What others sign with it is not ours to know.
@@ -65,7 +65,7 @@ impl Record {
             since: now.secs(),
             created_at: now.secs(),
             signs_at: None,
-            life: None,
+            life: Some(0),
             imported: false,
         }
     }

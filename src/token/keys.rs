@@ -8,6 +8,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -199,6 +200,13 @@ impl KeyRing {
         self.entries.iter().find(|e| e.key.kid() == kid).map(|e| &e.key)
     }
 
+    /// The longest that a token may live that a key of this ring has signed, as far as is known: what was issued by others, or
+    /// when `access_ttl` was longer, included.
+    pub fn longest_life(&self) -> Duration {
+        let longest = self.records.iter().map(|r| r.life.unwrap_or(rotation::UNKNOWN_LIFE)).max();
+        Duration::from_secs(longest.and_then(|secs| u64::try_from(secs).ok()).unwrap_or_default())
+    }
+
     /// All keys, in the order in which they came.
     pub fn entries(&self) -> &[Entry] {
         &self.entries
@@ -260,6 +268,10 @@ pub(super) fn recorded(directory: &Directory<'_>, clock: &Clock) -> Result<Vec<R
     let mut records = Vec::new();
     for (algorithm, kid) in directory.files()? {
         activate(&mut records, &directory.read(algorithm, &kid)?, clock.now());
+    }
+    // Whose they were, and for how long they have signed, stood in the list.
+    for record in &mut records {
+        record.life = Some(rotation::UNKNOWN_LIFE);
     }
     if !records.is_empty() {
         tracing::warn!(keys = records.len(), "ring.json was missing and is made anew from the key files");

@@ -40,7 +40,8 @@ impl ChangedRoles {
         self.members.pin().get(member).map(|changed| Arc::clone(&changed.roles))
     }
 
-    /// The later change counts; of the same millisecond the one that comes last.
+    /// The later change counts, by the times that the store gave them in the order of their arrival; of the same time the one
+    /// that comes last.
     pub(super) fn set(&self, member: &MemberId, roles: &[String], at: Timestamp, until: Timestamp) {
         let new = Changed { roles: roles.into(), at, until };
         self.entries.fetch_add(1, Ordering::AcqRel);

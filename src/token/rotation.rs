@@ -19,6 +19,10 @@ use crate::config::{self, Algorithm};
 /// instances time to read the ring.
 pub const LEAD: Duration = Duration::from_secs(600);
 
+/// The same for a key that is to sign at once: every instance of the deployment has read the ring by then, since each looks once
+/// a second; copies of the JWKS may be older.
+pub const LEAD_AT_ONCE: Duration = Duration::from_secs(5);
+
 /// How much longer than its tokens a key is kept.
 const MARGIN: Duration = Duration::from_secs(2 * 3600);
 
@@ -114,8 +118,8 @@ pub fn tend(dir: &Path, policy: &Policy, clock: &Clock) -> Result<Vec<Step>, Err
     Ok(steps)
 }
 
-/// Has a new key take over as soon as it has been published for long enough, or with `at_once` immediately: then services
-/// that cached the JWKS may refuse new tokens for some minutes, which is what one wants when a key was stolen.
+/// Has a new key take over as soon as it has been published for long enough, or with `at_once` in [`LEAD_AT_ONCE`]: then
+/// services that cached the JWKS may refuse new tokens for some minutes, which is what one wants when a key was stolen.
 ///
 /// # Errors
 /// As [`tend`].
@@ -128,8 +132,10 @@ pub fn rotate(dir: &Path, policy: &Policy, at_once: bool, clock: &Clock) -> Resu
             publish(&directory, &mut records, algorithm, now, &mut steps)?;
         }
         for record in records.iter_mut().filter(|r| r.will_sign(algorithm)) {
-            let published = Timestamp::from_secs(record.since).plus(LEAD).secs();
-            record.signs_at = Some(if at_once { now.secs() } else { published });
+            let published = Timestamp::from_secs(record.since);
+            // One more, since the time is cut to seconds.
+            record.signs_at =
+                Some(if at_once { published.plus(LEAD_AT_ONCE).secs() + 1 } else { published.plus(LEAD).secs() });
         }
     }
     // Of what was there before, too: the caller is told when it signs.
@@ -185,6 +191,8 @@ fn wanted(records: &[Record], policy: &Policy, now: Timestamp) -> Vec<Algorithm>
 /// Everything that time alone decides.
 fn advance(records: &mut Vec<Record>, policy: &Policy, now: Timestamp, steps: &mut Vec<Step>) {
     let named = |record: &Record| record.algorithm().map(|algorithm| (algorithm, record.kid.clone()));
+    // Before anything else: a key that is replaced now has signed until now.
+    note_life(records, policy);
     // Next keys whose time has come.
     let ripe = |r: &Record| r.state == State::Next && r.signs_at.is_none_or(|at| at <= now.secs());
     while let Some(at) = records.iter().position(ripe) {
@@ -196,13 +204,7 @@ fn advance(records: &mut Vec<Record>, policy: &Policy, now: Timestamp, steps: &m
         (record.state, record.since, record.signs_at) = (State::Active, now.secs(), None);
         steps.extend(named(record).map(|(algorithm, kid)| Step::Activated { algorithm, kid }));
     }
-    // Tokens of a key that signs live as long as the longest `access_ttl` of its time.
-    let access_ttl = i64::try_from(policy.access_ttl.as_secs()).unwrap_or(i64::MAX);
-    for record in records.iter_mut().filter(|r| r.state == State::Active) {
-        if policy.signing().any(|algorithm| record.signs(algorithm)) {
-            record.life = record.life.max(Some(access_ttl));
-        }
-    }
+    note_life(records, policy);
     // Keys of our own of algorithms that are used no more.
     let long_since = |r: &Record| policy.signing().any(|a| r.signs(a)) && since(r, FAREWELL) <= now;
     if records.iter().any(long_since) {
@@ -221,6 +223,15 @@ fn advance(records: &mut Vec<Record>, policy: &Policy, now: Timestamp, steps: &m
         }
         !over
     });
+}
+
+/// Tokens of a key that signs, or may stand in for one that does not sign yet, live as long as the longest `access_ttl` of its
+/// time.
+fn note_life(records: &mut [Record], policy: &Policy) {
+    let access_ttl = i64::try_from(policy.access_ttl.as_secs()).unwrap_or(i64::MAX);
+    for record in records.iter_mut().filter(|r| r.state == State::Active) {
+        record.life = Some(record.life.unwrap_or(UNKNOWN_LIFE).max(access_ttl));
+    }
 }
 
 /// This long after `record` entered its state.

@@ -79,6 +79,20 @@ async fn roles_of_the_hook_stand_beside_those_of_operators_and_go_when_it_says_s
 }
 
 #[tokio::test]
+async fn roles_that_the_hook_took_are_gone_also_when_that_could_not_be_told_at_first() {
+    let hook = Upstream::scripted([says(200, r#"{"roles":["vip"]}"#), says(200, "{}"), says(200, "{}")]).await;
+    let gateway = asking(&hook, "").await;
+    let older = gateway.login("alice").await;
+    assert_eq!(seen(&gateway, &older, "x-wxgate-roles").await, ["vip"]);
+    gateway.meddle("CREATE TRIGGER fault BEFORE INSERT ON role_changes BEGIN SELECT RAISE(ABORT, 'a fault'); END");
+    assert_eq!(log_in(&gateway, "alice").await.status, 500);
+    gateway.meddle("DROP TRIGGER fault");
+    let again = gateway.login("alice").await;
+    assert_eq!(again.answer["member"]["roles"], json!([]));
+    assert!(seen(&gateway, &older, "x-wxgate-roles").await.is_empty(), "in the older token, too");
+}
+
+#[tokio::test]
 async fn a_refusal_reaches_the_client_with_its_message_and_opens_no_session() {
     let hook = Upstream::scripted([says(403, r#"{"message":"仅限会员"}"#), says(403, "")]).await;
     let gateway = asking(&hook, ", on_failure = \"allow\"").await;

@@ -128,6 +128,78 @@ async fn one_refresh_token_that_races_at_two_instances_yields_one_successor() {
     assert_eq!(successors.len(), 1);
 }
 
+/// What the service behind the gateway is told of the member's roles.
+async fn roles(gateway: &Gateway, member: &Member) -> String {
+    assert_eq!(get(gateway, member).await.status, 200);
+    gateway.upstream.requests().last().unwrap().all("x-wxgate-roles").join("|")
+}
+
+async fn until_roles(gateway: &Gateway, member: &Member, wanted: &str) {
+    let wait = async {
+        while roles(gateway, member).await != wanted {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, wait).await.unwrap_or_else(|_| panic!("the roles were never {wanted:?}"));
+}
+
+/// How far the clocks of two instances may lie apart without a token being refused for it.
+const SKEW: std::time::Duration = std::time::Duration::from_secs(30);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_change_of_roles_that_comes_last_counts_whatever_the_clocks_say() {
+    let (first, second) = two(&sessions(&ONE.url()), ROUTES).await;
+    let alice = first.login("alice").await;
+    second.clock.advance(SKEW);
+    second.change(&alice, json!({ "roles": ["admin"] })).await;
+    until_roles(&first, &alice, "admin").await;
+    // This one's clock is behind.
+    first.change(&alice, json!({ "roles": [] })).await;
+    assert_eq!(roles(&first, &alice).await, "");
+    until_roles(&second, &alice, "").await;
+    assert_eq!(roles(&first, &alice).await, "", "and it stays so");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_kick_spares_no_session_that_was_opened_where_the_clock_is_ahead() {
+    let (first, second) = two(&sessions(&ONE.url()), ROUTES).await;
+    second.clock.advance(SKEW);
+    let code = first.wechat.issue_code(None, "alice");
+    let alice = Member { answer: second.post("/auth/login", &json!({ "code": code })).await.json() };
+    assert_eq!(get(&first, &alice).await.status, 200);
+    assert_eq!(first.revoke(json!({ "member": alice.id() })).await, 1);
+    assert_eq!(get(&first, &alice).await.code(), "token_revoked");
+    until_refused(&second, &alice, "token_revoked").await;
+    assert_eq!(second.refresh(&alice).await.code(), "token_revoked");
+    let later = first.login("alice").await;
+    assert_eq!((get(&first, &later).await.status, get(&second, &later).await.status), (200, 200));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_that_signs_at_once_is_known_everywhere_before_it_signs() {
+    let tables = format!("{}{ROUTES}", sessions(&ONE.url()));
+    let first = Gateway::with(&tables).await;
+    let dir = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink(first.dir.path().join("keys"), dir.path().join("keys")).unwrap();
+    let second = Gateway::in_dir(dir, &tables).await;
+    let kid = |member: &Member| jsonwebtoken::decode_header(member.token()).unwrap().kid;
+    let before = first.login("alice").await;
+    first.inner().rotate_keys(true).await.unwrap();
+    assert_eq!(kid(&first.login("alice").await), kid(&before), "the others have not seen it yet");
+    let seen = async {
+        while second.get("/.well-known/jwks.json", None).await.json()["keys"].as_array().unwrap().len() < 2 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, seen).await.expect("the other instance never looked");
+    let lead = wxgate::token::rotation::LEAD_AT_ONCE + std::time::Duration::from_secs(1);
+    first.clock.advance(lead);
+    first.inner().tend_keys().await.unwrap();
+    let after = first.login("alice").await;
+    assert_ne!(kid(&after), kid(&before));
+    assert_eq!(get(&second, &after).await.status, 200, "with its first request");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_instance_that_was_cut_off_catches_up() {
     let cable = Cable::to(ONE.servers[0].port).await;

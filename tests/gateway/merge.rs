@@ -86,6 +86,46 @@ async fn a_merge_with_a_banned_member_ends_the_sessions_of_the_other() {
     assert_eq!(gateway.get("/api/x", Some(older.token())).await.status, 401);
 }
 
+/// A login that fails because of a fault of the store at this place, which is gone afterwards.
+async fn fails(gateway: &Gateway, appid: &str, table: &str) {
+    let sql = format!("CREATE TRIGGER fault BEFORE INSERT ON {table} BEGIN SELECT RAISE(ABORT, 'a fault'); END");
+    gateway.meddle(&sql);
+    let code = gateway.wechat.issue_code(Some(&AppId::parse(appid).unwrap()), "alice");
+    assert_eq!(gateway.post("/auth/login", &json!({ "appid": appid, "code": code })).await.status, 500);
+    gateway.meddle("DROP TRIGGER fault");
+}
+
+#[tokio::test]
+async fn what_could_not_be_told_of_a_merge_is_told_at_the_next_login() {
+    let gateway = Gateway::with(&format!("{ROUTES}{OTHER_APP}")).await;
+    let older = in_app(&gateway, APPID, "alice").await;
+    let newer = in_app(&gateway, OTHER_APPID, "alice").await;
+    gateway.change(&older, json!({ "roles": ["admin"] })).await;
+    let gateway = gateway.restart(&tables()).await;
+    fails(&gateway, OTHER_APPID, "role_changes").await;
+    let again = in_app(&gateway, OTHER_APPID, "alice").await;
+    assert_eq!(again.id(), older.id(), "they were merged");
+    assert_eq!(gateway.get("/api/x", Some(newer.token())).await.status, 200);
+    let request = gateway.upstream.requests().pop().unwrap();
+    assert_eq!(request.all("x-wxgate-roles"), ["admin"], "the token of before the merge");
+}
+
+#[tokio::test]
+async fn a_ban_that_came_with_a_merge_ends_sessions_also_after_a_fault() {
+    let gateway = Gateway::with(&format!("{ROUTES}{OTHER_APP}")).await;
+    let older = in_app(&gateway, APPID, "alice").await;
+    let newer = in_app(&gateway, OTHER_APPID, "alice").await;
+    gateway.change(&newer, json!({ "banned": true })).await;
+    let gateway = gateway.restart(&tables()).await;
+    fails(&gateway, APPID, "epochs").await;
+    let code = gateway.wechat.issue_code(Some(&AppId::parse(APPID).unwrap()), "alice");
+    let answer = gateway.post("/auth/login", &json!({ "appid": APPID, "code": code })).await;
+    assert_eq!(answer.code(), "member_banned");
+    // Not by this instance's memory alone.
+    let gateway = gateway.restart(&tables()).await;
+    assert_eq!(gateway.get("/api/x", Some(older.token())).await.code(), "token_revoked");
+}
+
 #[tokio::test]
 async fn thirty_logins_at_once_in_two_apps_are_one_member() {
     let gateway = Gateway::with(&tables()).await;

@@ -101,6 +101,40 @@ async fn a_session_that_was_ended_or_is_unknown_is_not_prolonged() {
 }
 
 #[tokio::test]
+async fn an_answer_that_leaves_after_the_logout_brings_no_fresh_token() {
+    let gateway = gateway("").await;
+    let alice = gateway.login("alice").await;
+    gateway.clock.advance(115 * MINUTE);
+    renewed(&gateway, alice.token()).await;
+    let before = gateway.upstream.requests().len();
+    let slow = gateway.client().get(gateway.url("/api/hold")).bearer_auth(alice.token()).send();
+    let slow = tokio::spawn(slow);
+    gateway.upstream.until_requests(before + 1).await;
+    let logout = gateway.client().post(gateway.url("/auth/logout")).bearer_auth(alice.token());
+    assert_eq!(logout.send().await.unwrap().status(), 204);
+    gateway.upstream.release(1);
+    assert_eq!(carried(&Answer::of(slow.await.unwrap().unwrap()).await), None);
+}
+
+#[tokio::test]
+async fn a_renewed_token_is_remembered_for_as_long_as_it_lives() {
+    let gateway = Gateway::with(&format!("token.access_ttl = \"24h\"\ntoken.renew_within = \"30m\"\n{ROUTES}")).await;
+    let alice = gateway.login("alice").await;
+    gateway.clock.advance(24 * 60 * MINUTE - 10 * MINUTE);
+    let fresh = carried(&renewed(&gateway, alice.token()).await).unwrap().to_owned();
+    gateway.rewrite(|text| text.replace("\"24h\"", "\"1h\"")).await;
+    // By the refresh token: nothing that is shown says how long the renewed one lives.
+    let logout = gateway.post("/auth/logout", &serde_json::json!({ "refresh_token": alice.refresh() })).await;
+    assert_eq!(logout.status, 204);
+    gateway.clock.advance(20 * 60 * MINUTE);
+    gateway.sweep().await;
+    assert_eq!(gateway.get("/api/x", Some(&fresh)).await.code(), "token_revoked");
+    gateway.clock.advance(7 * 60 * MINUTE);
+    gateway.sweep().await;
+    assert!(gateway.inner().kept().revocations.is_empty(), "and no longer");
+}
+
+#[tokio::test]
 async fn a_page_of_another_origin_may_read_it() {
     let cors = "[[route]]\npath = \"/page\"\nupstream = \"echo\"\ncors = { origins = [\"https://m.example.com\"] }\n";
     let gateway = Gateway::with(&format!("token.renew_within = \"10m\"\n{ROUTES}{cors}")).await;

@@ -103,3 +103,52 @@ async fn roles_that_cannot_stand_in_a_header_are_refused() {
     }
     assert_eq!(gateway.audit().len(), 0, "nothing was begun");
 }
+
+/// From now on the embedded store fails where roles are told, or where members are written; until [`mend`].
+fn break_off(gateway: &Gateway, at: &str) {
+    gateway.meddle(&format!("CREATE TRIGGER fault BEFORE {at} BEGIN SELECT RAISE(ABORT, 'a fault'); END"));
+}
+
+fn mend(gateway: &Gateway) {
+    gateway.meddle("DROP TRIGGER fault");
+}
+
+async fn change_fails(gateway: &Gateway, member: &Member, roles: serde_json::Value) {
+    let path = format!("/api/members/{}", member.id());
+    let answer = gateway.admin(http::Method::PUT, &path, Some(json!({ "roles": roles }))).await;
+    assert_eq!(answer.status, 500, "{}", answer.body);
+}
+
+#[tokio::test]
+async fn a_change_that_could_not_be_told_is_told_when_the_member_refreshes() {
+    let gateway = Gateway::with(TABLES).await;
+    let alice = gateway.login("alice").await;
+    break_off(&gateway, "INSERT ON role_changes WHEN (SELECT count(*) FROM role_changes) > 0");
+    change_fails(&gateway, &alice, json!(["admin"])).await;
+    mend(&gateway);
+    assert_eq!(staff(&gateway, &alice).await, 403, "stored, and not told");
+    assert_eq!(gateway.refresh(&alice).await.status, 200);
+    assert_eq!(staff(&gateway, &alice).await, 200, "the older token");
+}
+
+#[tokio::test]
+async fn a_role_is_taken_before_that_is_stored_and_comes_back_when_it_could_not_be() {
+    let gateway = Gateway::with(TABLES).await;
+    let alice = gateway.login("alice").await;
+    gateway.change(&alice, json!({ "roles": ["admin"] })).await;
+    break_off(&gateway, "INSERT ON role_changes");
+    change_fails(&gateway, &alice, json!([])).await;
+    mend(&gateway);
+    assert_eq!(
+        gateway.shown(&format!("/api/members/{}", alice.id())).await["roles"],
+        json!(["admin"]),
+        "nothing was done"
+    );
+    assert_eq!(staff(&gateway, &alice).await, 200);
+    break_off(&gateway, "UPDATE OF roles ON members");
+    change_fails(&gateway, &alice, json!([])).await;
+    mend(&gateway);
+    assert_eq!(staff(&gateway, &alice).await, 403, "a fault leaves nobody with what was taken");
+    let fresh = Member { answer: gateway.refresh(&alice).await.json() };
+    assert_eq!((staff(&gateway, &fresh).await, staff(&gateway, &alice).await), (200, 200), "it is what is stored");
+}

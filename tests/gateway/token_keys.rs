@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use jsonwebtoken::{EncodingKey, Header};
 use serde_json::{Value, json};
 
-use crate::support::gateway::{APPID, Gateway, ROUTES, START};
+use crate::support::gateway::{APPID, Gateway, Member, ROUTES, START};
 use crate::support::process::{Exit, Process};
 
 fn signed_with(algorithm: &str) -> String {
@@ -76,10 +76,14 @@ fn foreign_claims() -> Value {
 }
 
 fn foreign_token(algorithm: jsonwebtoken::Algorithm, kid: &str, key: &EncodingKey) -> String {
+    signed(algorithm, kid, key, &foreign_claims())
+}
+
+fn signed(algorithm: jsonwebtoken::Algorithm, kid: &str, key: &EncodingKey, claims: &Value) -> String {
     let mut header = Header::new(algorithm);
     header.typ = Some("at+jwt".to_owned());
     header.kid = Some(kid.to_owned());
-    jsonwebtoken::encode(&header, &foreign_claims(), key).unwrap()
+    jsonwebtoken::encode(&header, claims, key).unwrap()
 }
 
 fn pem(pkcs8: &[u8]) -> String {
@@ -138,6 +142,50 @@ async fn a_long_lived_token_that_was_logged_out_does_not_come_back() {
     assert_eq!(gateway.get("/api/x", Some(&token)).await.code(), "token_revoked");
     let gateway = gateway.restart(ROUTES).await;
     assert_eq!(gateway.get("/api/x", Some(&token)).await.code(), "token_revoked");
+}
+
+#[tokio::test]
+async fn an_end_and_roles_are_remembered_for_as_long_as_a_token_of_an_imported_key_may_live() {
+    let gateway = Gateway::start().await;
+    let secret = b"a-shared-secret-of-at-least-32-bytes";
+    let kid = import(&gateway, secret, &["--hs256"]).await;
+    let key = EncodingKey::from_secret(secret);
+    let of = |member: &Member| {
+        let mut claims = foreign_claims();
+        (claims["sub"], claims["sid"], claims["roles"]) = (json!(member.id()), json!("another"), json!(["admin"]));
+        signed(jsonwebtoken::Algorithm::HS256, &kid, &key, &claims)
+    };
+    let (alice, bob) = (gateway.login("alice").await, gateway.login("bob").await);
+    let (of_alice, of_bob) = (of(&alice), of(&bob));
+    gateway.change(&alice, json!({ "roles": ["vip"] })).await;
+    gateway.revoke(json!({ "member": bob.id() })).await;
+    gateway.clock.advance(Duration::from_secs(40 * 3600));
+    gateway.sweep().await;
+    let refused_and_roles = async |gateway: &Gateway| {
+        assert_eq!(gateway.get("/api/x", Some(&of_bob)).await.code(), "token_revoked");
+        assert_eq!(gateway.get("/api/x", Some(&of_alice)).await.status, 200);
+        assert_eq!(gateway.upstream.requests().pop().unwrap().all("x-wxgate-roles"), ["vip"]);
+    };
+    refused_and_roles(&gateway).await;
+    let dir = gateway.end().await;
+    let gateway = Gateway::in_dir(dir, ROUTES).await;
+    gateway.clock.advance(Duration::from_secs(40 * 3600));
+    refused_and_roles(&gateway).await;
+}
+
+#[tokio::test]
+async fn a_kick_is_remembered_for_as_long_as_tokens_lived_before() {
+    let gateway = Gateway::with(&format!("token.access_ttl = \"24h\"\n{ROUTES}")).await;
+    let alice = gateway.login("alice").await;
+    let session = alice.session();
+    gateway.rewrite(|text| text.replace("\"24h\"", "\"1h\"")).await;
+    // As after a store that has lost the session and kept the rest: the epoch alone ends it.
+    gateway.meddle(&format!("DELETE FROM sessions WHERE session_id = '{session}'"));
+    gateway.clock.advance(Duration::from_secs(1));
+    gateway.revoke(json!({ "member": alice.id() })).await;
+    gateway.clock.advance(Duration::from_secs(20 * 3600));
+    gateway.sweep().await;
+    assert_eq!(gateway.get("/api/x", Some(alice.token())).await.code(), "token_revoked");
 }
 
 #[tokio::test]

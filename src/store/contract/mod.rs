@@ -145,6 +145,7 @@ macro_rules! sessions_contract {
             ending_an_unknown_session_revokes_its_tokens_all_the_same,
             a_revocation_lives_until_its_end_and_never_gets_shorter,
             a_revocation_outlasts_the_access_tokens_of_its_session,
+            a_session_is_prolonged_while_it_lives_and_never_past_its_end,
             an_ended_session_is_told_by_its_refresh_tokens,
             ending_all_spares_one_session_that_is_named,
             ending_all_spans_the_live_sessions_of_one_member_in_one_app,
@@ -162,7 +163,8 @@ macro_rules! sessions_contract {
             the_end_of_an_app_spares_other_apps_and_later_logins,
             the_end_of_an_app_takes_thousands_of_sessions,
             an_epoch_never_moves_back_and_is_forgotten_at_its_end,
-            of_two_changes_of_roles_the_later_one_counts,
+            of_two_changes_of_roles_the_one_that_arrives_last_counts,
+            an_end_spares_no_session_that_was_opened_where_the_clock_is_ahead,
             sessions_are_listed_page_by_page_newest_first,
             sessions_are_counted_no_further_than_asked,
         );

@@ -26,6 +26,11 @@ enum Step {
         back: usize,
         refresh_ttl: u64,
     },
+    /// A token of this session is renewed; the new one lives so many seconds.
+    Prolong {
+        session: usize,
+        seconds: u64,
+    },
     End {
         session: usize,
     },
@@ -43,6 +48,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         3 => (0..2_usize, 50..400_u64).prop_map(|(member, session_ttl)| Step::Open { member, session_ttl }),
         8 => (0..4_usize, prop_oneof![4 => Just(0), 3 => Just(1), 2 => 2..4_usize], 40..200_u64)
             .prop_map(|(session, back, refresh_ttl)| Step::Rotate { session, back, refresh_ttl }),
+        2 => (0..4_usize, 40..300_u64).prop_map(|(session, seconds)| Step::Prolong { session, seconds }),
         1 => (0..4_usize).prop_map(|session| Step::End { session }),
         1 => (0..2_usize).prop_map(|member| Step::EndAll { member }),
         4 => prop_oneof![1..10_u64, 25..35_u64, 100..300_u64].prop_map(|seconds| Step::Pass { seconds }),
@@ -158,6 +164,16 @@ async fn replay(store: &dyn Sessions, case: &str, steps: &[Step]) -> Result<(), 
                 let done = store.rotate(token(&shown), token(&successor), use_).await.unwrap();
                 prop_assert_eq!(done, expected);
             }
+            Step::Prolong { session, seconds } if !model.families.is_empty() => {
+                let Family { session, ended, access_until, .. } = &mut model.families[session % count];
+                let prolonged = now.plus(Duration::from_secs(seconds));
+                let live = !*ended && session.expires_at > now;
+                if live {
+                    *access_until = prolonged.min(session.expires_at).max(*access_until);
+                }
+                let found = store.prolong(&session.session_id, now, prolonged).await.unwrap();
+                prop_assert_eq!(found.as_ref(), live.then_some(&*session));
+            }
             Step::End { session } if !model.families.is_empty() => {
                 let id = model.families[session % count].session.session_id.clone();
                 let expected = model.end(session % count, now, until);
@@ -176,7 +192,7 @@ async fn replay(store: &dyn Sessions, case: &str, steps: &[Step]) -> Result<(), 
                 let ended = store.end_all(&of.member_id, &of.appid, None, now, until).await.unwrap();
                 prop_assert_eq!(ended.into_iter().collect::<BTreeSet<_>>(), expected);
             }
-            Step::Rotate { .. } | Step::End { .. } => {}
+            Step::Rotate { .. } | Step::Prolong { .. } | Step::End { .. } => {}
         }
         compare(store, &model, now).await?;
     }

@@ -247,6 +247,20 @@ pub(in crate::store) async fn a_revocation_outlasts_the_access_tokens_of_its_ses
     assert_eq!(until("dave", &session).await, at(1000), "no token outlives its session");
 }
 
+pub(in crate::store) async fn a_session_is_prolonged_while_it_lives_and_never_past_its_end(store: Store) {
+    let new = login("alice", START);
+    let id = new.session.session_id.clone();
+    store.open(new.clone()).await.unwrap();
+    assert_eq!(store.prolong(&id, at(100), at(100).plus(SESSION_TTL)).await.unwrap(), Some(new.session.clone()));
+    assert_eq!(store.prolong(&id, at(101), at(200)).await.unwrap(), Some(new.session.clone()), "never shorter");
+    assert_eq!(store.prolong(&id, new.session.expires_at, at(200)).await.unwrap(), None);
+    store.end(&id, at(200), at(300)).await.unwrap();
+    let revoked = Revoked { session_id: id.clone(), until: new.session.expires_at };
+    assert_eq!(store.revoked(at(300)).await.unwrap(), [revoked]);
+    assert_eq!(store.prolong(&id, at(201), at(300)).await.unwrap(), None, "it has ended");
+    assert_eq!(store.prolong(&SessionId::new_v7(START), at(1), at(300)).await.unwrap(), None);
+}
+
 pub(in crate::store) async fn an_ended_session_is_told_by_its_refresh_tokens(store: Store) {
     let session = opened(&store, "alice").await;
     rotate(&store, "alice-0", "alice-1", 10).await;

@@ -108,6 +108,12 @@ pub(super) fn session_id(text: &str) -> Option<SessionId> {
     SessionId::parse(text).ok()
 }
 
+/// When a session was opened, as its id says (UUIDv7).
+pub(super) fn begun(id: &SessionId) -> Option<Timestamp> {
+    let id = uuid::Uuid::try_parse(id.as_str()).ok()?;
+    i64::try_from(id.as_u128() >> 80).ok().map(Timestamp::from_millis)
+}
+
 /// The slot of a key in a cluster (Redis: "Cluster specification"): CRC-16 of what stands in the first braces, or of all.
 pub(super) fn slot(key: &str) -> u16 {
     let tag = key.split_once('{').and_then(|(_, rest)| rest.split_once('}')).map(|(tag, _)| tag);

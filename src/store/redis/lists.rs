@@ -3,6 +3,7 @@
 //!
 //! A list may name sessions that are gone; whether one lives is asked of the session. Whoever ends one takes it out.
 
+use futures_util::future::try_join;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::Redis;
@@ -19,13 +20,16 @@ const PAGE: usize = 200;
 const SWEPT: usize = 500;
 
 impl Redis {
-    /// The session is among its member's and its app's. Returns those of the member that are too many now, taken out.
+    /// The session is among its member's and its app's. Returns those of the member that are too many now; they are still
+    /// listed.
     pub(super) async fn enlist(&self, new: &NewSession) -> Result<Vec<SessionId>, Error> {
         let session = &new.session;
-        self.know_app(&session.appid).await?;
         let (id, begun) = (session.session_id.as_str(), session.created_at.millis());
         let of_app = self.keys.list(&SessionsOf::App(session.appid.clone()));
-        let _: u32 = self.link.write(&of_app, redis::cmd("ZADD").arg(&of_app).arg(begun).arg(id)).await?;
+        let mut add = redis::cmd("ZADD");
+        add.arg(&of_app).arg(begun).arg(id);
+        // Every time, though it is there but for the first: a memory of that would outlive a Redis that was emptied.
+        let (_, ()) = try_join(self.link.write::<u32>(&of_app, &add), self.know_app(&session.appid)).await?;
         let key = self.keys.list(&SessionsOf::Member(session.member_id.clone()));
         let mut script = self.scripts.list.key(&key);
         let most = new.max_sessions.map_or(0, std::num::NonZeroU32::get);
@@ -60,6 +64,14 @@ impl Redis {
     pub(super) async fn oldest(&self, of: &SessionsOf, at: Timestamp, limit: usize) -> Result<Vec<SessionId>, Error> {
         let mut cmd = redis::cmd("ZRANGEBYSCORE");
         cmd.arg(self.keys.list(of)).arg("-inf").arg(format!("({}", at.millis())).arg("LIMIT").arg(0).arg(limit);
+        let ids: Vec<String> = self.link.read(&cmd).await?;
+        Ok(ids.iter().filter_map(|id| session_id(id)).collect())
+    }
+
+    /// Those that say that they began at `at` or later.
+    pub(super) async fn begun_since(&self, of: &SessionsOf, at: Timestamp) -> Result<Vec<SessionId>, Error> {
+        let mut cmd = redis::cmd("ZRANGEBYSCORE");
+        cmd.arg(self.keys.list(of)).arg(at.millis()).arg("+inf");
         let ids: Vec<String> = self.link.read(&cmd).await?;
         Ok(ids.iter().filter_map(|id| session_id(id)).collect())
     }
@@ -123,14 +135,10 @@ impl Redis {
         Ok(gone)
     }
 
-    /// The app is among those that have lists. Asked of Redis once.
+    /// The app is among those that have lists.
     async fn know_app(&self, appid: &AppId) -> Result<(), Error> {
-        if self.apps.pin().contains(appid) {
-            return Ok(());
-        }
         let key = self.keys.apps();
         let _: u32 = self.link.write(&key, redis::cmd("SADD").arg(&key).arg(appid.as_str())).await?;
-        self.apps.pin().insert(appid.clone());
         Ok(())
     }
 }

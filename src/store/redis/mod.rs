@@ -30,13 +30,13 @@ mod tests;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use aws_lc_rs::rand;
 use redis::Script;
 
 use super::Error;
 use crate::config::Redis as Address;
-use crate::ids::AppId;
 use keys::Keys;
 use link::Link;
 
@@ -78,12 +78,13 @@ pub struct Redis {
     keys: Keys,
     scripts: Scripts,
     birth_mark: String,
-    /// Apps that are known to have a list.
-    apps: papaya::HashSet<AppId>,
+    /// Notices of kinds that this version does not know.
+    skipped: AtomicU64,
 }
 
 struct Scripts {
     open: Script,
+    prolong: Script,
     rotate: Script,
     end: Script,
     revoke: Script,
@@ -100,6 +101,7 @@ impl Scripts {
     fn new() -> Self {
         Self {
             open: Script::new(include_str!("scripts/open.lua")),
+            prolong: Script::new(include_str!("scripts/prolong.lua")),
             rotate: Script::new(include_str!("scripts/rotate.lua")),
             end: Script::new(include_str!("scripts/end.lua")),
             revoke: Script::new(include_str!("scripts/revoke.lua")),
@@ -127,13 +129,18 @@ impl Redis {
         durability::check(&link, &place).await?;
         let keys = Keys::new(&address.prefix);
         let birth_mark = birth_mark(&link, &keys).await.map_err(|e| unreachable(Box::new(e)))?;
-        Ok(Arc::new(Self { link, keys, scripts: Scripts::new(), birth_mark, apps: papaya::HashSet::default() }))
+        Ok(Arc::new(Self { link, keys, scripts: Scripts::new(), birth_mark, skipped: AtomicU64::new(0) }))
     }
 
     /// Drawn at random when the first instance came to this Redis: another mark is another Redis, or one that has lost
     /// everything.
     pub fn birth_mark(&self) -> &str {
         &self.birth_mark
+    }
+
+    /// Notices that were passed over, since a newer version has written them.
+    pub fn skipped_notices(&self) -> u64 {
+        self.skipped.load(Ordering::Relaxed)
     }
 }
 

@@ -3,6 +3,8 @@
 //! Each change is written where it is kept and, in the same step, told in a stream. An instance reads the stream from where
 //! it was; when that place is no longer there (it was away for long, or Redis lost it), it reads everything.
 
+use std::sync::atomic::Ordering;
+
 use redis::Value;
 use redis::streams::StreamRangeReply;
 
@@ -16,16 +18,22 @@ use crate::store::{Error, NewRoles, Notice, Revoked};
 /// How long the stream is.
 pub(super) const LENGTH: u32 = 10_000;
 
+/// What is told, and kept, of what.
+const KINDS: [&str; 4] = ["session", "member", "app", "roles"];
+
 /// What is told first.
 const BEGIN: &str = "begin";
 
 const DAMAGED: Error = Error::Damaged("a notice in Redis holds what is never written there");
 
 impl Redis {
-    /// Writes an epoch of a member or an app, or roles, and tells it.
-    pub(super) async fn notify(&self, notice: &Notice) -> Result<(), Error> {
+    /// Writes an epoch of a member or an app, or roles, and tells it. Returns time and end of what stands now.
+    pub(super) async fn notify(&self, notice: &Notice) -> Result<(Timestamp, Timestamp), Error> {
         let (of, at, until, content) = match notice {
-            Notice::Session(revoked) => return self.revoke(&revoked.session_id, revoked.until).await,
+            Notice::Session(Revoked { session_id, until }) => {
+                self.revoke(session_id, *until).await?;
+                return Ok((*until, *until));
+            }
             Notice::Member { member_id, at, until } => (format!("member:{}", member_id.as_str()), at, until, None),
             Notice::App { appid, at, until } => (format!("app:{}", appid.as_str()), at, until, None),
             Notice::Roles(new) => (format!("roles:{}", new.member_id.as_str()), &new.at, &new.until, Some(&new.roles)),
@@ -34,19 +42,41 @@ impl Redis {
         let (key, news) = (self.keys.notices(), self.keys.news());
         let mut script = self.scripts.notify.key(&key);
         script.key(&news).arg(of).arg(digits(*at)).arg(digits(*until)).arg(content).arg(LENGTH);
-        let _: u32 = self.link.run(&key, &script).await?;
-        Ok(())
+        let stands: String = self.link.run(&key, &script).await?;
+        let mut times = stands.splitn(3, ' ').filter_map(time);
+        times.next().zip(times.next()).ok_or(DAMAGED)
     }
 
     /// All that is live, but for revocations of single sessions.
     pub(super) async fn live_notices(&self, now: Timestamp) -> Result<Vec<Notice>, Error> {
+        let all = self.all_notices().await?.into_iter();
+        Ok(all.filter(|(_, until)| *until > now).map(|(notice, _)| notice).collect())
+    }
+
+    /// All that is kept, each with its end.
+    pub(super) async fn all_notices(&self) -> Result<Vec<(Notice, Timestamp)>, Error> {
         let all: Vec<(String, String)> = self.link.read(redis::cmd("HGETALL").arg(self.keys.notices())).await?;
-        let mut live = Vec::new();
+        let mut known = Vec::new();
         for (of, value) in all {
-            let (notice, until) = notice(&of, &value).ok_or(DAMAGED)?;
-            live.extend((until > now).then_some(notice));
+            known.extend(self.known(&of, &value)?);
         }
-        Ok(live)
+        Ok(known)
+    }
+
+    /// A notice and its end. Of a kind that this version does not know, nothing: in a deployment that is being upgraded, newer
+    /// instances may tell what older ones have no part in, and these must not take it for damage and stop hearing all else.
+    fn known(&self, of: &str, value: &str) -> Result<Option<(Notice, Timestamp)>, Error> {
+        let kind = of.split_once(':').map_or(of, |(kind, _)| kind);
+        if KINDS.contains(&kind) {
+            return notice(of, value).map(Some).ok_or(DAMAGED);
+        }
+        if self.skipped.fetch_add(1, Ordering::Relaxed) == 0 {
+            tracing::warn!(
+                kind,
+                "a notice of a kind that this version does not know is passed over: is a newer one running?"
+            );
+        }
+        Ok(None)
     }
 
     /// Forgets what is no longer needed.
@@ -66,17 +96,19 @@ impl Redis {
         let Some(mark) = mark else {
             // It has come back empty: from now on it has a mark again.
             let mark = birth_mark(&self.link, &self.keys).await?;
-            return Ok(News { birth_mark: mark, position: None, notices: None });
+            return Ok(News { birth_mark: mark, position: None, notices: None, more: false });
         };
         let told: StreamRangeReply = redis::from_redis_value(told).map_err(|_| DAMAGED)?;
         let known = position.is_some_and(|position| told.ids.first().is_some_and(|first| first.id == position));
+        // As many as were asked for: there may be more behind them.
+        let more = position.is_some() && told.ids.len() >= LENGTH as usize;
         let last = told.ids.last().map(|last| last.id.clone());
         let notices = if known {
             let mut notices = Vec::new();
             for entry in &told.ids[1..] {
                 for (of, value) in entry.map.iter().filter(|(of, _)| *of != BEGIN) {
                     let value: String = redis::from_redis_value_ref(value).map_err(|_| DAMAGED)?;
-                    notices.push(notice(of, &value).ok_or(DAMAGED)?.0);
+                    notices.extend(self.known(of, &value)?.map(|(notice, _)| notice));
                 }
             }
             Some(notices)
@@ -92,7 +124,7 @@ impl Redis {
                 self.link.write(&news, &begin).await?
             }
         };
-        Ok(News { birth_mark: mark, position: Some(position), notices })
+        Ok(News { birth_mark: mark, position: Some(position), notices, more })
     }
 }
 

@@ -3,11 +3,11 @@
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::Redis;
-use super::keys::session_id;
+use super::keys::{begun, session_id};
 use super::news::LENGTH;
 use crate::clock::Timestamp;
 use crate::ids::{AppId, SessionId};
-use crate::store::{Error, Revoked, SessionsOf};
+use crate::store::{Error, Notice, Revoked, SessionsOf};
 
 /// Sessions that are looked at, or ended, at the same time.
 pub(super) const AT_ONCE: usize = 32;
@@ -23,6 +23,13 @@ impl Redis {
         script.key(&news).arg(id.as_str()).arg(until.millis()).arg(LENGTH);
         let _: u32 = self.link.run(&key, &script).await?;
         Ok(())
+    }
+
+    /// Whether the end of this session was begun at least.
+    pub(super) async fn is_revoked(&self, id: &SessionId) -> Result<bool, Error> {
+        let until: Option<f64> =
+            self.link.read(redis::cmd("ZSCORE").arg(self.keys.revocations()).arg(id.as_str())).await?;
+        Ok(until.is_some())
     }
 
     /// Revokes first and marks then: see the [module](super).
@@ -74,6 +81,32 @@ impl Redis {
                 return Ok(ended);
             }
         }
+    }
+
+    /// Ends what an end has left that broke off: of an app at any time, else before the last word of it is forgotten, since
+    /// until then it is heeded wherever the session is asked for.
+    pub(super) async fn finish_ends(&self, now: Timestamp) -> Result<(), Error> {
+        for (notice, until) in self.all_notices().await? {
+            match notice {
+                Notice::App { appid, at, .. } if until > now => drop(self.end_rest_of_app(&appid, at).await?),
+                Notice::Member { member_id, at, .. } if until <= now => {
+                    let mut ids = self.listed(&SessionsOf::Member(member_id)).await?;
+                    ids.retain(|id| begun(id).is_some_and(|begun| begun < at));
+                    self.mark_all(ids).await?;
+                }
+                _ => {}
+            }
+        }
+        let mut cmd = redis::cmd("ZRANGEBYSCORE");
+        cmd.arg(self.keys.revocations()).arg("-inf").arg(now.millis());
+        let ids: Vec<String> = self.link.read(&cmd).await?;
+        self.mark_all(ids.iter().filter_map(|id| session_id(id)).collect()).await
+    }
+
+    async fn mark_all(&self, ids: Vec<SessionId>) -> Result<(), Error> {
+        let marks =
+            ids.into_iter().map(|id| async move { self.mark_ended(&id, Timestamp::from_millis(0)).await.map(drop) });
+        stream::iter(marks).buffer_unordered(AT_ONCE).try_collect().await
     }
 
     /// Every revocation in force at `now`.

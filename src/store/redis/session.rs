@@ -1,4 +1,7 @@
-//! One session and its refresh tokens: one key, read and changed as a whole.
+//! One session and its refresh tokens: one key, read and changed as a whole. That its end was begun stands elsewhere, among the
+//! revocations, and is asked wherever a session is asked for.
+
+use futures_util::future::try_join;
 
 use super::Redis;
 use super::keys::{digits, life, session_id, time};
@@ -20,7 +23,7 @@ pub(super) struct Ended {
 
 /// A session as it stands, and one of its tokens.
 pub(super) struct Standing {
-    /// `None` when it was ended.
+    /// `None` when it was ended, or revoked.
     pub(super) session: Option<Session>,
     pub(super) ends: Timestamp,
 }
@@ -80,7 +83,8 @@ impl Redis {
             Option<String>,
             Option<Vec<u8>>,
         );
-        let (member, app, openid, created, ends, ended, token): Fields = self.link.read(&cmd).await?;
+        let (fields, revoked) = try_join(self.link.read::<Fields>(&cmd), self.is_revoked(id)).await?;
+        let (member, app, openid, created, ends, ended, token) = fields;
         let (Some(member), Some(app), Some(created), Some(ends)) = (member, app, created, ends) else {
             return Ok(None);
         };
@@ -94,12 +98,30 @@ impl Redis {
         let ends_at = time(&ends).ok_or(DAMAGED)?;
         let session = match ended {
             Some(_) => None,
+            None if revoked => None,
             None => {
                 let openid = openid.ok_or(DAMAGED)?;
                 Some(session(id, &[member, app, openid, created, ends]).ok_or(DAMAGED)?)
             }
         };
         Ok(Some((Standing { session, ends: ends_at }, token_ends)))
+    }
+
+    /// The session, if it lives; one of its access tokens may live until then.
+    pub(super) async fn prolong_live(
+        &self,
+        id: &SessionId,
+        now: Timestamp,
+        access_until: Timestamp,
+    ) -> Result<Option<Session>, Error> {
+        let key = self.keys.session(id.as_str());
+        let mut script = self.scripts.prolong.key(&key);
+        script.arg(digits(now)).arg(digits(access_until));
+        let told: Vec<String> = self.link.run(&key, &script).await?;
+        match told.is_empty() {
+            true => Ok(None),
+            false => session(id, &told).map(Some).ok_or(DAMAGED),
+        }
     }
 
     /// Uses a token of this session. Of reuse it only tells.

@@ -34,7 +34,11 @@ impl Sessions for Redis {
         // that nobody who repeats it finds a session that is in no list and no end of all would reach.
         let (surplus, ()) = try_join(self.enlist(&new), keep).await?;
         let now = new.session.created_at;
-        let ended = self.end_these(surplus, |_| true, now, new.access_until).await?;
+        let ended = self.end_these(surplus.clone(), |_| true, now, new.access_until).await?;
+        // Now that they are over. Some were before; they would count again the next time.
+        for id in &surplus {
+            self.unlist(id, Some(&new.session.member_id), None).await?;
+        }
         self.use_code(&new).await?;
         Ok(ended)
     }
@@ -42,6 +46,13 @@ impl Sessions for Redis {
     async fn find(&self, id: &SessionId, now: Timestamp) -> Result<Option<Session>, Error> {
         let standing = self.standing(id).await?.filter(|standing| standing.ends > now);
         Ok(standing.and_then(|standing| standing.session))
+    }
+
+    async fn prolong(&self, id: &SessionId, now: Timestamp, access_until: Timestamp) -> Result<Option<Session>, Error> {
+        match self.is_revoked(id).await? {
+            true => Ok(None),
+            false => self.prolong_live(id, now, access_until).await,
+        }
     }
 
     async fn used_code(&self, code: &CodeHash, now: Timestamp) -> Result<Option<UsedCode>, Error> {
@@ -61,7 +72,12 @@ impl Sessions for Redis {
         let Some(id) = self.owner(shown).await? else { return Ok(Rotation::Unknown) };
         // Before the successor stands: as long as it does not, its name leads to a session that does not know it. The
         // name is derived from the token that was shown, so whoever races here writes the same.
-        self.name_token(successor, &id, life(use_.now, use_.refresh_expires_at)).await?;
+        let name = self.name_token(successor, &id, life(use_.now, use_.refresh_expires_at));
+        // A session whose end broke off after its revocation was written is over, too.
+        if let ((), true) = try_join(name, self.is_revoked(&id)).await? {
+            let known = self.ended_by_refresh(shown, use_.now).await?.is_some();
+            return Ok(if known { Rotation::Ended } else { Rotation::Unknown });
+        }
         match self.turn(&id, shown, successor, use_).await? {
             // Told by all who raced; the one who ends it says so.
             Rotation::Reused(session) => match self.end_one(&id, use_.now, use_.revoked_until).await? {
@@ -111,16 +127,20 @@ impl Sessions for Redis {
     ) -> Result<Vec<SessionId>, Error> {
         self.notify(&Notice::Member { member_id: member.clone(), at, until: revoked_until }).await?;
         let ids = self.listed(&SessionsOf::Member(member.clone())).await?;
-        self.end_these(ids, |session| session.created_at <= at, at, revoked_until).await
+        // Whatever they say of their beginning: the clock may be ahead where they were opened.
+        self.end_these(ids, |_| true, at, revoked_until).await
     }
 
     async fn end_app(&self, appid: &AppId, at: Timestamp, until: Timestamp) -> Result<u64, Error> {
+        let ahead = self.begun_since(&SessionsOf::App(appid.clone()), at).await?;
         self.notify(&Notice::App { appid: appid.clone(), at, until }).await?;
-        self.end_rest_of_app(appid, at).await
+        let ahead = self.end_these(ahead, |_| true, at, until).await?;
+        Ok(ahead.len() as u64 + self.end_rest_of_app(appid, at).await?)
     }
 
-    async fn announce_roles(&self, roles: NewRoles) -> Result<(), Error> {
-        self.notify(&Notice::Roles(roles)).await
+    async fn announce_roles(&self, roles: NewRoles) -> Result<NewRoles, Error> {
+        let (at, until) = self.notify(&Notice::Roles(roles.clone())).await?;
+        Ok(NewRoles { at, until, ..roles })
     }
 
     async fn notices(&self, now: Timestamp) -> Result<Vec<Notice>, Error> {
@@ -167,12 +187,7 @@ impl Sessions for Redis {
     }
 
     async fn sweep(&self, now: Timestamp) -> Result<u64, Error> {
-        // What the end of an app left when it broke off.
-        for notice in self.live_notices(now).await? {
-            if let Notice::App { appid, at, .. } = notice {
-                self.end_rest_of_app(&appid, at).await?;
-            }
-        }
+        self.finish_ends(now).await?;
         // All else goes by itself.
         Ok(self.forget_notices(now).await? + self.sweep_lists().await?)
     }

@@ -10,16 +10,16 @@ use crate::clock::Timestamp;
 use crate::ids::{AppId, MemberId, SessionId};
 use crate::store::{Error, NewRoles, Notice};
 
-/// Ends the member's sessions up to `at`, each with its revocation, and writes the epoch.
+/// Ends the member's sessions, each with its revocation, and writes the epoch. What says that it was opened later than `at`
+/// was opened by a clock that has been set back since.
 pub(super) fn end_member(
     db: &Connection,
     member: &MemberId,
     at: Timestamp,
     until: Timestamp,
 ) -> rusqlite::Result<Vec<SessionId>> {
-    let mut live = db.prepare_cached(
-        "SELECT session_id FROM sessions WHERE member_id = ?1 AND ended = 0 AND expires_at > ?2 AND created_at <= ?2",
-    )?;
+    let mut live =
+        db.prepare_cached("SELECT session_id FROM sessions WHERE member_id = ?1 AND ended = 0 AND expires_at > ?2")?;
     let live = live.query_map((member, at), |row| row.get(0))?.collect::<rusqlite::Result<Vec<SessionId>>>()?;
     for id in &live {
         end(db, id, at, until)?;
@@ -28,9 +28,18 @@ pub(super) fn end_member(
     Ok(live)
 }
 
-/// Writes the epoch of an app.
-pub(super) fn begin_app(db: &Connection, appid: &AppId, at: Timestamp, until: Timestamp) -> rusqlite::Result<()> {
-    raise(db, "app", appid.as_str(), at, until)
+/// Writes the epoch of an app, and ends the sessions that are there and that it does not reach; returns how many.
+pub(super) fn begin_app(db: &Connection, appid: &AppId, at: Timestamp, until: Timestamp) -> rusqlite::Result<u64> {
+    raise(db, "app", appid.as_str(), at, until)?;
+    let mut ahead =
+        db.prepare_cached("SELECT session_id FROM sessions WHERE appid = ?1 AND ended = 0 AND session_id >= ?2")?;
+    let ahead = ahead.query_map((appid, first_id(at)), |row| row.get(0))?;
+    let ahead = ahead.collect::<rusqlite::Result<Vec<SessionId>>>()?;
+    let mut ended = 0;
+    for id in &ahead {
+        ended += u64::from(end(db, id, at, until)?);
+    }
+    Ok(ended)
 }
 
 /// An epoch only ever moves forward.
@@ -67,15 +76,17 @@ pub(super) fn apps(db: &Connection) -> rusqlite::Result<Vec<(String, Timestamp)>
     query.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
 }
 
-/// The later change counts; of the same millisecond the one that is written last.
-pub(super) fn announce_roles(db: &Connection, new: &NewRoles) -> rusqlite::Result<()> {
+/// What is written last counts, and its time says so: whatever the clock did in between.
+pub(super) fn announce_roles(db: &Connection, new: NewRoles) -> rusqlite::Result<NewRoles> {
     let mut write = db.prepare_cached(
         "INSERT INTO role_changes (member_id, roles, at, until) VALUES (?1, ?2, ?3, ?4)
          ON CONFLICT (member_id) DO UPDATE SET
-             roles = iif(excluded.at >= at, excluded.roles, roles),
-             at = max(at, excluded.at), until = max(until, excluded.until)",
+             roles = excluded.roles, at = max(at + 1, excluded.at), until = max(until, excluded.until)
+         RETURNING at, until",
     )?;
-    write.execute((&new.member_id, member_row::roles_text(&new.roles), new.at, new.until)).map(drop)
+    let row = (&new.member_id, member_row::roles_text(&new.roles), new.at, new.until);
+    let (at, until) = write.query_row(row, |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(NewRoles { at, until, ..new })
 }
 
 /// All that is live.

@@ -55,6 +55,18 @@ impl Sessions for Sqlite {
         .await
     }
 
+    async fn prolong(&self, id: &SessionId, now: Timestamp, access_until: Timestamp) -> Result<Option<Session>, Error> {
+        let id = id.clone();
+        self.write(move |db| {
+            let mut raise = db.prepare_cached(
+                "UPDATE sessions SET access_until = max(access_until, min(?3, expires_at))
+                 WHERE session_id = ?1 AND ended = 0 AND expires_at > ?2 RETURNING *",
+            )?;
+            Ok(raise.query_row((id, now, access_until), session).optional()?)
+        })
+        .await
+    }
+
     async fn used_code(&self, code: &CodeHash, now: Timestamp) -> Result<Option<UsedCode>, Error> {
         let code = *code;
         self.read(move |db| {
@@ -128,12 +140,12 @@ impl Sessions for Sqlite {
 
     async fn end_app(&self, appid: &AppId, at: Timestamp, until: Timestamp) -> Result<u64, Error> {
         let app = appid.clone();
-        self.write(move |db| Ok(epochs::begin_app(db, &app, at, until)?)).await?;
-        self.end_rest_of_app(appid.as_str(), at).await
+        let ahead = self.write(move |db| Ok(epochs::begin_app(db, &app, at, until)?)).await?;
+        Ok(ahead + self.end_rest_of_app(appid.as_str(), at).await?)
     }
 
-    async fn announce_roles(&self, roles: NewRoles) -> Result<(), Error> {
-        self.write(move |db| Ok(epochs::announce_roles(db, &roles)?)).await
+    async fn announce_roles(&self, roles: NewRoles) -> Result<NewRoles, Error> {
+        self.write(move |db| Ok(epochs::announce_roles(db, roles)?)).await
     }
 
     async fn notices(&self, now: Timestamp) -> Result<Vec<Notice>, Error> {

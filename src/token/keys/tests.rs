@@ -74,7 +74,7 @@ fn an_imported_key_becomes_active_and_the_former_one_retires() {
     let home = tempfile::tempdir().unwrap();
     let clock = clock();
     let former = active(&KeyRing::open(home.path(), Algorithm::Es256, &clock).unwrap(), Algorithm::Es256);
-    clock.advance(std::time::Duration::from_secs(60));
+    clock.advance(Duration::from_secs(60));
 
     let pem = Key::generate(Algorithm::Es256).unwrap();
     let imported = import_pem(home.path(), &pem, &clock).unwrap();

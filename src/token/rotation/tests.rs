@@ -36,6 +36,13 @@ impl Scene {
         rotate(self.home.path(), &self.policy, at_once, &self.clock).unwrap()
     }
 
+    /// Rotates at once, and waits until that has been done.
+    fn rotate_now(&self) -> Vec<Step> {
+        self.rotate(true);
+        self.clock.advance(LEAD_AT_ONCE + Duration::from_secs(1));
+        self.tend()
+    }
+
     /// The key that signs.
     fn signer(&self) -> String {
         self.ring().signer(self.policy.algorithm, false).unwrap().kid().to_owned()
@@ -98,13 +105,23 @@ fn without_an_age_nothing_rotates_but_by_command() {
 }
 
 #[test]
-fn at_once_a_stolen_key_signs_no_more() {
+fn at_once_a_stolen_key_signs_no_more_as_soon_as_every_instance_knows_the_new_one() {
     let scene = Scene::of(Algorithm::Es256);
     let stolen = scene.signer();
     let steps = scene.rotate(true);
-    assert!(matches!(&steps[..], [Step::Published { .. }, Step::Activated { .. }]), "{steps:?}");
-    assert_ne!(scene.signer(), stolen);
+    let [Step::Published { kid, .. }] = &steps[..] else { panic!("{steps:?}") };
+    scene.clock.advance(LEAD_AT_ONCE);
+    assert_eq!((scene.tend(), scene.signer()), (Vec::new(), stolen.clone()));
+    assert!(scene.ring().verifying_key(kid).is_some(), "whoever looks verifies it already");
+    scene.clock.advance(Duration::from_secs(1));
+    assert!(matches!(&scene.tend()[..], [Step::Activated { .. }]));
+    assert_eq!(scene.signer(), *kid);
     assert!(scene.ring().verifying_key(&stolen).is_some(), "what it signed stays good");
+
+    // One that was published long ago need not wait.
+    scene.rotate(false);
+    scene.clock.advance(LEAD / 2);
+    assert!(matches!(&scene.rotate(true)[..], [Step::Published { .. }, Step::Activated { .. }]));
 }
 
 #[test]
@@ -113,7 +130,7 @@ fn a_key_outlives_the_longest_life_that_its_tokens_ever_had() {
     scene.policy.access_ttl = 10 * DAY;
     scene.tend();
     scene.policy.access_ttl = HOUR;
-    scene.rotate(true);
+    scene.rotate_now();
     scene.clock.advance(10 * DAY + MARGIN - Duration::from_secs(1));
     assert_eq!(scene.tend(), []);
     scene.clock.advance(Duration::from_secs(1));
@@ -142,7 +159,7 @@ fn another_algorithm_is_published_first_and_the_old_one_signs_until_then() {
 fn beside_a_shared_secret_the_key_of_assertions_rotates_too() {
     let scene = Scene::of(Algorithm::Hs256);
     assert_eq!(scene.ring().entries().len(), 2);
-    assert_eq!(scene.rotate(true).len(), 4);
+    assert_eq!(scene.rotate_now().len(), 2);
     let signers = [(Algorithm::Hs256, false), (Algorithm::Es256, true)];
     for (algorithm, published) in signers {
         assert_eq!(scene.ring().signer(algorithm, published).unwrap().algorithm(), algorithm);
@@ -160,7 +177,7 @@ fn an_imported_key_is_not_retired_with_its_algorithm_and_stays_long_when_it_is_r
     scene.clock.advance(2 * FAREWELL);
     scene.tend();
     assert!(scene.ring().signing_key(Algorithm::EdDsa).is_some_and(|key| key.kid() == other));
-    scene.rotate(true);
+    scene.rotate_now();
     scene.clock.advance(29 * DAY);
     scene.tend();
     assert!(scene.ring().verifying_key(&own).is_some(), "others' tokens may live longer than ours");
@@ -215,7 +232,7 @@ fn a_ring_of_the_first_version_is_read_and_its_keys_stay_a_month() {
 fn a_clock_that_jumps_an_hour_neither_drops_a_key_in_use_nor_stops_the_rotation() {
     let scene = Scene::of(Algorithm::Es256);
     let first = scene.signer();
-    scene.rotate(true);
+    scene.rotate_now();
     scene.clock.advance(2 * HOUR + HOUR);
     scene.tend();
     assert!(scene.ring().verifying_key(&first).is_some(), "an hour ahead is within the margin");
@@ -226,4 +243,53 @@ fn a_clock_that_jumps_an_hour_neither_drops_a_key_in_use_nor_stops_the_rotation(
     assert_eq!(scene.tend(), []);
     scene.clock.advance(HOUR + LEAD);
     assert!(matches!(&scene.tend()[..], [Step::Activated { .. }]));
+}
+
+#[test]
+fn the_longest_life_of_its_tokens_is_known() {
+    let own = tempfile::tempdir().unwrap();
+    let clock = Clock::manual(Timestamp::from_secs(1_700_000_000));
+    let ring = KeyRing::open(own.path(), Algorithm::Hs256, &clock).unwrap();
+    assert_eq!(ring.longest_life(), Duration::ZERO, "nothing was signed yet");
+
+    let mut scene = Scene::of(Algorithm::Es256);
+    let life = |scene: &Scene| scene.ring().longest_life();
+    assert_eq!(life(&scene), 2 * HOUR);
+    scene.rotate(false);
+    assert_eq!(life(&scene), 2 * HOUR, "a next key has signed nothing");
+    // Raised, and rotated before anybody looked: the key that goes has signed with it, too.
+    scene.policy.access_ttl = 5 * DAY;
+    scene.clock.advance(LEAD);
+    assert_eq!(scene.rotate(true).len(), 2);
+    scene.policy.access_ttl = HOUR;
+    scene.tend();
+    assert_eq!(life(&scene), 5 * DAY, "and lowered since");
+    scene.clock.advance(5 * DAY + MARGIN);
+    scene.tend();
+    assert_eq!((scene.files(), life(&scene)), (1, 5 * DAY), "the key that signs now began with it");
+    scene.rotate_now();
+    scene.clock.advance(5 * DAY + MARGIN);
+    scene.tend();
+    assert_eq!(life(&scene), HOUR);
+
+    import_pem(scene.home.path(), &Key::generate(Algorithm::EdDsa).unwrap(), &scene.clock).unwrap();
+    let month = Duration::from_secs(30 * 24 * 3600);
+    assert_eq!(life(&scene), month, "what others signed with it is not ours to know");
+}
+
+#[test]
+fn keys_of_which_nothing_was_written_down_are_taken_for_somebody_elses() {
+    let month = Duration::from_secs(30 * 24 * 3600);
+    let scene = Scene::of(Algorithm::Es256);
+    std::fs::remove_file(scene.home.path().join("ring.json")).unwrap();
+    scene.tend();
+    assert_eq!(scene.ring().longest_life(), month, "the list was lost");
+
+    let scene = Scene::of(Algorithm::Es256);
+    let ring = std::fs::read_to_string(scene.home.path().join("ring.json")).unwrap();
+    let of_old = ring.replace("\"life\": 7200", "\"imported\": false");
+    assert_ne!(ring, of_old);
+    crate::keyfile::write(&scene.home.path().join("ring.json"), of_old.as_bytes()).unwrap();
+    scene.tend();
+    assert_eq!(scene.ring().longest_life(), month, "a ring of the first version");
 }

@@ -226,6 +226,22 @@ fn a_header_is_one_object_in_utf8() {
 }
 
 #[test]
+fn claims_are_one_object_in_utf8() {
+    let verifier = verifier();
+    let usual = fixture::claims(now()).to_string();
+    let utf16: Vec<u8> = usual.encode_utf16().flat_map(u16::to_be_bytes).collect();
+    let latin1 = [&b"{\"nickname\":\"Andr\xe9\","[..], &usual.as_bytes()[1..]].concat();
+    let overlong = [&b"{\"\xc0\xa0\":1,"[..], &usual.as_bytes()[1..]].concat();
+    let surrogate = [&b"{\"a\":\"\xed\xa0\x80\","[..], &usual.as_bytes()[1..]].concat();
+    let with_mark = format!("\u{feff}{usual}").into_bytes();
+    for claims in [utf16, latin1, overlong, surrogate, with_mark, format!("[{usual}]").into_bytes()] {
+        let message = format!("{}.{}", b64(fixture::header(ALG).to_string()), b64(&claims));
+        let token = format!("{message}.{}", b64(fixture::signature(ALG, message.as_bytes())));
+        assert_eq!(verifier.verify(token.as_bytes()), Err(Error::Malformed), "{claims:x?}");
+    }
+}
+
+#[test]
 fn an_ecdsa_signature_has_one_form() {
     // The order of P-256 (FIPS 186-5; SEC 2, section 2.4.2).
     let order: [u8; 32] = [

@@ -15,6 +15,12 @@ impl Gateway {
         self.inner().reload().await.unwrap();
     }
 
+    /// Forgets what has expired, as the gateway does once a minute.
+    pub(crate) async fn sweep(&self) {
+        let kept = self.inner().kept();
+        wxgate::auth::ending::sweep(&*kept.sessions, &kept.revocations, self.clock.now()).await.unwrap();
+    }
+
     /// The metrics page.
     pub(crate) async fn metrics(&self) -> String {
         self.client().get(self.admin_url("/metrics")).send().await.unwrap().text().await.unwrap()

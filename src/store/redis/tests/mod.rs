@@ -1,19 +1,20 @@
-//! That it does what every store does: on one server and on a cluster of three. And that instances hear of each other.
+//! That it does what every store does: on one server and on a cluster of three. And that instances hear of each other
+//! ([`hearing`]), and what a crash in the middle leaves ([`broken_off`]).
+
+mod broken_off;
+mod hearing;
 
 #[path = "../../../../tests/gateway/support/redis.rs"]
 mod server;
 
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use super::Redis;
-use crate::clock::Timestamp;
 use crate::config::SessionsStore;
 use crate::config::database;
-use crate::ids::{MemberId, SessionId};
-use crate::store::shared::{News, Shared};
-use crate::store::{NewRoles, Notice, Revoked, Sessions, held};
+use crate::store::shared::Shared;
+use crate::store::{Sessions, held};
 use server::RedisServers;
 
 /// A store of its own in the servers that all tests of this process share.
@@ -52,40 +53,4 @@ mod contract_of_shared_on_one_server {
 mod contract_of_shared_on_a_cluster {
     use super::*;
     crate::store::contract::shared_contract!(async { (on_a_cluster().await as Arc<dyn Shared>, ()) });
-}
-
-/// Where one instance is in the news, and what it hears.
-struct Hearer(Arc<Redis>, Option<String>);
-
-impl Hearer {
-    async fn hear(&mut self) -> Option<Vec<Notice>> {
-        let News { position, notices, .. } = self.0.news(self.1.as_deref()).await.unwrap().unwrap();
-        self.1 = position;
-        notices
-    }
-}
-
-#[tokio::test]
-async fn each_instance_hears_everything_once_and_reads_anew_when_its_place_is_gone() {
-    let store = on_one_server().await;
-    let start = Timestamp::from_secs(1_763_688_000);
-    let mut hearer = Hearer(Arc::clone(&store), None);
-    assert_eq!(hearer.hear().await, None, "the first time there is everything to read");
-    assert_eq!(hearer.hear().await, Some(Vec::new()));
-    let session = SessionId::parse("s").unwrap();
-    let roles = NewRoles {
-        member_id: MemberId::parse("m").unwrap(),
-        roles: vec!["vip".to_owned(), "a b".to_owned()],
-        at: start,
-        until: start.plus(Duration::from_secs(60)),
-    };
-    store.end(&session, start, start.plus(Duration::from_secs(60))).await.unwrap();
-    store.announce_roles(roles.clone()).await.unwrap();
-    let ended = Revoked { session_id: session, until: start.plus(Duration::from_secs(60)) };
-    assert_eq!(hearer.hear().await, Some(vec![Notice::Session(ended), Notice::Roles(roles)]));
-    assert_eq!(hearer.hear().await, Some(Vec::new()));
-    // As after a failover to a replica that had not got it.
-    hearer.1 = Some("1-1".to_owned());
-    assert_eq!(hearer.hear().await, None);
-    assert_eq!(hearer.hear().await, Some(Vec::new()));
 }
