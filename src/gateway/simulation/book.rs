@@ -68,6 +68,15 @@ pub(super) struct Session {
     perhaps_lost: bool,
 }
 
+/// A login code.
+#[derive(Debug, Clone, Copy)]
+struct Code {
+    first_shown: Moment,
+    /// How often it was.
+    shows: u32,
+    led_to: Option<usize>,
+}
+
 /// Something that ends sessions.
 #[derive(Debug)]
 struct Ending {
@@ -87,11 +96,13 @@ struct User {
 /// See the [module documentation](self).
 #[derive(Debug)]
 pub(super) struct Book {
+    /// How far the clocks of two gateways may be apart, ms.
+    skew: u64,
     pub(super) troubles: Troubles,
     pub(super) sessions: Vec<Session>,
     users: Vec<User>,
     endings: Vec<Ending>,
-    codes: HashMap<String, (Moment, Option<usize>)>,
+    codes: HashMap<String, Code>,
     /// When the store lost everything.
     losses: Vec<Moment>,
     /// What was done, for people.
@@ -103,8 +114,9 @@ pub(super) struct Book {
 }
 
 impl Book {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(skew: u64) -> Self {
         Self {
+            skew,
             troubles: Troubles::default(),
             sessions: Vec::new(),
             users: Vec::new(),
@@ -181,7 +193,7 @@ impl Book {
         of.shows.iter().filter(|show| !show.rotated).any(|show| {
             let token = &of.tokens[show.token];
             let end = show.end.unwrap_or(now.ms);
-            let too_late = token.first_shown.is_some_and(|first| end >= first.ms + GRACE);
+            let too_late = token.first_shown.is_some_and(|first| end + self.skew >= first.ms + GRACE);
             let used = token.successor.and_then(|next| of.tokens[next].first_shown).is_some_and(|used| used.ms <= end);
             too_late || used
         })
@@ -209,7 +221,8 @@ impl Book {
     // --- logins -----------------------------------------------------------------------------------------------------
 
     pub(super) fn code_shown(&mut self, code: &str, at: Moment) {
-        self.codes.entry(code.to_owned()).or_insert((at, None));
+        let fresh = Code { first_shown: at, shows: 0, led_to: None };
+        self.codes.entry(code.to_owned()).or_insert(fresh).shows += 1;
     }
 
     /// A login ended; `tokens` are refresh and access token. Returns the session.
@@ -220,8 +233,9 @@ impl Book {
         outcome: &Outcome,
         tokens: Option<(String, String)>,
     ) -> Option<usize> {
-        let (first_shown, led_to) = self.codes[code];
-        if led_to.is_some() || first_shown == from {
+        let Code { first_shown, shows, led_to } = self.codes[code];
+        // Where several have the code, one that was cut off may hold the claim to it without knowing.
+        if shows == 1 || self.troubles.none_at_all(first_shown.ms.saturating_sub(RECOVERY), to.ms) {
             self.must_answer("a login", gateway, first_shown, to, outcome);
         }
         match (outcome, tokens) {
@@ -239,7 +253,7 @@ impl Book {
                 }
                 let lost = self.losses.iter().any(|loss| {
                     // Opened while the store lost everything, or before everybody knew.
-                    loss.order > from.order || to.ms < self.troubles.end_of_loss(loss.ms) + RECOVERY + HEARD
+                    loss.order > from.order || to.ms < self.troubles.end_of_loss(loss.ms) + RECOVERY + HEARD + self.skew
                 });
                 let ended = self.ending_since(user, from);
                 let first = Token { text: refresh, first_shown: None, first_answered: None, successor: None };
@@ -254,7 +268,7 @@ impl Book {
                     perhaps_lost: lost,
                 });
                 let session = self.sessions.len() - 1;
-                self.codes.insert(code.to_owned(), (first_shown, Some(session)));
+                self.codes.insert(code.to_owned(), Code { first_shown, shows, led_to: Some(session) });
                 return Some(session);
             }
             (Outcome::Refused(code), _) if code == "member_banned" => {
@@ -363,7 +377,7 @@ impl Book {
                 wrong.push(format!("{name} was taken again after its successor was used"));
             }
         }
-        if token.first_answered.is_some_and(|first| from.ms > first.ms + GRACE + STEP) {
+        if token.first_answered.is_some_and(|first| from.ms > first.ms + GRACE + STEP + self.skew) {
             wrong.push(format!("{name} was taken again after the grace"));
         }
         let successor = of.tokens.iter().position(|other| other.text == refresh).unwrap_or_else(|| {

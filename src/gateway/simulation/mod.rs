@@ -4,7 +4,8 @@
 //! What runs is our own: composition, endpoints, tokens, news between instances, and the store's Redis client with its
 //! scripts, over a network that loses requests before they are done and answers afterwards. Played are the Redis server
 //! ([`simulated`](crate::store::redis::simulated), which passes the suite of every store), the database of members, and
-//! WeChat. `WXGATE_TEST_SEED=7` replays one seed with all that was done; `WXGATE_TEST_SEEDS=5000` asks for so many.
+//! WeChat. `WXGATE_TEST_SEED=7` replays one seed with all that was done; `WXGATE_TEST_SEEDS=5000` asks for so many;
+//! `WXGATE_TEST_SKEW=2000` sets the gateways' clocks wrong by up to so many ms.
 
 mod book;
 mod dice;

@@ -15,6 +15,7 @@ use crate::store::vault::Vault;
 use crate::telemetry::{Format, LogWriter};
 use crate::token::refresh::RefreshSecret;
 
+use super::asked;
 use super::book::Book;
 use super::dice::Dice;
 use super::far::{Far, Request};
@@ -75,14 +76,14 @@ impl World {
         let gateways = 2 + usize::from(dice.one_in(3));
         Arc::new(Self {
             gateways,
-            clocks: (0..gateways).map(|_| Clock::manual(START)).collect(),
+            clocks: (0..gateways).map(|_| skewed(dice)).collect(),
             store: Server::new(store_clock.clone(), told, defect),
             store_clock,
             far: Mutex::default(),
             requests: Mutex::default(),
             config: config_in(keys.path()),
             log: LOG.clone(),
-            book: Mutex::new(Book::new()),
+            book: Mutex::new(Book::new(2 * skew())),
             millis: AtomicU64::new(0),
             events: AtomicU64::new(0),
             _keys: keys,
@@ -108,6 +109,19 @@ impl World {
     pub(super) fn book(&self) -> MutexGuard<'_, Book> {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// How far a gateway's clock may be from the right time, ms.
+fn skew() -> u64 {
+    asked("WXGATE_TEST_SKEW").unwrap_or(0)
+}
+
+fn skewed(dice: &mut Dice) -> Clock {
+    let off = match skew() {
+        0 => 0,
+        skew => dice.between(0, 2 * skew + 1),
+    };
+    Clock::manual(START.plus(Duration::from_millis(off)).minus(Duration::from_millis(skew())))
 }
 
 static LOG: LazyLock<LogWriter> = LazyLock::new(|| LogWriter::to(Format::Text, Box::new(std::io::sink())));
