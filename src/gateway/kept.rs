@@ -122,8 +122,20 @@ impl Kept {
         let keys = &config.token.keys;
         keyfile::create_dir(keys).map_err(Error::KeyFile)?;
         let metrics = Arc::new(Metrics::default());
-        let Stores { members, sessions, shared, embedded, birth_mark } =
-            stores::open(&config.store, &metrics, &clock).await?;
+        let stores = stores::open(&config.store, &metrics, &clock).await?;
+        Self::over(stores, metrics, config, clock, log).await
+    }
+
+    /// As [`Kept::open`], over stores that are open.
+    pub(super) async fn over(
+        stores: Stores,
+        metrics: Arc<Metrics>,
+        config: &Config,
+        clock: Clock,
+        log: LogWriter,
+    ) -> Result<Self, Error> {
+        let Stores { members, sessions, shared, embedded, birth_mark } = stores;
+        let keys = &config.token.keys;
         let limits = Arc::<Tables>::default();
         register_limits(&metrics, &limits);
         let tracing = Tracing::default();

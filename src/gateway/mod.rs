@@ -28,6 +28,9 @@ mod to_proxy;
 mod token_shelf;
 mod worker;
 
+#[cfg(test)]
+mod simulation;
+
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -275,6 +278,11 @@ impl Gateway {
     /// Any [`Error`]; nothing is left running then.
     pub async fn open(config: Config, clock: Clock, log: LogWriter) -> Result<Arc<Self>, Error> {
         let kept = Kept::open(&config, clock, log).await?;
+        Self::begin(config, kept)
+    }
+
+    /// Makes the first snapshot over what was opened, and starts what goes on in the background.
+    fn begin(config: Config, kept: Kept) -> Result<Arc<Self>, Error> {
         key_care::prepare(&config.token, &kept.clock)?;
         let snapshot = Snapshot::new(config, &kept, 1)?;
         let gateway = Arc::new(Self {

@@ -114,7 +114,7 @@ async fn no_login_is_lost(place: Place) {
 
 async fn old_or_new_token_works(place: Place) {
     let (mut served, _) = started(&place).await;
-    for _ in 0..rounds(3) {
+    for round in 0..rounds(3) {
         let caller = served.caller();
         let members = logged_in(&place, &caller, 60).await;
         let told = Told::nothing();
@@ -142,12 +142,13 @@ async fn old_or_new_token_works(place: Place) {
             let answer = caller.refresh(shown.refresh()).await.expect("an answer");
             assert_eq!(answer.status, 200, "{}", answer.body);
         }
+        println!("round {round}: {} of {} refreshes answered, none lost", answered.len(), members.len());
     }
 }
 
 async fn ended_stays_ended(place: Place) {
     let (mut served, _) = started(&place).await;
-    for _ in 0..rounds(3) {
+    for round in 0..rounds(3) {
         let caller = served.caller();
         let members = logged_in(&place, &caller, 60).await;
         let told = Told::nothing();
@@ -176,7 +177,9 @@ async fn ended_stays_ended(place: Place) {
 
         served = started(&place).await.0;
         let caller = served.caller();
-        for member in told.take() {
+        let answered = told.take();
+        println!("round {round}: {} ends answered", answered.len());
+        for member in answered {
             let proxied = caller.get("/api/x", member.token()).await.expect("an answer");
             assert_eq!((proxied.status, proxied.code().as_str()), (401, "token_revoked"));
             let refreshed = caller.refresh(member.refresh()).await.expect("an answer");

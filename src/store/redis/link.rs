@@ -5,7 +5,7 @@
 //! and after a failed one nobody tries for [`PAUSE`], so that calls fail at once while Redis is away.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use redis::aio::{ConnectionLike, MultiplexedConnection};
@@ -17,7 +17,7 @@ use redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionAddr, FromRedisValue, IntoConnectionInfo as _, Pipeline,
     RedisConnectionInfo, RedisError, RedisFuture, RedisResult, ScriptInvocation, TlsMode, Value,
 };
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::fault::{Failure, is_broken};
 use super::keys::slot;
@@ -230,6 +230,10 @@ async fn connect(address: &Address) -> RedisResult<Wire> {
 
 async fn attempt(address: &Address) -> RedisResult<Wire> {
     let config = AsyncConnectionConfig::new().set_connection_timeout(Some(CONNECT)).set_response_timeout(Some(ANSWER));
+    #[cfg(test)]
+    if let Some(connected) = super::simulated::connect(address, &config).await {
+        return connected;
+    }
     match &address.topology {
         Topology::Single => {
             let mut infos = addresses(address).into_iter();
@@ -292,7 +296,7 @@ fn addresses(address: &Address) -> Vec<ConnectionAddr> {
     address.nodes.iter().map(of).collect()
 }
 
-fn settings(address: &Address) -> RedisConnectionInfo {
+pub(super) fn settings(address: &Address) -> RedisConnectionInfo {
     let mut settings = RedisConnectionInfo::default().set_db(address.database);
     if let Some(user) = &address.user {
         settings = settings.set_username(user);

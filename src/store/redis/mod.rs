@@ -26,6 +26,8 @@ mod sessions;
 mod shared;
 
 #[cfg(test)]
+pub(crate) mod simulated;
+#[cfg(test)]
 mod tests;
 
 use std::fmt;

@@ -11,6 +11,7 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use super::Redis;
+use super::simulated::HERE;
 use crate::config::SessionsStore;
 use crate::config::database;
 use crate::store::shared::Shared;
@@ -30,6 +31,14 @@ async fn on_one_server() -> Arc<Redis> {
     store_in(SERVERS.get_or_init(RedisServers::single)).await
 }
 
+/// What the simulation takes for a Redis: it does what Redis does.
+async fn on_the_simulated_server() -> Arc<Redis> {
+    let prefix = uuid::Uuid::now_v7().simple().to_string();
+    let url = format!("redis://{HERE}?prefix={prefix}");
+    let SessionsStore::Redis(address) = database::sessions(&url, Path::new("/")).unwrap() else { panic!("{url}") };
+    Redis::open(&address).await.unwrap()
+}
+
 async fn on_a_cluster() -> Arc<Redis> {
     static SERVERS: OnceLock<RedisServers> = OnceLock::new();
     store_in(SERVERS.get_or_init(RedisServers::cluster)).await
@@ -43,6 +52,16 @@ mod contract_on_one_server {
 mod contract_on_a_cluster {
     use super::*;
     crate::store::contract::sessions_contract!(async { (on_a_cluster().await as Arc<dyn Sessions>, ()) });
+}
+
+mod contract_on_the_simulated_server {
+    use super::*;
+    crate::store::contract::sessions_contract!(async { (on_the_simulated_server().await as Arc<dyn Sessions>, ()) });
+}
+
+mod contract_of_shared_on_the_simulated_server {
+    use super::*;
+    crate::store::contract::shared_contract!(async { (on_the_simulated_server().await as Arc<dyn Shared>, ()) });
 }
 
 mod contract_of_shared_on_one_server {

@@ -1,0 +1,151 @@
+//! What one seed makes: the hosts, what they hold, and the time that all of them have.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::clock::{Clock, Timestamp};
+use crate::config::{self, Config, Environment};
+use crate::gateway::key_care;
+use crate::keyfile;
+use crate::store::redis::simulated::{Defect, Server};
+use crate::store::vault::Vault;
+use crate::telemetry::{Format, LogWriter};
+use crate::token::refresh::RefreshSecret;
+
+use super::asked;
+use super::book::Book;
+use super::dice::Dice;
+use super::far::{Far, Request};
+
+/// One step of everybody's time.
+pub(super) const TICK: Duration = Duration::from_millis(10);
+
+/// When each seed begins.
+const START: Timestamp = Timestamp::from_secs(1_763_688_000);
+
+/// Short, so that a few seconds of a seed reach what takes hours elsewhere.
+pub(super) const GRACE: u64 = 3_000;
+pub(super) const MAX_STALENESS: u64 = 4_000;
+const TEXT: &str = "[token]\nissuer = \"https://api.example.com\"\nkeys = \"keys\"\naccess_ttl = \"90s\"\n\
+    refresh_ttl = \"10m\"\nrefresh_grace = \"3s\"\nsession_ttl = \"1h\"\nmax_staleness = \"4s\"\n\
+    [store]\nmembers = \"postgres://wxgate:secret@far/wxgate\"\nsessions = \"redis://store:6379\"\n\
+    [wechat]\napi_base = \"http://far\"\n[[app]]\nappid = \"wx0123456789abcdef\"\nsecret = \"a-secret-of-an-app\"\n";
+
+/// The hosts' names.
+pub(super) const STORE: &str = "store";
+pub(super) const FAR: &str = "far";
+pub(super) const PHONES: &str = "phones";
+
+pub(super) fn gateway_name(n: usize) -> String {
+    format!("gateway{n}")
+}
+
+/// Everything that outlives the crash of a host.
+pub(super) struct World {
+    pub(super) gateways: usize,
+    /// Of each gateway.
+    pub(super) clocks: Vec<Clock>,
+    store_clock: Clock,
+    pub(super) store: Server,
+    pub(super) far: Mutex<Far>,
+    /// What is on its way to the far host.
+    pub(super) requests: Mutex<HashMap<u64, Request>>,
+    pub(super) config: Config,
+    pub(super) log: LogWriter,
+    book: Mutex<Book>,
+    millis: AtomicU64,
+    events: AtomicU64,
+    _keys: tempfile::TempDir,
+}
+
+impl World {
+    pub(super) fn new(dice: &mut Dice, defect: Option<Defect>) -> Arc<Self> {
+        let keys = folder();
+        let from = &*KEYS;
+        for entry in std::fs::read_dir(from.path().join("keys")).unwrap() {
+            let (from, to) = (entry.as_ref().unwrap().path(), keys.path().join("keys"));
+            keyfile::create_dir(&to).unwrap();
+            std::fs::copy(&from, to.join(from.file_name().unwrap())).unwrap();
+        }
+        let store_clock = Clock::manual(START);
+        // Now and then news are so short that whoever was away has to read everything anew.
+        let told = if dice.one_in(3) { 4 } else { 10_000 };
+        let gateways = 2 + usize::from(dice.one_in(3));
+        Arc::new(Self {
+            gateways,
+            clocks: (0..gateways).map(|_| skewed(dice)).collect(),
+            store: Server::new(store_clock.clone(), told, defect),
+            store_clock,
+            far: Mutex::default(),
+            requests: Mutex::default(),
+            config: config_in(keys.path()),
+            log: LOG.clone(),
+            book: Mutex::new(Book::new(2 * skew())),
+            millis: AtomicU64::new(0),
+            events: AtomicU64::new(0),
+            _keys: keys,
+        })
+    }
+
+    /// Milliseconds since the beginning.
+    pub(super) fn now(&self) -> u64 {
+        self.millis.load(Ordering::Relaxed)
+    }
+
+    /// A number that is greater with each call: the order of what happens.
+    pub(super) fn next(&self) -> u64 {
+        self.events.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// One step of time has passed.
+    pub(super) fn tick(&self) {
+        self.millis.fetch_add(u64::try_from(TICK.as_millis()).unwrap(), Ordering::Relaxed);
+        self.clocks.iter().chain([&self.store_clock]).for_each(|clock| clock.advance(TICK));
+    }
+
+    pub(super) fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How far a gateway's clock may be from the right time, ms.
+fn skew() -> u64 {
+    asked("WXGATE_TEST_SKEW").unwrap_or(0)
+}
+
+fn skewed(dice: &mut Dice) -> Clock {
+    let off = match skew() {
+        0 => 0,
+        skew => dice.between(0, 2 * skew + 1),
+    };
+    Clock::manual(START.plus(Duration::from_millis(off)).minus(Duration::from_millis(skew())))
+}
+
+static LOG: LazyLock<LogWriter> = LazyLock::new(|| LogWriter::to(Format::Text, Box::new(std::io::sink())));
+
+/// Keys that all seeds share: to make them takes longer than a seed.
+static KEYS: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
+    let folder = folder();
+    let config = config_in(folder.path());
+    let clock = Clock::manual(START.minus(Duration::from_secs(3600)));
+    keyfile::create_dir(&config.token.keys).unwrap();
+    key_care::prepare(&config.token, &clock).unwrap();
+    Vault::open(&config.token.keys).unwrap();
+    RefreshSecret::open(&config.token.keys).unwrap();
+    folder
+});
+
+/// In memory, where there is such a place: files are synced often.
+fn folder() -> tempfile::TempDir {
+    let memory = Path::new("/dev/shm");
+    let of_system = std::env::temp_dir();
+    tempfile::tempdir_in(if memory.is_dir() { memory } else { &of_system }).unwrap()
+}
+
+fn config_in(folder: &Path) -> Config {
+    let file: PathBuf = folder.join("gateway.toml");
+    config::parse(TEXT, &file, &Environment::of([])).unwrap_or_else(|faults| panic!("{faults:?}"))
+}
