@@ -44,7 +44,7 @@ pub(super) struct Asker<'a> {
 /// # Errors
 /// `token_*`, `rate_limited`, `unknown_app`.
 pub(super) async fn asker<'a>(auth: &'a Auth, call: &Call) -> Result<Asker<'a>, Problem> {
-    let claims: Claims = call.caller(auth)?;
+    let claims: Claims = call.caller(auth).await?;
     let now = auth.clock.now();
     take(auth, &claims.appid, &claims.openid)?;
     let session = auth.sessions.find(&claims.session_id, now).await?.ok_or_else(Problem::token_revoked)?;

@@ -113,6 +113,7 @@ mod tests {
             accept_bare: false,
         }
     }
+            format: config::TokenFormat::Jwt,
 
     fn run(section: &config::Token, content: &[u8], hs256: bool) -> Result<String, String> {
         let dir = tempfile::tempdir().unwrap();

@@ -177,6 +177,8 @@ pub struct Token {
     pub audience: Vec<String>,
     /// Signs new tokens; every key of the ring verifies its own.
     pub algorithm: Algorithm,
+    /// What new access tokens are.
+    pub format: super::TokenFormat,
     /// The key directory.
     pub keys: PathBuf,
     /// Age at which a signing key is replaced; `None`: by command alone.

@@ -15,6 +15,7 @@ mod inspect;
 mod instances;
 mod kept;
 mod key_care;
+mod lookup;
 mod reload;
 mod renewal;
 mod secure;
@@ -36,7 +37,7 @@ use crate::auth::cookie::Cookies;
 use crate::auth::hook::Hook;
 use crate::auth::{self, Auth};
 use crate::clock::Clock;
-use crate::config::{Config, LimitBy, WebResult};
+use crate::config::{Config, LimitBy, TokenFormat, WebResult};
 use crate::credential::cookie::names;
 use crate::metrics::Shard;
 use crate::pipeline::assertion;
@@ -45,6 +46,7 @@ use crate::pipeline::client_addr::ClientAddrLayer;
 use crate::pipeline::cors::CorsLayer;
 use crate::pipeline::dispatch::Dispatch;
 use crate::pipeline::hygiene::HygieneLayer;
+use crate::pipeline::handle::Opaque;
 use crate::pipeline::identity::IdentityLayer;
 use crate::pipeline::limit::{LimitLayer, Limits};
 use crate::pipeline::pages::PagesLayer;
@@ -60,6 +62,7 @@ use crate::telemetry::LogWriter;
 use crate::token::assertion::Asserter;
 use crate::token::cache::{DEFAULT_CAPACITY, VerifiedCache};
 use crate::token::keys::KeyRing;
+use crate::token::handle::Handles;
 use crate::token::mint::Minter;
 use crate::token::verify::Verifier;
 use crate::wechat;
@@ -77,6 +80,7 @@ pub use worker::{ConnectionLimits, Worker};
 
 use endpoints::Endpoints;
 use renewal::Renewer;
+use lookup::Reader;
 use secure::Secure;
 use to_proxy::ToProxy;
 use worker::WorkerStack;
@@ -156,6 +160,8 @@ impl Snapshot {
         let wechat = wechat::Client::with_circuits(&config.wechat, Arc::clone(&kept.circuits))?;
         let auth = Auth {
             merge_by_unionid: config.login.merge_by_unionid,
+        let minter = Minter::new(Arc::clone(&ring), &config.token, kept.clock.clone());
+        let handles = Arc::new(Handles::new(&kept.refresh, &config.token, kept.clock.clone()));
             max_sessions: config.login.max_sessions,
             hook: hook.transpose().map_err(Error::Hook)?,
             login_limit: limits.login.clone().filter(|_| by_app),
@@ -171,10 +177,15 @@ impl Snapshot {
             wechat: wechat.clone(),
             access_tokens: Arc::clone(&kept.access_tokens),
             ring: Arc::clone(&ring),
-            minter: Minter::new(Arc::clone(&ring), &config.token, kept.clock.clone()),
+            minter: match config.token.format {
+                TokenFormat::Jwt => minter,
+                TokenFormat::Opaque => minter.issuing(Arc::clone(&handles)),
+            },
             verifier: Arc::clone(&verifier),
             refresh: kept.refresh.clone(),
             revocations: Arc::clone(&kept.revocations),
+            handles,
+            lookups: Arc::clone(&kept.lookups),
             renewals: Arc::clone(&kept.renewals),
             metrics: Arc::clone(&kept.metrics),
             logins: Arc::clone(&kept.logins),
@@ -372,6 +383,10 @@ impl Gateway {
             revocations: Arc::clone(&self.kept.revocations),
             renewals: Arc::clone(&self.kept.renewals),
             pseudonyms: self.kept.pseudonyms.clone(),
+            opaque: Some(Opaque {
+                handles: Arc::clone(&snapshot.auth.handles),
+                callers: Arc::new(Reader { lookups: Arc::clone(&self.kept.lookups), control: self.control.clone() }),
+            }),
             clock: self.kept.clock.clone(),
             shard: Arc::clone(shard),
             accept_bare: snapshot.config.token.accept_bare,

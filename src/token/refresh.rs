@@ -28,6 +28,9 @@ const FIRST: &[u8] = b"wxgate: first refresh token of session ";
 /// The message of the key for web states: neither as long as a successor's, nor does it begin as a first token's.
 const WEB_STATE_KEY: &[u8] = b"wxgate: key of the states of web logins";
 
+/// How the message of a key for opaque access tokens begins: as none of the others does, and it is longer than a successor's.
+const HANDLE_KEY: &[u8] = b"wxgate: key of opaque access tokens\0";
+
 /// Why there is no refresh secret. The remedy may be in the source: print the whole chain.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -82,6 +85,12 @@ impl RefreshSecret {
     /// The key that the states of web logins are signed with: another secret, the same on all instances.
     pub fn web_state_key(&self) -> Zeroizing<[u8; LEN]> {
         Zeroizing::new(self.derive(&[WEB_STATE_KEY]).0)
+    }
+
+    /// The key of opaque access tokens for this issuer and audience: another secret, the same on all instances.
+    pub(super) fn handle_key(&self, issuer: &str, audience: &str) -> Zeroizing<[u8; LEN]> {
+        // Neither of the two may hold a NUL.
+        Zeroizing::new(self.derive(&[HANDLE_KEY, issuer.as_bytes(), b"\0", audience.as_bytes()]).0)
     }
 
     fn derive(&self, message: &[&[u8]]) -> RefreshToken {

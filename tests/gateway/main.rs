@@ -39,6 +39,8 @@ mod logout;
 mod member;
 mod merge;
 mod on_behalf;
+mod opaque;
+mod opaque_instances;
 mod operator_commands;
 mod overload;
 mod path;
