@@ -264,7 +264,7 @@ pub struct Token {
     /// Folder of the signing keys, made on first start. Default: "data/keys".
     #[schemars(example = &"data/keys")]
     pub keys: Option<String>,
-    /// Age at which a signing key is replaced, at least "1h"; "0s" is never. Default: "90d".
+    /// Age at which a signing key, or the sealing key, is replaced, at least "1h"; "0s" is never. Default: "90d".
     pub rotate_every: Option<Duration>,
     /// Life of an access token, in whole seconds. Default: "2h".
     pub access_ttl: Option<Duration>,

@@ -181,7 +181,7 @@ pub struct Token {
     pub format: super::TokenFormat,
     /// The key directory.
     pub keys: PathBuf,
-    /// Age at which a signing key is replaced; `None`: by command alone.
+    /// Age at which a signing key, or the sealing key, is replaced; `None`: by command alone.
     pub rotate_every: Option<Duration>,
     /// Life of an access token.
     pub access_ttl: Duration,

@@ -133,7 +133,7 @@ impl Kept {
         if let Some(instances) = instances {
             instances.start();
         }
-        let vault = Arc::new(Vault::open(keys)?);
+        let vault = Arc::new(Vault::open(keys, &clock)?);
         let shelf =
             TokenShelf { sessions: Arc::clone(&sessions), shared: Arc::clone(&shared), vault: Arc::clone(&vault) };
         let access_tokens = Arc::new(AccessTokens::new(clock.clone(), Arc::new(shelf)));

@@ -18,6 +18,7 @@ mod key_care;
 mod lookup;
 mod reload;
 mod renewal;
+mod reseal;
 mod secure;
 mod stores;
 mod subscriptions;
@@ -45,8 +46,8 @@ use crate::pipeline::authenticate::{AuthenticateLayer, Authenticator};
 use crate::pipeline::client_addr::ClientAddrLayer;
 use crate::pipeline::cors::CorsLayer;
 use crate::pipeline::dispatch::Dispatch;
-use crate::pipeline::hygiene::HygieneLayer;
 use crate::pipeline::handle::Opaque;
+use crate::pipeline::hygiene::HygieneLayer;
 use crate::pipeline::identity::IdentityLayer;
 use crate::pipeline::limit::{LimitLayer, Limits};
 use crate::pipeline::pages::PagesLayer;
@@ -61,8 +62,8 @@ use crate::proxy::{Forwarder, Upstream};
 use crate::telemetry::LogWriter;
 use crate::token::assertion::Asserter;
 use crate::token::cache::{DEFAULT_CAPACITY, VerifiedCache};
-use crate::token::keys::KeyRing;
 use crate::token::handle::Handles;
+use crate::token::keys::KeyRing;
 use crate::token::mint::Minter;
 use crate::token::verify::Verifier;
 use crate::wechat;
@@ -79,8 +80,9 @@ pub use reload::{ReloadError, Reloaded};
 pub use worker::{ConnectionLimits, Worker};
 
 use endpoints::Endpoints;
-use renewal::Renewer;
 use lookup::Reader;
+use renewal::Renewer;
+use reseal::Resealer;
 use secure::Secure;
 use to_proxy::ToProxy;
 use worker::WorkerStack;
@@ -158,10 +160,10 @@ impl Snapshot {
         let upstreams: Arc<[Arc<Upstream>]> =
             config.upstreams.iter().map(|section| Upstream::new(section, &kept.backends)).collect();
         let wechat = wechat::Client::with_circuits(&config.wechat, Arc::clone(&kept.circuits))?;
-        let auth = Auth {
-            merge_by_unionid: config.login.merge_by_unionid,
         let minter = Minter::new(Arc::clone(&ring), &config.token, kept.clock.clone());
         let handles = Arc::new(Handles::new(&kept.refresh, &config.token, kept.clock.clone()));
+        let auth = Auth {
+            merge_by_unionid: config.login.merge_by_unionid,
             max_sessions: config.login.max_sessions,
             hook: hook.transpose().map_err(Error::Hook)?,
             login_limit: limits.login.clone().filter(|_| by_app),
@@ -182,10 +184,10 @@ impl Snapshot {
                 TokenFormat::Opaque => minter.issuing(Arc::clone(&handles)),
             },
             verifier: Arc::clone(&verifier),
-            refresh: kept.refresh.clone(),
-            revocations: Arc::clone(&kept.revocations),
             handles,
             lookups: Arc::clone(&kept.lookups),
+            refresh: kept.refresh.clone(),
+            revocations: Arc::clone(&kept.revocations),
             renewals: Arc::clone(&kept.renewals),
             metrics: Arc::clone(&kept.metrics),
             logins: Arc::clone(&kept.logins),
@@ -289,6 +291,7 @@ impl Gateway {
         let kept = &gateway.kept;
         tenure::watch(&kept.sockets, &kept.streams, &kept.revocations, &kept.renewals, &kept.clock);
         gateway.start_key_care();
+        Resealer::new(kept).start();
         Ok(gateway)
     }
 
@@ -380,13 +383,13 @@ impl Gateway {
         Authenticator {
             verifier: Arc::clone(&snapshot.verifier),
             cache: Arc::clone(&snapshot.cache),
-            revocations: Arc::clone(&self.kept.revocations),
-            renewals: Arc::clone(&self.kept.renewals),
-            pseudonyms: self.kept.pseudonyms.clone(),
             opaque: Some(Opaque {
                 handles: Arc::clone(&snapshot.auth.handles),
                 callers: Arc::new(Reader { lookups: Arc::clone(&self.kept.lookups), control: self.control.clone() }),
             }),
+            revocations: Arc::clone(&self.kept.revocations),
+            renewals: Arc::clone(&self.kept.renewals),
+            pseudonyms: self.kept.pseudonyms.clone(),
             clock: self.kept.clock.clone(),
             shard: Arc::clone(shard),
             accept_bare: snapshot.config.token.accept_bare,

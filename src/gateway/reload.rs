@@ -68,7 +68,7 @@ impl Gateway {
         // What the snapshot starts runs where everything else of its kind does.
         let _on_control = self.control.enter();
         let snapshot = Snapshot::new(new, &self.kept, generation)?;
-        self.kept.vault.reread(&snapshot.config.token.keys).map_err(Error::Vault)?;
+        self.kept.vault.reread().map_err(Error::Vault)?;
         let snapshot = Arc::new(snapshot);
         self.snapshot.store(Arc::clone(&snapshot));
         self.kept.sockets.recheck(&snapshot.config.routes);

@@ -57,6 +57,7 @@ mod renewal;
 mod retry;
 mod roles;
 mod route;
+mod sealing;
 mod secrets;
 mod store_faults;
 mod store_file;

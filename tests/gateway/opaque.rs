@@ -51,7 +51,7 @@ async fn reload(gateway: &Gateway, change: impl Fn(String) -> String) {
     gateway.inner().reload().await.unwrap();
 }
 
-fn refreshed(answer: Answer) -> Member {
+fn refreshed(answer: &Answer) -> Member {
     assert_eq!(answer.status, 200, "{}", answer.body);
     Member { answer: answer.json() }
 }
@@ -136,7 +136,7 @@ async fn a_refresh_yields_another_and_the_older_one_lives_out_its_time() {
     let gateway = opaque().await;
     let alice = gateway.login("alice").await;
     gateway.clock.advance(HOUR);
-    let next = refreshed(gateway.refresh(&alice).await);
+    let next = refreshed(&gateway.refresh(&alice).await);
     assert_opaque(next.token());
     assert!(next.token() != alice.token() && next.refresh() != alice.refresh());
     for token in [alice.token(), next.token()] {
@@ -234,14 +234,14 @@ async fn another_format_signs_nobody_out() {
         assert_eq!(api(&gateway, token).await.status, 200);
         assert_eq!(gateway.get("/auth/me", Some(token)).await.status, 200);
     }
-    let next = refreshed(gateway.refresh(&by_jwt).await);
+    let next = refreshed(&gateway.refresh(&by_jwt).await);
     assert_opaque(next.token());
     assert_eq!(session(&gateway, next.token()).await["id"], by_jwt.session());
     reload(&gateway, |text| text.replace("format = \"opaque\"", "format = \"jwt\"")).await;
     for token in [by_jwt.token(), by_handle.token(), next.token()] {
         assert_eq!(api(&gateway, token).await.status, 200);
     }
-    assert_eq!(refreshed(gateway.refresh(&by_handle).await).token().split('.').count(), 3);
+    assert_eq!(refreshed(&gateway.refresh(&by_handle).await).token().split('.').count(), 3);
     // Another issuer is another gateway to both kinds.
     reload(&gateway, |text| text.replace("https://api.example.com", "https://other.example.com")).await;
     for token in [by_jwt.token(), by_handle.token(), next.token()] {
@@ -332,7 +332,7 @@ async fn services_learn_from_it_what_a_jwt_would_have_said() {
     let gateway = Gateway::with(&tables).await;
     let code = gateway.wechat.issue_code(None, "alice");
     let answer = gateway.post("/auth/login", &json!({ "code": code, "appid": APPID })).await;
-    let alice = refreshed(answer);
+    let alice = refreshed(&answer);
 
     let introspect = async |token: &str| {
         let request = gateway.client().post(gateway.internal_url("/introspect")).bearer_auth(SERVICE);
@@ -362,7 +362,7 @@ async fn services_learn_from_it_what_a_jwt_would_have_said() {
         Answer::of(request.send().await.unwrap()).await
     };
     // As of a token that was never shown before, too.
-    let next = refreshed(gateway.refresh(&alice).await);
+    let next = refreshed(&gateway.refresh(&alice).await);
     for token in [alice.token(), next.token()] {
         let let_in = verify("?roles=vip", token).await;
         assert_eq!((let_in.status, &let_in.headers["x-wx-openid"]), (200, &alice.openid().parse().unwrap()));
