@@ -13,8 +13,10 @@ use wxgate::pipeline::matcher::Matcher;
 use wxgate::pipeline::{hygiene, path};
 use wxgate::token::Grant;
 use wxgate::token::cache::VerifiedCache;
+use wxgate::token::handle::Handles;
 use wxgate::token::keys::KeyRing;
 use wxgate::token::mint::Minter;
+use wxgate::token::refresh::RefreshSecret;
 use wxgate::token::verify::Verifier;
 
 fn main() {
@@ -65,15 +67,13 @@ fn match_one_of_routes(bencher: Bencher<'_, '_>, routes: usize) {
     });
 }
 
-/// A verifier and a token of its own.
-fn token_of(algorithm: Algorithm) -> (tempfile::TempDir, Verifier, String, Clock) {
-    let dir = tempfile::tempdir().unwrap();
-    let clock = Clock::system();
-    let section = config::Token {
+fn section(dir: &std::path::Path, algorithm: Algorithm) -> config::Token {
+    config::Token {
         issuer: "https://api.example.com".to_owned(),
         audience: vec!["wxgate".to_owned()],
         algorithm,
-        keys: dir.path().to_owned(),
+        format: config::TokenFormat::Jwt,
+        keys: dir.to_owned(),
         access_ttl: Duration::from_secs(7200),
         refresh_ttl: Duration::from_secs(86400),
         refresh_grace: Duration::from_secs(30),
@@ -82,26 +82,34 @@ fn token_of(algorithm: Algorithm) -> (tempfile::TempDir, Verifier, String, Clock
         renew_within: None,
         max_staleness: Duration::from_secs(7200),
         accept_bare: false,
-    };
+    }
+}
+
+/// A verifier and a token of its own.
+fn token_of(algorithm: Algorithm) -> (tempfile::TempDir, Verifier, String, Clock) {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Clock::system();
+    let section = section(dir.path(), algorithm);
     let ring = Arc::new(KeyRing::open(dir.path(), algorithm, &clock).unwrap());
-    let minter = Minter::new(Arc::clone(&ring), &section, clock.clone());
-    let now = clock.now();
-    let minted = minter
-        .mint(&Grant {
-            member_id: MemberId::new_v7(),
-            session_id: SessionId::new_v7(now),
-            appid: AppId::parse("wx0123456789abcdef").unwrap(),
-            openid: OpenId::parse("oABCDEFGHIJKLMNOPQRSTUVWXYZ1").unwrap(),
-            unionid: Some(UnionId::parse("uABCDEFGHIJKLMNOPQRSTUVWXYZ1").unwrap()),
-            user_id: None,
-            claims: String::new(),
-            roles: Vec::new(),
-            auth_time: now,
-            session_expires_at: now.plus(Duration::from_secs(86400)),
-        })
-        .unwrap();
+    let minted = Minter::new(Arc::clone(&ring), &section, clock.clone()).mint(&grant(&clock)).unwrap();
     let verifier = Verifier::new(ring, &section, clock.clone());
     (dir, verifier, minted.token.expose().clone(), clock)
+}
+
+fn grant(clock: &Clock) -> Grant {
+    let now = clock.now();
+    Grant {
+        member_id: MemberId::new_v7(),
+        session_id: SessionId::new_v7(now),
+        appid: AppId::parse("wx0123456789abcdef").unwrap(),
+        openid: OpenId::parse("oABCDEFGHIJKLMNOPQRSTUVWXYZ1").unwrap(),
+        unionid: Some(UnionId::parse("uABCDEFGHIJKLMNOPQRSTUVWXYZ1").unwrap()),
+        user_id: None,
+        claims: String::new(),
+        roles: Vec::new(),
+        auth_time: now,
+        session_expires_at: now.plus(Duration::from_secs(86400)),
+    }
 }
 
 #[divan::bench(args = ["HS256", "ES256", "RS256", "EdDSA"])]
@@ -117,6 +125,22 @@ fn find_a_verified_token(bencher: Bencher<'_, '_>) {
     let cache = VerifiedCache::default();
     cache.insert(token.as_bytes(), Arc::new(verifier.verify(token.as_bytes()).unwrap()));
     bencher.bench(|| cache.get(black_box(token.as_bytes()), clock.now()).is_some());
+}
+
+/// Ours, and one that somebody made up.
+#[divan::bench(args = [true, false])]
+fn read_a_handle(bencher: Bencher<'_, '_>, ours: bool) {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Clock::system();
+    let section = section(dir.path(), Algorithm::Es256);
+    let ring = Arc::new(KeyRing::open(dir.path(), Algorithm::Es256, &clock).unwrap());
+    let handles = Arc::new(Handles::new(&RefreshSecret::open(dir.path()).unwrap(), &section, clock.clone()));
+    let minter = Minter::new(ring, &section, clock.clone()).issuing(Arc::clone(&handles));
+    let mut token = minter.mint(&grant(&clock)).unwrap().token.expose().clone().into_bytes();
+    if !ours {
+        token[20] ^= 1;
+    }
+    bencher.bench(|| handles.read(black_box(&token)).is_ok());
 }
 
 #[divan::bench(args = [10, 1_000])]

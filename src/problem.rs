@@ -275,7 +275,7 @@ impl From<token::mint::Error> for Problem {
         use token::mint::Error as E;
         match error {
             E::SessionOver => Self::token_revoked(),
-            E::Role | E::TooLong | E::Unsigned(_) => Self::internal(error),
+            E::Role | E::TooLong | E::Unsigned(_) | E::Unissued(_) => Self::internal(error),
         }
     }
 }

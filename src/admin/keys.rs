@@ -1,4 +1,4 @@
-//! Signing keys, and what a token is worth: `/api/keys`, `/api/keys/rotate`, `/api/token/inspect`.
+//! Signing and sealing keys, and what a token is worth: `/api/keys`, `/api/keys/rotate`, `/api/token/inspect`.
 
 use std::sync::Arc;
 
@@ -10,11 +10,12 @@ use serde_json::{Value, json};
 
 use crate::ids::Secret;
 use crate::problem::{Code, Problem};
+use crate::store::vault::keys::Described;
 use crate::token::keys::Entry;
 
 use super::{Admin, Answer, json_answer, refused, to_its_end};
 
-/// All keys of the ring, with what each is for; nothing of a key itself.
+/// All keys of the ring, and all that seal, with what each is for; nothing of a key itself.
 pub(super) async fn list(State(admin): State<Arc<Admin>>) -> Answer {
     json_answer(StatusCode::OK, &ring(&admin))
 }
@@ -22,7 +23,8 @@ pub(super) async fn list(State(admin): State<Arc<Admin>>) -> Answer {
 fn ring(admin: &Admin) -> Value {
     let snapshot = admin.gateway.current();
     let keys: Vec<Value> = snapshot.ring().entries().iter().map(describe).collect();
-    json!({ "algorithm": snapshot.config.token.algorithm.name(), "keys": keys })
+    let sealing: Vec<Value> = admin.gateway.kept().vault.list().iter().map(describe_sealing).collect();
+    json!({ "algorithm": snapshot.config.token.algorithm.name(), "keys": keys, "sealing": sealing })
 }
 
 fn describe(entry: &Entry) -> Value {
@@ -39,26 +41,45 @@ fn describe(entry: &Entry) -> Value {
     document
 }
 
+fn describe_sealing(key: &Described) -> Value {
+    let mut document = json!({ "id": key.id, "state": key.state });
+    for (name, at) in [("created_at", key.made_at), ("seals_from", key.seals_from)] {
+        if let Some(at) = at {
+            document[name] = json!(at.to_string());
+        }
+    }
+    document
+}
+
 #[derive(Deserialize, Default)]
 struct Rotate {
     #[serde(default)]
     now: bool,
+    /// The key that seals session keys in the store, not one that signs.
+    #[serde(default)]
+    sealing: bool,
 }
 
-/// Has a new key take over: `{now?}`. The ring as it is then.
+/// Has a new key take over: `{now?, sealing?}`. The ring as it is then.
 pub(super) async fn rotate(State(admin): State<Arc<Admin>>, body: Bytes) -> Answer {
     let asked = if body.trim_ascii().is_empty() { Ok(Rotate::default()) } else { serde_json::from_slice(&body) };
-    let Ok(Rotate { now }) = asked else {
-        return refused(Problem::new(Code::InvalidRequest, "Send nothing, or {\"now\": true}."));
+    let Ok(Rotate { now, sealing }) = asked else {
+        let what = "Send nothing, or {\"now\": true, \"sealing\": true}, or one of the two.";
+        return refused(Problem::new(Code::InvalidRequest, what));
     };
     to_its_end(async move {
-        let begun = match admin.audit.begin("keys.rotate", now.then_some("now")).await {
+        let what = if sealing { "keys.rotate.sealing" } else { "keys.rotate" };
+        let begun = match admin.audit.begin(what, now.then_some("now")).await {
             Ok(begun) => begun,
             Err(problem) => return refused(problem),
         };
-        match admin.gateway.rotate_keys(now).await {
+        let rotated = match sealing {
+            true => admin.gateway.rotate_sealing(now).await.map(|_| 1),
+            false => admin.gateway.rotate_keys(now).await.map(|steps| steps.len()),
+        };
+        match rotated {
             Ok(steps) => {
-                begun.end(&format!("done: {} steps", steps.len())).await;
+                begun.end(&format!("done: {steps} steps")).await;
                 json_answer(StatusCode::OK, &ring(&admin))
             }
             Err(error) => {

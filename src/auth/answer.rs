@@ -5,6 +5,7 @@ use http::{HeaderValue, Response, StatusCode};
 use serde::Serialize;
 
 use crate::body::Body;
+use crate::clock::Timestamp;
 use crate::problem::{Code, Problem};
 use crate::store::{Member, Session};
 use crate::token::Grant;
@@ -82,7 +83,14 @@ pub enum Way {
 /// # Errors
 /// When the session is over, or no token can be signed.
 pub fn access_token(auth: &Auth, session: &Session, member: &Member) -> Result<Minted, Problem> {
-    let minted = auth.minter.mint(&Grant {
+    let minted = auth.minter.mint(&grant(session, member, auth.clock.now()))?;
+    auth.renewals.note(&session.session_id, minted.claims.expires_at);
+    Ok(minted)
+}
+
+/// What an access token that is issued now says of this session and member.
+pub(super) fn grant(session: &Session, member: &Member, now: Timestamp) -> Grant {
+    Grant {
         member_id: session.member_id.clone(),
         session_id: session.session_id.clone(),
         appid: session.appid.clone(),
@@ -92,11 +100,9 @@ pub fn access_token(auth: &Auth, session: &Session, member: &Member) -> Result<M
         user_id: member.hook.user_id.clone(),
         claims: member.hook.claims.clone(),
         // Not later than now, should the clock have been set back: a token from the future would not be believed.
-        auth_time: session.created_at.min(auth.clock.now()),
+        auth_time: session.created_at.min(now),
         session_expires_at: session.expires_at,
-    })?;
-    auth.renewals.note(&session.session_id, minted.claims.expires_at);
-    Ok(minted)
+    }
 }
 
 /// A fresh access token beside this refresh token, for this session and member.
@@ -108,7 +114,7 @@ pub fn tokens(
     session: &Session,
     member: &Member,
     refresh: &RefreshToken,
-    refresh_expires_at: crate::clock::Timestamp,
+    refresh_expires_at: Timestamp,
     is_new: bool,
     way: Way,
 ) -> Result<Response<Body>, Problem> {

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use crate::body::Body;
 use crate::credential::{self, Wafer2};
 use crate::problem::{Code, Problem};
-use crate::token::{Claims, access};
+use crate::token::Claims;
 
 use super::Auth;
 use super::cookie::one;
@@ -98,11 +98,11 @@ impl Call {
     /// The claims of the caller's access token, which must be good.
     ///
     /// # Errors
-    /// `token_*`, `ambiguous_token`.
-    pub fn caller(&self, auth: &Auth) -> Result<Claims, Problem> {
+    /// `token_*`, `ambiguous_token`; `store_unavailable`, when only a store that is away knows the token's session.
+    pub async fn caller(&self, auth: &Auth) -> Result<Claims, Problem> {
         let shown = credential::bearer(&self.headers, auth.section.accept_bare)?;
         let token = one(shown, auth.cookies.shown(self)?.access)?.ok_or_else(Problem::token_missing)?;
-        Ok(access::check(&auth.verifier, &auth.revocations, token)?)
+        auth.access(token).await
     }
 
     /// The answer: what the handler made, or its problem with this call's id.

@@ -210,6 +210,7 @@ async fn once(
 ) -> Result<LoggedIn, Problem> {
     let now = auth.clock.now();
     let identity = auth.wechat.code2session(&app.appid, &app.secret, code.expose()).await?;
+    session_keys::prepare(auth, &app.appid, &identity.openid).await?;
     let sealed = auth.vault.seal(identity.session_key.text().as_bytes(), &app.appid, &identity.openid);
     // Ordered by when the exchange began, so that one that WeChat answered late does not replace a newer key.
     let session_key = SealedKey { sealed, exchanged_at: now };

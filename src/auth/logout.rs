@@ -14,6 +14,7 @@ use crate::credential;
 use crate::ids::{AppId, MemberId, SessionId};
 use crate::problem::{Code, Problem};
 use crate::store::RefreshHash;
+use crate::token::handle::is_handle;
 use crate::token::refresh::RefreshToken;
 
 use super::Auth;
@@ -25,9 +26,9 @@ use super::refresh::Request;
 /// Whose session is to end.
 struct Target {
     session: SessionId,
-    member: MemberId,
-    appid: AppId,
-    /// When the access token that was shown expires, if one was; others may have minted it, for longer than ours live.
+    /// Member and app; unknown where the session is, and its token does not say.
+    owner: Option<(MemberId, AppId)>,
+    /// When the token that was shown expires; a token that others minted may live longer than ours do.
     expires_at: Option<Timestamp>,
 }
 
@@ -51,11 +52,13 @@ async fn handle_logout(auth: &Auth, call: &Call) -> Result<Response<Body>, Probl
                 "Send the access token as `Authorization: Bearer`, or `refresh_token` in the body.",
             ));
         }
-        (Some(token), None) => Some(by_access_token(auth, token)?),
+        (Some(token), None) => Some(by_access_token(auth, token).await?),
         (None, Some(refresh)) => by_refresh_token(auth, &refresh).await?,
         // A client that sends what is left of an old login along still means to end this one.
-        (Some(token), Some(refresh)) => match by_access_token(auth, token) {
+        (Some(token), Some(refresh)) => match by_access_token(auth, token).await {
             Ok(target) => Some(target),
+            // Who cannot be asked about one cannot be asked about the other.
+            Err(problem) if problem.code().status() >= 500 => return Err(problem),
             Err(_) => by_refresh_token(auth, &refresh).await?,
         },
     };
@@ -71,13 +74,27 @@ async fn handle_logout(auth: &Auth, call: &Call) -> Result<Response<Body>, Probl
 
 /// The session of an access token. An expired one will do: its session lives on with its refresh token, and who asks late
 /// for the end still means it.
-fn by_access_token(auth: &Auth, token: &[u8]) -> Result<Target, Problem> {
+async fn by_access_token(auth: &Auth, token: &[u8]) -> Result<Target, Problem> {
+    if is_handle(token) {
+        return by_handle(auth, token).await;
+    }
     let claims = auth.verifier.verify_even_if_expired(token)?;
     Ok(Target {
         session: claims.session_id,
-        member: claims.member_id,
-        appid: claims.appid,
+        owner: Some((claims.member_id, claims.appid)),
         expires_at: Some(claims.expires_at),
+    })
+}
+
+/// The session of an opaque access token, also of one that is over by now: what other sessions its member has is not known
+/// then.
+async fn by_handle(auth: &Auth, token: &[u8]) -> Result<Target, Problem> {
+    let handle = auth.handles.read_even_if_expired(token)?;
+    let session = auth.sessions.find(&handle.session_id, auth.clock.now()).await?;
+    Ok(Target {
+        owner: session.map(|session| (session.member_id, session.appid)),
+        session: handle.session_id,
+        expires_at: Some(handle.expires_at),
     })
 }
 
@@ -88,7 +105,7 @@ async fn by_refresh_token(auth: &Auth, token: &RefreshToken) -> Result<Option<Ta
     if session.is_none() {
         auth.catch_up(hash, now).await?;
     }
-    Ok(session.map(|s| Target { session: s.session_id, member: s.member_id, appid: s.appid, expires_at: None }))
+    Ok(session.map(|s| Target { session: s.session_id, owner: Some((s.member_id, s.appid)), expires_at: None }))
 }
 
 async fn end(auth: &Auth, target: &Target, all: bool) -> Result<(), Problem> {
@@ -102,9 +119,9 @@ async fn end(auth: &Auth, target: &Target, all: bool) -> Result<(), Problem> {
         },
     };
     let mut ended = u64::from(auth.end(&target.session, now, until).await?);
-    if all {
-        for member in auth.ids_of(&target.member).await? {
-            ended += auth.end_all((&member, &target.appid), None, now, auth.access_until(now)).await?;
+    if all && let Some((member, appid)) = &target.owner {
+        for member in auth.ids_of(member).await? {
+            ended += auth.end_all((&member, appid), None, now, auth.access_until(now)).await?;
         }
     }
     auth.metrics.logouts.add(ended);
@@ -125,7 +142,11 @@ async fn handle_revoke(auth: &Auth, call: &Call) -> Result<Response<Body>, Probl
     };
     let target = match RefreshToken::parse(token) {
         Ok(token) => by_refresh_token(auth, &token).await?,
-        Err(_) => by_access_token(auth, token.as_bytes()).ok(),
+        Err(_) => match by_access_token(auth, token.as_bytes()).await {
+            Ok(target) => Some(target),
+            Err(problem) if problem.code().status() >= 500 => return Err(problem),
+            Err(_) => None,
+        },
     };
     if let Some(target) = target {
         end(auth, &target, false).await?;

@@ -44,7 +44,7 @@ pub async fn me(State(auth): State<Arc<Auth>>, call: Call) -> Response<axum::bod
 }
 
 async fn handle_me(auth: &Arc<Auth>, call: &Call) -> Result<Response<Body>, Problem> {
-    let caller = call.caller(auth)?;
+    let caller = call.caller(auth).await?;
     let session = auth.sessions.find(&caller.session_id, auth.clock.now()).await?.ok_or_else(Problem::token_revoked)?;
     let member = auth.members.find(&session.member_id).await?.ok_or_else(Problem::token_revoked)?;
     answer::json(&Me {
@@ -71,7 +71,7 @@ pub async fn update(State(auth): State<Arc<Auth>>, call: Call) -> Response<axum:
 }
 
 async fn handle_update(auth: &Auth, call: &Call) -> Result<Response<Body>, Problem> {
-    let caller = call.caller(auth)?;
+    let caller = call.caller(auth).await?;
     let update: Update = call.json()?;
     if update.nickname.as_ref().is_some_and(|n| n.chars().count() > MAX_NICKNAME || n.chars().any(char::is_control)) {
         return Err(Problem::new(
@@ -109,7 +109,7 @@ pub async fn erase(State(auth): State<Arc<Auth>>, call: Call) -> Response<axum::
 }
 
 async fn handle_erase(auth: &Auth, call: &Call) -> Result<Response<Body>, Problem> {
-    let caller = call.caller(auth)?;
+    let caller = call.caller(auth).await?;
     let now = auth.clock.now();
     let until = auth.revoked_until(now, Some(caller.expires_at));
     let own = &caller.session_id;

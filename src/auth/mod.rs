@@ -15,6 +15,7 @@ pub mod hook;
 pub mod keys;
 pub mod login;
 pub mod logout;
+pub mod lookup;
 pub mod member;
 pub mod on_behalf;
 pub mod open_data;
@@ -47,6 +48,7 @@ use crate::metrics::Metrics;
 use crate::store::shared::Shared;
 use crate::store::vault::Vault;
 use crate::store::{Members, Sessions};
+use crate::token::handle::Handles;
 use crate::token::keys::KeyRing;
 use crate::token::mint::Minter;
 use crate::token::refresh::RefreshSecret;
@@ -88,6 +90,10 @@ pub struct Auth {
     pub minter: Minter,
     /// Checks them.
     pub verifier: Arc<Verifier>,
+    /// Issues and knows opaque ones, whatever the format of new ones is.
+    pub handles: Arc<Handles>,
+    /// Whom those stand for. Outlives a reload.
+    pub lookups: Arc<lookup::Lookups>,
     /// Makes refresh tokens.
     pub refresh: RefreshSecret,
     /// Tokens that ended before their time.

@@ -15,6 +15,7 @@ use http::{HeaderValue, Response, StatusCode};
 use serde_json::{Map, Value, json};
 
 use crate::body::Body;
+use crate::config::TokenFormat;
 use crate::problem::Code;
 
 use super::Auth;
@@ -101,9 +102,17 @@ fn document(auth: &Auth) -> Value {
         "paths": paths,
         "components": {
             "schemas": schemas(),
-            "securitySchemes": { "bearer": { "type": "http", "scheme": "bearer", "bearerFormat": "JWT" } },
+            "securitySchemes": { "bearer": bearer(auth.section.format) },
         },
     })
+}
+
+/// Where the token stands; what it is made of is a hint for people.
+fn bearer(format: TokenFormat) -> Value {
+    match format {
+        TokenFormat::Jwt => json!({ "type": "http", "scheme": "bearer", "bearerFormat": "JWT" }),
+        TokenFormat::Opaque => json!({ "type": "http", "scheme": "bearer" }),
+    }
 }
 
 /// One operation.

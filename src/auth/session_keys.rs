@@ -44,7 +44,7 @@ pub(super) struct Asker<'a> {
 /// # Errors
 /// `token_*`, `rate_limited`, `unknown_app`.
 pub(super) async fn asker<'a>(auth: &'a Auth, call: &Call) -> Result<Asker<'a>, Problem> {
-    let claims: Claims = call.caller(auth)?;
+    let claims: Claims = call.caller(auth).await?;
     let now = auth.clock.now();
     take(auth, &claims.appid, &claims.openid)?;
     let session = auth.sessions.find(&claims.session_id, now).await?.ok_or_else(Problem::token_revoked)?;
@@ -86,6 +86,7 @@ pub(super) async fn renew(auth: &Arc<Auth>, asker: &Asker<'_>, call: &Call) -> R
     if openid != session.openid {
         return Err(Problem::new(Code::CodeInvalid, "`login_code` is of another user: call wx.login again."));
     }
+    prepare(auth, &session.appid, &session.openid).await?;
     auth.sessions.keep_key(&session.appid, &session.openid, key).await?;
     still_welcome(auth, session).await
 }
@@ -148,6 +149,7 @@ fn read(text: &[u8]) -> Option<(OpenId, SealedKey)> {
 /// When the store cannot be read.
 pub(super) async fn kept(auth: &Auth, appid: &AppId, openid: &OpenId) -> Result<Vec<SessionKey>, Problem> {
     let sealed = auth.sessions.session_keys(appid, openid).await?;
+    reseal(auth, appid, openid, &sealed).await;
     let open = |key: SealedKey| {
         let opened = auth.vault.unseal(&key.sealed, appid, openid);
         let opened: Zeroizing<Vec<u8>> =
@@ -155,6 +157,29 @@ pub(super) async fn kept(auth: &Auth, appid: &AppId, openid: &OpenId) -> Result<
         SessionKey::parse(std::str::from_utf8(&opened).ok()?).ok()
     };
     Ok(sealed.into_iter().filter_map(open).collect())
+}
+
+/// Seals anew what was sealed by an older key. What cannot be is left as it is: it opens as before, or never did.
+async fn reseal(auth: &Auth, appid: &AppId, openid: &OpenId, keys: &[SealedKey]) {
+    for key in keys {
+        let Ok(Some(fresh)) = auth.vault.reseal(&key.sealed, appid, openid) else { continue };
+        if let Err(error) = auth.sessions.reseal_key(appid, openid, &key.sealed, fresh).await {
+            tracing::debug!(%error, "a session_key could not be sealed anew; the next use tries again");
+        }
+    }
+}
+
+/// To be called before a key is kept: WeChat returns the same one for several logins in a row, and a store knows it again by its
+/// record, which is another one under another sealing key.
+///
+/// # Errors
+/// When the store cannot be read.
+pub(super) async fn prepare(auth: &Auth, appid: &AppId, openid: &OpenId) -> Result<(), Problem> {
+    if auth.vault.has_old() {
+        let sealed = auth.sessions.session_keys(appid, openid).await?;
+        reseal(auth, appid, openid, &sealed).await;
+    }
+    Ok(())
 }
 
 /// As [`kept`], where one is needed.

@@ -50,7 +50,7 @@ pub fn import(
     Ok(())
 }
 
-/// `wxgate keys list`: the ring of the running gateway.
+/// `wxgate keys list`: the ring of the running gateway, and its sealing keys.
 ///
 /// # Errors
 /// When no gateway answers.
@@ -59,12 +59,12 @@ pub async fn list(config: &Config, out: &mut (dyn Write + Send)) -> anyhow::Resu
     print(&ring, out)
 }
 
-/// `wxgate keys rotate [--now]`: has a new key take over.
+/// `wxgate keys rotate [--now] [--sealing]`: has a new key take over, one that signs or the one that seals.
 ///
 /// # Errors
 /// When no gateway answers, or it cannot write the key directory.
-pub async fn rotate(config: &Config, now: bool, out: &mut (dyn Write + Send)) -> anyhow::Result<()> {
-    let ring = Operator::of(config)?.post("/api/keys/rotate", &json!({ "now": now })).await?;
+pub async fn rotate(config: &Config, now: bool, sealing: bool, out: &mut (dyn Write + Send)) -> anyhow::Result<()> {
+    let ring = Operator::of(config)?.post("/api/keys/rotate", &json!({ "now": now, "sealing": sealing })).await?;
     print(&ring, out)
 }
 
@@ -74,6 +74,17 @@ fn print(ring: &Value, out: &mut dyn Write) -> anyhow::Result<()> {
         let (state, kid, algorithm) = (text("state"), text("kid"), text("algorithm"));
         let (word, at) = if state == "next" { ("signs from", text("signs_at")) } else { ("since", text("since")) };
         writeln!(out, "{algorithm:<6} {kid} {state:<8} {word} {at}")?;
+    }
+    for key in ring["sealing"].as_array().into_iter().flatten() {
+        let text = |name: &str| key[name].as_str();
+        let (id, state) = (text("id").unwrap_or_default(), text("state").unwrap_or_default());
+        // In the columns of the names above.
+        write!(out, "{:<6} {id:<43} {state:<8}", "seals")?;
+        match text("seals_from") {
+            Some(at) if state == "next" => writeln!(out, " seals from {at}")?,
+            Some(at) => writeln!(out, " since {at}")?,
+            None => writeln!(out)?,
+        }
     }
     Ok(())
 }
@@ -102,6 +113,7 @@ mod tests {
             issuer: "https://auth.example.test".into(),
             audience: vec!["wxgate".into()],
             algorithm,
+            format: config::TokenFormat::Jwt,
             keys: dir.join("keys"),
             rotate_every: None,
             access_ttl: Duration::from_secs(7200),

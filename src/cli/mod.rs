@@ -169,6 +169,9 @@ enum Keys {
         /// In five seconds, because the old key was stolen; who cached the public keys refuses new tokens for some minutes
         #[arg(long)]
         now: bool,
+        /// The key that seals WeChat's session keys in the store, in place of one that signs; what it has sealed is sealed anew, little by little
+        #[arg(long)]
+        sealing: bool,
         #[command(flatten)]
         config: ConfigFile,
     },
@@ -248,9 +251,9 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
                 on_control(keys::list(&config, &mut stdout())).map(|()| 0)
             })
         }
-        Command::Keys(Keys::Rotate { now, config }) => {
+        Command::Keys(Keys::Rotate { now, sealing, config }) => {
             with_config(&config.config, &Environment::incomplete(), |config| {
-                on_control(keys::rotate(&config, now, &mut stdout())).map(|()| 0)
+                on_control(keys::rotate(&config, now, sealing, &mut stdout())).map(|()| 0)
             })
         }
         Command::Token(Token::Inspect { token, config }) => {

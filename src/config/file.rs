@@ -12,6 +12,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 pub use super::app_text::{App, Push};
+use super::format::TokenFormat;
 pub use super::rule_text::{
     Breaker, Cors, DecryptLimit, DecryptLimitBy, Health, Hook, LoginLimit, LoginLimitBy, Queue, Retry, RouteLimit,
     Server as UpstreamServer,
@@ -263,10 +264,12 @@ pub struct Token {
     pub audience: Option<Vec<String>>,
     /// Signs new tokens. Default: "ES256".
     pub algorithm: Option<Algorithm>,
+    /// What access tokens are: signed, or session ids that the store knows. Default: "jwt".
+    pub format: Option<TokenFormat>,
     /// Folder of the signing keys, made on first start. Default: "data/keys".
     #[schemars(example = &"data/keys")]
     pub keys: Option<String>,
-    /// Age at which a signing key is replaced, at least "1h"; "0s" is never. Default: "90d".
+    /// Age at which a signing key, or the sealing key, is replaced, at least "1h"; "0s" is never. Default: "90d".
     pub rotate_every: Option<Duration>,
     /// Life of an access token, in whole seconds. Default: "2h".
     pub access_ttl: Option<Duration>,

@@ -12,6 +12,7 @@ pub mod database;
 pub mod diff;
 pub mod fault;
 pub mod file;
+mod format;
 mod judge;
 mod load;
 pub mod pattern;
@@ -37,6 +38,7 @@ mod web;
 
 pub use certificate::Certificate;
 pub use fault::{Fault, Faults};
+pub use format::TokenFormat;
 pub use load::{digest, load, parse, read};
 pub use secret::Environment;
 pub use section::*;

@@ -184,9 +184,11 @@ pub struct Token {
     pub audience: Vec<String>,
     /// Signs new tokens; every key of the ring verifies its own.
     pub algorithm: Algorithm,
+    /// What new access tokens are.
+    pub format: super::TokenFormat,
     /// The key directory.
     pub keys: PathBuf,
-    /// Age at which a signing key is replaced; `None`: by command alone.
+    /// Age at which a signing key, or the sealing key, is replaced; `None`: by command alone.
     pub rotate_every: Option<Duration>,
     /// Life of an access token.
     pub access_ttl: Duration,

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use toml::Spanned;
 use toml::de::{DeInteger, DeTable, DeValue};
 
-use super::planned::{self, Verdict};
+use super::planned;
 use super::report::Report;
 use super::secret::{Environment, expand};
 
@@ -114,13 +114,11 @@ impl Walk<'_, '_> {
         }
     }
 
-    /// Reports a key that the schema does not know, unless it says that something planned is off.
+    /// Reports a key that the schema does not know.
     fn unknown(&mut self, value: &mut Spanned<DeValue<'_>>, schema: Schema<'_>, key: &str, path: &str) {
         let shape = shape(path);
-        match planned::key(&shape, value.get_ref()) {
-            Verdict::Off => return,
-            Verdict::Refused(what) => return self.report.fault(path, what),
-            Verdict::Unknown => {}
+        if let Some(what) = planned::key(&shape) {
+            return self.report.fault(path, what);
         }
         if let (true, DeValue::Table(table)) = (planned::is_table(&shape), value.get_mut()) {
             return self.table(table, schema.at(&Value::Null), path);

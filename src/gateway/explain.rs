@@ -152,6 +152,8 @@ fn path(
     let authenticator = Authenticator {
         verifier,
         cache: Arc::default(),
+        // Whose they are, no store is asked here: the caller of a question has a JWT.
+        opaque: None,
         revocations: Arc::new(Revocations::new()),
         pseudonyms: Pseudonyms::new(&[0; 32]),
         clock: clock.clone(),

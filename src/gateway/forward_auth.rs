@@ -6,6 +6,7 @@ use http::{HeaderMap, HeaderValue};
 
 use crate::config::Auth;
 use crate::ids::AppId;
+use crate::pipeline::authenticate::Shown;
 use crate::pipeline::authorize::authorize;
 use crate::pipeline::{identity, wafer2};
 use crate::problem::Problem;
@@ -30,13 +31,18 @@ impl Gateway {
     ///
     /// # Errors
     /// The problem that the pipeline would answer on a route that demands the same.
-    pub fn identify(&self, headers: &HeaderMap, demand: &Demand) -> Result<HeaderMap, Problem> {
+    pub async fn identify(&self, headers: &HeaderMap, demand: &Demand) -> Result<HeaderMap, Problem> {
         let snapshot = self.current();
         let headers = match snapshot.config.login.wafer2 {
             Some(_) => wafer2::with_skey(headers),
             None => Cow::Borrowed(headers),
         };
-        let caller = self.authenticator(&snapshot, &self.shard).authenticate(&headers)?;
+        let authenticator = self.authenticator(&snapshot, &self.shard);
+        let caller = match authenticator.authenticate(&headers)? {
+            Some(Shown::Unread(unread)) => Some(authenticator.read(unread).await?),
+            Some(Shown::By(principal)) => Some(principal),
+            None => None,
+        };
         if caller.is_none() && !demand.optional {
             return Err(Problem::token_missing());
         }

@@ -3,12 +3,14 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use crate::clock::Timestamp;
 use crate::problem::Problem;
 use crate::store::RefreshHash;
+use crate::token::handle::is_handle;
 use crate::token::refresh::RefreshToken;
-use crate::token::{ASSERTION_TYP, access};
+use crate::token::{ASSERTION_TYP, Claims, access};
 
 use super::Gateway;
 
@@ -25,7 +27,7 @@ pub struct Inspection {
     /// The header of a JWT, as it stands.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub header: Option<Value>,
-    /// The claims of a JWT, as they stand; believed only when `valid`.
+    /// The claims of a JWT, as they stand, believed only when `valid`; or what a good handle stands for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub claims: Option<Value>,
     /// The session that it belongs to, where the token alone does not say.
@@ -47,6 +49,9 @@ impl Gateway {
     pub async fn inspect(&self, token: &str) -> Result<Inspection, Problem> {
         if let Ok(refresh) = RefreshToken::parse(token) {
             return self.inspect_refresh(&refresh).await;
+        }
+        if is_handle(token.as_bytes()) {
+            return self.inspect_handle(token.as_bytes()).await;
         }
         let mut parts = token.split('.');
         let header = parts.next().and_then(part);
@@ -73,6 +78,22 @@ impl Gateway {
         Ok(Inspection { header, claims, ..inspection })
     }
 
+    async fn inspect_handle(&self, token: &[u8]) -> Result<Inspection, Problem> {
+        let snapshot = self.current();
+        let kind = "opaque access token";
+        let handle = match snapshot.auth.handles.read_even_if_expired(token) {
+            Ok(handle) => handle,
+            Err(error) => return Ok(Inspection::of(kind, Some(error.to_string()))),
+        };
+        let session = Some(handle.session_id.as_str().to_owned());
+        let (refused, claims) = match snapshot.auth.access(token).await {
+            Ok(claims) => (None, Some(of_claims(&claims))),
+            Err(problem) if problem.code().status() >= 500 => return Err(problem),
+            Err(problem) => (Some(problem.code().title().to_owned()), None),
+        };
+        Ok(Inspection { session, claims, ..Inspection::of(kind, refused) })
+    }
+
     async fn inspect_refresh(&self, token: &RefreshToken) -> Result<Inspection, Problem> {
         let (sessions, now) = (&self.kept.sessions, self.kept.clock.now());
         let Some(session) = sessions.find_by_refresh(RefreshHash(token.hash()), now).await? else {
@@ -85,6 +106,23 @@ impl Gateway {
         let session = Some(session.session_id.as_str().to_owned());
         Ok(Inspection { session, ..Inspection::of("refresh token", refused) })
     }
+}
+
+/// What a handle stands for, as the claims of a JWT would say it.
+fn of_claims(claims: &Claims) -> Value {
+    json!({
+        "sub": claims.member_id,
+        "sid": claims.session_id,
+        "appid": claims.appid,
+        "openid": claims.openid,
+        "unionid": claims.unionid,
+        "roles": claims.roles,
+        "user_id": claims.user_id,
+        "jti": claims.jti,
+        "auth_time": claims.auth_time.map(Timestamp::secs),
+        "iat": claims.issued_at.secs(),
+        "exp": claims.expires_at.secs(),
+    })
 }
 
 /// The JSON of a part of a JWT.

@@ -13,6 +13,7 @@ use crate::auth::ending;
 use crate::auth::follower::Followers;
 use crate::auth::hook::HookHealth;
 use crate::auth::login::Logins;
+use crate::auth::lookup::Lookups;
 use crate::auth::push::Pushes;
 use crate::auth::session_keys::Exchanges;
 use crate::auth::web::WebLogins;
@@ -74,6 +75,8 @@ pub struct Kept {
     pub refresh: RefreshSecret,
     /// Tokens that ended before their time.
     pub revocations: Arc<Revocations>,
+    /// Whom opaque tokens stand for.
+    pub lookups: Arc<Lookups>,
     /// Sessions that got newer tokens.
     pub renewals: Arc<Renewals>,
     /// Logins under way.
@@ -154,7 +157,7 @@ impl Kept {
         if let Some(instances) = instances {
             instances.start();
         }
-        let vault = Arc::new(Vault::open(keys)?);
+        let vault = Arc::new(Vault::open(keys, &clock)?);
         let shelf =
             TokenShelf { sessions: Arc::clone(&sessions), shared: Arc::clone(&shared), vault: Arc::clone(&vault) };
         let access_tokens = Arc::new(AccessTokens::new(clock.clone(), Arc::new(shelf)));
@@ -164,7 +167,10 @@ impl Kept {
         if matches!(config.store.sessions, SessionsStore::Redis(_)) {
             SharedLimits::start(&limits, &shared, &clock, &refresh, &metrics);
         }
+        let lookups = Arc::new(Lookups::new(&members, &sessions, &revocations, &clock));
+        register_lookups(&metrics, &lookups);
         Ok(Self {
+            lookups,
             vault,
             web: Arc::new(WebLogins::new(&refresh, &shared)),
             followers: Arc::default(),
@@ -304,6 +310,18 @@ fn register_limits(metrics: &Metrics, tables: &Arc<Tables>) {
         let figures = of.figures().into_iter();
         figures.map(|((rule, by), f)| (format!("{{rule={},by=\"{by}\"}}", label(&rule)), f.evicted as f64)).collect()
     });
+}
+
+#[allow(clippy::cast_precision_loss)] // counts far from 2^53
+fn register_lookups(metrics: &Metrics, lookups: &Arc<Lookups>) {
+    let figure = |read: fn(&Lookups) -> u64| {
+        let lookups = Arc::clone(lookups);
+        move || vec![(String::new(), read(&lookups) as f64)]
+    };
+    let (reads, failures, known) = (figure(Lookups::reads), figure(Lookups::failures), figure(Lookups::len));
+    metrics.register("wxgate_opaque_reads_total", "counter", "Opaque tokens that were read from the store.", reads);
+    metrics.register("wxgate_opaque_failures_total", "counter", "Opaque tokens that could not be read.", failures);
+    metrics.register("wxgate_opaque_known", "gauge", "Opaque tokens that are known without the store.", known);
 }
 
 #[allow(clippy::cast_precision_loss)] // counts far from 2^53

@@ -1,4 +1,5 @@
-//! The ring in force is the one in the key directory: what is due is done, what others did is taken up.
+//! The ring in force is the one in the key directory, and so are the sealing keys: what is due is done, what others did is
+//! taken up.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,6 +8,8 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::clock::Clock;
 use crate::config;
+use crate::store::vault;
+use crate::store::vault::keys::Rotated;
 use crate::token::keys::{self, KeyRing};
 use crate::token::rotation::{self, Policy, Step};
 
@@ -67,8 +70,28 @@ impl Gateway {
         self.with_ring(|gateway, policy| {
             rotation::tend(&gateway.current().config.token.keys, policy, &gateway.kept.clock)
         })
-        .await
-        .map(drop)
+        .await?;
+        self.with_vault(|gateway| gateway.kept.vault.tend(gateway.current().config.token.rotate_every)).await.map(drop)
+    }
+
+    /// Has a new sealing key take over, at once or when every instance knows it. What older ones have sealed is sealed anew
+    /// little by little.
+    ///
+    /// # Errors
+    /// When the key directory cannot be used; the keys stay as they are.
+    pub async fn rotate_sealing(self: &Arc<Self>, at_once: bool) -> Result<Rotated, Error> {
+        self.with_vault(move |gateway| gateway.kept.vault.rotate(at_once)).await
+    }
+
+    async fn with_vault<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Self) -> Result<T, vault::Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let gateway = Arc::clone(self);
+        match tokio::task::spawn_blocking(move || work(&gateway)).await {
+            Ok(outcome) => Ok(outcome?),
+            Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+        }
     }
 
     /// Has a new signing key take over, as [`rotation::rotate`] does.

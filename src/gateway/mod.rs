@@ -15,9 +15,11 @@ mod inspect;
 mod instances;
 mod kept;
 mod key_care;
+mod lookup;
 mod release;
 mod reload;
 mod renewal;
+mod reseal;
 mod secure;
 mod shared_limits;
 mod spans;
@@ -42,7 +44,7 @@ use crate::auth::cookie::Cookies;
 use crate::auth::hook::Hook;
 use crate::auth::{self, Auth};
 use crate::clock::Clock;
-use crate::config::{Config, LimitBy, WebResult};
+use crate::config::{Config, LimitBy, TokenFormat, WebResult};
 use crate::credential::cookie::names;
 use crate::metrics::Shard;
 use crate::pipeline::assertion;
@@ -50,6 +52,7 @@ use crate::pipeline::authenticate::{AuthenticateLayer, Authenticator};
 use crate::pipeline::client_addr::ClientAddrLayer;
 use crate::pipeline::cors::CorsLayer;
 use crate::pipeline::dispatch::Dispatch;
+use crate::pipeline::handle::Opaque;
 use crate::pipeline::hygiene::HygieneLayer;
 use crate::pipeline::identity::IdentityLayer;
 use crate::pipeline::limit::{LimitLayer, Limits};
@@ -67,6 +70,7 @@ use crate::telemetry::export::Spans;
 use crate::telemetry::span::Sampler;
 use crate::token::assertion::Asserter;
 use crate::token::cache::{DEFAULT_CAPACITY, VerifiedCache};
+use crate::token::handle::Handles;
 use crate::token::keys::KeyRing;
 use crate::token::mint::Minter;
 use crate::token::verify::Verifier;
@@ -85,7 +89,9 @@ pub use reload::{ReloadError, Reloaded};
 pub use worker::{ConnectionLimits, Worker};
 
 use endpoints::Endpoints;
+use lookup::Reader;
 use renewal::Renewer;
+use reseal::Resealer;
 use secure::Secure;
 use to_proxy::ToProxy;
 use worker::WorkerStack;
@@ -167,6 +173,8 @@ impl Snapshot {
         let upstreams: Arc<[Arc<Upstream>]> =
             config.upstreams.iter().map(|section| Upstream::new(section, &kept.backends)).collect();
         let wechat = wechat::Client::with_circuits(&config.wechat, Arc::clone(&kept.circuits))?;
+        let minter = Minter::new(Arc::clone(&ring), &config.token, kept.clock.clone());
+        let handles = Arc::new(Handles::new(&kept.refresh, &config.token, kept.clock.clone()));
         let auth = Auth {
             merge_by_unionid: config.login.merge_by_unionid,
             max_sessions: config.login.max_sessions,
@@ -184,8 +192,13 @@ impl Snapshot {
             wechat: wechat.clone(),
             access_tokens: Arc::clone(&kept.access_tokens),
             ring: Arc::clone(&ring),
-            minter: Minter::new(Arc::clone(&ring), &config.token, kept.clock.clone()),
+            minter: match config.token.format {
+                TokenFormat::Jwt => minter,
+                TokenFormat::Opaque => minter.issuing(Arc::clone(&handles)),
+            },
             verifier: Arc::clone(&verifier),
+            handles,
+            lookups: Arc::clone(&kept.lookups),
             refresh: kept.refresh.clone(),
             revocations: Arc::clone(&kept.revocations),
             renewals: Arc::clone(&kept.renewals),
@@ -297,6 +310,7 @@ impl Gateway {
         let kept = &gateway.kept;
         tenure::watch(&kept.sockets, &kept.streams, &kept.revocations, &kept.renewals, &kept.clock);
         gateway.start_key_care();
+        Resealer::new(kept).start();
         Ok(gateway)
     }
 
@@ -401,6 +415,10 @@ impl Gateway {
         Authenticator {
             verifier: Arc::clone(&snapshot.verifier),
             cache: Arc::clone(&snapshot.cache),
+            opaque: Some(Opaque {
+                handles: Arc::clone(&snapshot.auth.handles),
+                callers: Arc::new(Reader { lookups: Arc::clone(&self.kept.lookups), control: self.control.clone() }),
+            }),
             revocations: Arc::clone(&self.kept.revocations),
             renewals: Arc::clone(&self.kept.renewals),
             pseudonyms: self.kept.pseudonyms.clone(),

@@ -69,7 +69,7 @@ impl Gateway {
         let _on_control = self.control.enter();
         key_care::prepare(&new.token, &self.kept.clock)?;
         let snapshot = Snapshot::new(new, &self.kept, generation)?;
-        self.kept.vault.reread(&snapshot.config.token.keys).map_err(Error::Vault)?;
+        self.kept.vault.reread().map_err(Error::Vault)?;
         let snapshot = Arc::new(snapshot);
         self.snapshot.store(Arc::clone(&snapshot));
         self.kept.sockets.recheck(&snapshot.config.routes);

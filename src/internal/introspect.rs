@@ -8,13 +8,14 @@ use std::sync::Arc;
 use axum::extract::rejection::FormRejection;
 use axum::extract::{Form, State};
 use http::StatusCode;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::gateway::{Gateway, Snapshot};
 use crate::problem::{Code, Problem};
 use crate::store::RefreshHash;
+use crate::token::handle::is_handle;
 use crate::token::refresh::RefreshToken;
-use crate::token::{Claims, access};
+use crate::token::{Claims, access, is_reserved_claim};
 
 use super::{Answer, json as answer, refused};
 
@@ -40,6 +41,7 @@ async fn look_at(gateway: &Gateway, form: Result<Pairs, FormRejection>) -> Resul
     // What the token is can be seen; `token_type_hint` is not needed (RFC 7662, section 2.1).
     let found = match RefreshToken::parse(token) {
         Ok(token) => of_refresh_token(gateway, &token).await?,
+        Err(_) if is_handle(token.as_bytes()) => of_handle(gateway, token.as_bytes()).await?,
         Err(_) => of_access_token(gateway, token.as_bytes())?,
     };
     Ok(found.unwrap_or_else(|| json!({ "active": false })))
@@ -53,6 +55,30 @@ fn of_access_token(gateway: &Gateway, token: &[u8]) -> Result<Option<Value>, Pro
         Err(stale @ access::Error::Stale) => Err(stale.into()),
         Err(_) => Ok(None),
     }
+}
+
+/// A JWT says itself what the login hook added; for a handle this is the only place that can.
+async fn of_handle(gateway: &Gateway, token: &[u8]) -> Result<Option<Value>, Problem> {
+    let snapshot = gateway.current();
+    let claims = match snapshot.auth().access(token).await {
+        Ok(claims) => claims,
+        Err(problem) if problem.code().status() >= 500 => return Err(problem),
+        Err(_) => return Ok(None),
+    };
+    let mut document = describe(&snapshot, &claims);
+    let added = gateway.kept().members.find(&claims.member_id).await?.map(|member| member.hook.claims);
+    let added: Map<String, Value> = serde_json::from_str(&added.unwrap_or_default()).unwrap_or_default();
+    for (name, value) in added {
+        if document.get(&name).is_none() && !is_reserved_claim(&name) && !is_reserved_answer(&name) {
+            document[name] = value;
+        }
+    }
+    Ok(Some(document))
+}
+
+/// Members of an answer that mean something (RFC 7662, section 2.2) and are no claims of a JWT.
+fn is_reserved_answer(name: &str) -> bool {
+    ["active", "token_type", "username"].contains(&name)
 }
 
 fn describe(snapshot: &Snapshot, claims: &Claims) -> Value {

@@ -24,17 +24,20 @@ type Asked = Result<Query<Vec<(String, String)>>, QueryRejection>;
 
 /// The handler of `/verify`: members.
 pub(super) async fn required(State(gateway): State<Arc<Gateway>>, headers: HeaderMap, query: Asked) -> Answer {
-    verify(&gateway, &headers, query, false)
+    verify(&gateway, &headers, query, false).await
 }
 
 /// The handler of `/verify/optional`: members, by name, and everybody who shows no token.
 pub(super) async fn optional(State(gateway): State<Arc<Gateway>>, headers: HeaderMap, query: Asked) -> Answer {
-    verify(&gateway, &headers, query, true)
+    verify(&gateway, &headers, query, true).await
 }
 
-fn verify(gateway: &Gateway, headers: &HeaderMap, query: Asked, optional: bool) -> Answer {
+async fn verify(gateway: &Gateway, headers: &HeaderMap, query: Asked, optional: bool) -> Answer {
     let decided = match query {
-        Ok(Query(query)) => demand(&query, optional).and_then(|demand| gateway.identify(headers, &demand)),
+        Ok(Query(query)) => match demand(&query, optional) {
+            Ok(demand) => gateway.identify(headers, &demand).await,
+            Err(problem) => Err(problem),
+        },
         Err(_) => Err(bad_query()),
     };
     log(headers, decided.as_ref().err());

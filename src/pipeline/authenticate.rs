@@ -2,13 +2,17 @@
 //!
 //! Stateless: signature and claims are checked locally, revocations are in memory, and a token that was verified before is
 //! found in the cache. Expiry and revocation are checked on every request all the same. Any fault is a refusal, on a route
-//! where a token is optional too: a bad token is never anonymous.
+//! where a token is optional too: a bad token is never anonymous. An opaque token ([`super::handle`]) that nobody has shown
+//! before is the one thing that is waited for: whose it is, the store has to say.
 
 use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
+use futures_util::future::Either;
 use http::HeaderMap;
 use tower::{Layer, Service};
 
@@ -20,11 +24,13 @@ use crate::metrics::Shard;
 use crate::problem::{Code, Problem};
 use crate::telemetry::Pseudonyms;
 use crate::token::cache::{Expires, VerifiedCache};
+use crate::token::handle::is_handle;
 use crate::token::renewal::Renewals;
 use crate::token::revocation::Revocations;
-use crate::token::verify::Verifier;
+use crate::token::verify::{self, Verifier};
 use crate::token::{Claims, access};
 
+use super::handle::{Opaque, Token, Unread};
 use super::principal::Principal;
 use super::route::Matched;
 use super::{Decided, Request, Response, refuse};
@@ -42,6 +48,8 @@ pub struct Authenticator {
     pub verifier: Arc<Verifier>,
     /// Tokens that were verified before, by this ring and policy.
     pub cache: Arc<VerifiedCache<Principal>>,
+    /// Opaque tokens; without, none is good.
+    pub opaque: Option<Opaque>,
     /// Tokens that ended before their time.
     pub revocations: Arc<Revocations>,
     /// Is told of tokens that were not seen before: one may be newer than what its session has open.
@@ -58,16 +66,37 @@ pub struct Authenticator {
     pub cookies: cookie::Names,
 }
 
+/// What a token is.
+#[derive(Debug)]
+pub enum Shown {
+    /// Good.
+    By(Arc<Principal>),
+    /// Good, if its session lives: [`Authenticator::read`] tells.
+    Unread(Unread),
+}
+
 impl Authenticator {
-    /// Who sent these headers; `None` when there is no token.
+    /// What stands in these headers; `None` when there is no token.
     ///
     /// # Errors
     /// The problem to answer when a token is there and not good, or when there are two.
-    pub fn authenticate(&self, headers: &HeaderMap) -> Result<Option<Arc<Principal>>, Problem> {
+    pub fn authenticate(&self, headers: &HeaderMap) -> Result<Option<Shown>, Problem> {
         match credential::bearer(headers, self.accept_bare)? {
             Some(token) => self.check(token).map(Some),
             None => Ok(None),
         }
+    }
+
+    /// Whose handle that was.
+    ///
+    /// # Errors
+    /// The problem to answer when it is not good, or when nobody can tell.
+    pub async fn read(&self, unread: Unread) -> Result<Arc<Principal>, Problem> {
+        let token = unread.token.clone();
+        let Some(opaque) = &self.opaque else { return Err(verify::Error::Malformed.into()) };
+        let read = opaque.callers.look_up(unread).await;
+        let claims = read.map_err(|_| Problem::internal("a session could not be looked up"))??;
+        self.remember(&token.0, access::check_read(&self.revocations, Claims::clone(&claims))?)
     }
 
     /// As [`Authenticator::authenticate`], where the token may also stand in the cookie of a page of `origins`; and whether
@@ -80,7 +109,7 @@ impl Authenticator {
         headers: &HeaderMap,
         acts: bool,
         origins: &Origins,
-    ) -> Result<Option<(Arc<Principal>, bool)>, Problem> {
+    ) -> Result<Option<(Shown, bool)>, Problem> {
         let shown = credential::bearer(headers, self.accept_bare)?;
         match (shown, cookie::read(headers, self.cookies.access)?) {
             (None, None) => Ok(None),
@@ -95,21 +124,30 @@ impl Authenticator {
         }
     }
 
-    fn check(&self, token: &[u8]) -> Result<Arc<Principal>, Problem> {
+    fn check(&self, token: &[u8]) -> Result<Shown, Problem> {
         if let Some(known) = self.cache.get(token, self.clock.now()) {
             self.shard.token_hits.inc();
             access::check_again(&self.revocations, &known.claims)?;
             return match self.revocations.roles().of(&known.claims.member_id) {
                 Some(roles) if *roles != *known.claims.roles => {
                     let claims = Claims { roles: roles.to_vec(), ..known.claims.clone() };
-                    self.remember(token, claims)
+                    self.remember(token, claims).map(Shown::By)
                 }
-                _ => Ok(known),
+                _ => Ok(Shown::By(known)),
             };
         }
         self.shard.token_misses.inc();
-        let claims = access::check(&self.verifier, &self.revocations, token)?;
-        self.remember(token, claims)
+        let claims = match self.opaque.as_ref().filter(|_| is_handle(token)) {
+            None => access::check(&self.verifier, &self.revocations, token)?,
+            Some(opaque) => {
+                let handle = opaque.handles.read(token)?;
+                match opaque.callers.known(token) {
+                    Some(claims) => access::check_read(&self.revocations, Claims::clone(&claims))?,
+                    None => return Ok(Shown::Unread(Unread { token: Token(token.into()), handle })),
+                }
+            }
+        };
+        self.remember(token, claims).map(Shown::By)
     }
 
     fn remember(&self, token: &[u8], claims: Claims) -> Result<Arc<Principal>, Problem> {
@@ -152,45 +190,68 @@ pub struct Authenticate<S> {
 
 impl<S> Authenticate<S> {
     /// The caller into the exchange, if the route asks and there is one. The endpoints read their credentials themselves.
-    fn decide(&self, request: &Request) -> Result<(), Problem> {
+    /// What is still to be read is returned.
+    fn decide(&self, request: &Request) -> Result<Option<Unread>, Problem> {
         let exchange = &request.exchange;
         let (auth, pages) = match exchange.matched()? {
             Matched::Route(route) => (route.policy.auth, route.cookie.as_ref()),
-            Matched::Endpoint | Matched::Health | Matched::Static(_) => return Ok(()),
+            Matched::Endpoint | Matched::Health | Matched::Static(_) => return Ok(None),
         };
         if auth == Auth::None {
-            return Ok(());
+            return Ok(None);
         }
-        let found = match pages {
+        let shown = match pages {
             None => self.authenticator.authenticate(request.headers())?,
             Some(origins) => {
                 // A WebSocket is opened by a GET, and no CORS protects it.
                 let acts = !request.method().is_safe() || exchange.upgrade.get().is_some();
                 let found = self.authenticator.authenticate_page(request.headers(), acts, origins)?;
-                found.map(|(principal, by_cookie)| {
+                found.map(|(shown, by_cookie)| {
                     exchange.by_cookie.store(by_cookie, Ordering::Relaxed);
-                    principal
+                    shown
                 })
             }
         };
-        match found {
-            Some(principal) => {
+        match shown {
+            Some(Shown::By(principal)) => {
                 let _ = exchange.principal.set(principal);
-                Ok(())
+                Ok(None)
             }
-            None if auth == Auth::Optional => Ok(()),
+            Some(Shown::Unread(unread)) => Ok(Some(unread)),
+            None if auth == Auth::Optional => Ok(None),
             None => Err(Problem::token_missing()),
         }
     }
 }
 
+/// An answer that waits for a look into the store first.
+type Reading = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+
+impl<S> Authenticate<S>
+where
+    S: Service<Request, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static,
+{
+    fn read(&self, unread: Unread, request: Request) -> Reading {
+        let (authenticator, mut inner) = (Arc::clone(&self.authenticator), self.inner.clone());
+        Box::pin(async move {
+            match authenticator.read(unread).await {
+                Ok(principal) => {
+                    let _ = request.exchange.principal.set(principal);
+                    inner.call(request).await
+                }
+                Err(problem) => Ok(request.exchange.refuse(problem)),
+            }
+        })
+    }
+}
+
 impl<S> Service<Request> for Authenticate<S>
 where
-    S: Service<Request, Response = Response, Error = Infallible>,
+    S: Service<Request, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static,
 {
     type Response = Response;
     type Error = Infallible;
-    type Future = Decided<S::Future>;
+    type Future = Either<Decided<S::Future>, Reading>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         self.inner.poll_ready(cx)
@@ -198,8 +259,9 @@ where
 
     fn call(&mut self, request: Request) -> Self::Future {
         match self.decide(&request) {
-            Ok(()) => Decided::Right(self.inner.call(request)),
-            Err(problem) => refuse(&request, problem),
+            Ok(None) => Either::Left(Decided::Right(self.inner.call(request))),
+            Ok(Some(unread)) => Either::Right(self.read(unread, request)),
+            Err(problem) => Either::Left(refuse(&request, problem)),
         }
     }
 }

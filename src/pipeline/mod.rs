@@ -10,7 +10,7 @@
 //! | [`route`] | target, host, method | `matched`, canonical path ([`address`], [`rewrite`]) | `ambiguous_path`, `route_not_found`, `method_not_allowed`, `forbidden` |
 //! | [`cors`] | origin | – (`Access-Control-*` of the answer) | `origin_forbidden`, 204 to a preflight |
 //! | [`limit`] | address, route; the worker's load ([`shed`]) | – | `rate_limited`, `overloaded` |
-//! | [`authenticate`] | credentials | `principal` | `token_*`, `ambiguous_token` |
+//! | [`authenticate`] | credentials ([`handle`]) | `principal` | `token_*`, `ambiguous_token`, `store_unavailable` |
 //! | [`limit`] again | principal; what is under way ([`in_flight`]) | `held` | `rate_limited`, `overloaded` |
 //! | [`authorize`] | policy, principal | – | `forbidden` |
 //! | [`renew`] | principal | – (`X-Wxgate-Token` of the answer) | – |
@@ -31,6 +31,7 @@ pub mod connection;
 pub mod cors;
 pub mod dispatch;
 pub mod exchange;
+pub mod handle;
 pub mod hygiene;
 pub mod identity;
 pub mod in_flight;

@@ -100,6 +100,15 @@ pub struct SealedKey {
     pub exchanged_at: Timestamp,
 }
 
+/// People who have sealed session_keys: a part of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct KeysPage {
+    /// Who.
+    pub people: Vec<(AppId, OpenId)>,
+    /// Where to go on; `None` at the end.
+    pub next: Option<String>,
+}
+
 /// A sealed access token of an app, and its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SealedToken {
@@ -293,6 +302,14 @@ pub trait Sessions: Send + Sync + Debug {
 
     /// The sealed session_keys of a person: newest first, at most two.
     async fn session_keys(&self, appid: &AppId, openid: &OpenId) -> Result<Vec<SealedKey>, Error>;
+
+    /// People who have sealed session_keys, about `limit` of them, and where to go on; `None`: that is all. Whoever has some
+    /// all the while is found, perhaps twice; in no order. The place is opaque, and good for as long as one walk takes.
+    async fn people_with_keys(&self, from: Option<&str>, limit: u32) -> Result<KeysPage, Error>;
+
+    /// Puts `to` in the place of `from`, if that is one of the person's two still: the same session_key, sealed anew. True
+    /// when it was.
+    async fn reseal_key(&self, appid: &AppId, openid: &OpenId, from: &[u8], to: Vec<u8>) -> Result<bool, Error>;
 
     /// Forgets the sealed session_keys of a person.
     async fn erase_keys(&self, appid: &AppId, openid: &OpenId) -> Result<(), Error>;

@@ -30,6 +30,8 @@ pub enum Purpose {
     Delivery,
     /// A WeChat access token that is being fetched.
     AccessToken,
+    /// Who seals records anew, and by which key that was done.
+    Resealing,
 }
 
 impl Purpose {
@@ -43,6 +45,7 @@ impl Purpose {
             Self::Push => "push",
             Self::Delivery => "delivery",
             Self::AccessToken => "access-token",
+            Self::Resealing => "resealing",
         }
     }
 

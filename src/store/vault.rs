@@ -8,27 +8,33 @@
 //! that is sealed, as in AES-SIV (RFC 5297). It repeats only when the whole message does, needs no luck from a random
 //! generator, and gives equal records for equal keys of one person, by which a store tells that WeChat returned the
 //! same `session_key` again.
+//!
+//! Which keys there are, and which of them seals when, is [`keys`]. Records of older keys are sealed again when they are
+//! used, and by whoever goes through the store ([`Vault::reseal`]).
+
+pub mod keys;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
-use arc_swap::ArcSwap;
-use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
-use aws_lc_rs::{digest, hmac, rand};
+use arc_swap::{ArcSwap, ArcSwapOption};
+use aws_lc_rs::aead::{Aad, NONCE_LEN, Nonce};
 use zeroize::Zeroizing;
 
-use crate::clock::Timestamp;
+use crate::clock::{Clock, Timestamp};
 use crate::ids::{AppId, OpenId};
-use crate::keyfile;
+use keys::{Key, SealingKeys, Standing};
 
-/// Name of the key file within the key directory.
-pub const FILE: &str = "sealing.key";
+pub use keys::FILE;
 
-const KEY_LEN: usize = 32;
-const KEY_ID_LEN: usize = 8;
 const DOMAIN: &str = "wxgate session_key v1";
 const TOKEN_DOMAIN: &str = "wxgate access_token v1";
+
+/// How often at most the file is looked at because a record names a key that is not known here.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Why the vault cannot be opened, or a record not.
 #[derive(Debug, thiserror::Error)]
@@ -62,34 +68,104 @@ pub enum Error {
 
 /// Seals and opens records; knows the sealing keys.
 pub struct Vault {
-    /// Never empty. The first seals, all open. Replaced whole: what began with the old ones ends with them.
-    keys: ArcSwap<Vec<Key>>,
-}
-
-struct Key {
-    id: [u8; KEY_ID_LEN],
-    cipher: LessSafeKey,
-    nonces: hmac::Key,
+    dir: PathBuf,
+    /// Replaced whole: what began with the old ones ends with them.
+    keys: ArcSwap<SealingKeys>,
+    clock: Clock,
+    /// Milliseconds: not before that is the file looked at again for want of a key.
+    next_look: AtomicI64,
+    /// With which keys nothing of the older ones was left in the store.
+    resealed: ArcSwapOption<Standing>,
 }
 
 impl Vault {
-    /// Reads `sealing.key` in `dir`, or makes both. The file has one key a line as 64 hex digits; the first one seals,
-    /// all open, so that a new key goes on top and the old ones stay below.
+    /// Reads `sealing.key` in `dir`, or makes both.
     ///
     /// # Errors
     /// When the file cannot be made or read, others may read it, or a line of it is not a key.
-    pub fn open(dir: &Path) -> Result<Self, Error> {
-        Ok(Self { keys: ArcSwap::from_pointee(read_keys(dir)?) })
+    pub fn open(dir: &Path, clock: &Clock) -> Result<Self, Error> {
+        let keys = ArcSwap::from_pointee(SealingKeys::open(dir)?);
+        Ok(Self {
+            dir: dir.to_owned(),
+            keys,
+            clock: clock.clone(),
+            next_look: AtomicI64::new(0),
+            resealed: ArcSwapOption::empty(),
+        })
     }
 
-    /// Reads the file again, so that a key that was put on top seals from now on.
+    /// Reads the file again, so that keys that were added there seal and open from now on.
     ///
     /// # Errors
     /// As [`Vault::open`]; then the keys stay as they are.
-    pub fn reread(&self, dir: &Path) -> Result<(), Error> {
-        self.keys.store(Arc::new(read_keys(dir)?));
+    pub fn reread(&self) -> Result<(), Error> {
+        self.keys.store(Arc::new(SealingKeys::open(&self.dir)?));
         Ok(())
     }
+
+    /// Has a new key take over if the one that seals is older than `every`; takes up what others did to the file.
+    ///
+    /// # Errors
+    /// When the file cannot be read or written; the keys stay as they are.
+    pub fn tend(&self, every: Option<Duration>) -> Result<Option<keys::Rotated>, Error> {
+        let rotated = match every {
+            Some(every) => keys::rotate_if_of_age(&self.dir, every, self.clock.now())?,
+            None => None,
+        };
+        rotated.iter().for_each(told);
+        self.reread()?;
+        Ok(rotated)
+    }
+
+    /// Has a new key take over: once every instance has read the file, or at once.
+    ///
+    /// # Errors
+    /// As [`Vault::tend`].
+    pub fn rotate(&self, at_once: bool) -> Result<keys::Rotated, Error> {
+        let rotated = keys::rotate(&self.dir, at_once, self.clock.now())?;
+        told(&rotated);
+        self.reread()?;
+        Ok(rotated)
+    }
+
+    /// Takes the keys out of the file that have sealed nothing for [`keys::KEEP`]. To be called only when no record of an
+    /// older key than the one that seals is left in the store. Returns how many went.
+    ///
+    /// # Errors
+    /// As [`Vault::tend`].
+    pub fn drop_old(&self) -> Result<usize, Error> {
+        if !self.keys.load().may_drop(self.clock.now()) {
+            return Ok(0);
+        }
+        let dropped = keys::drop_old(&self.dir, self.clock.now())?;
+        if dropped > 0 {
+            self.reread()?;
+        }
+        Ok(dropped)
+    }
+
+    /// All keys, the newest first; nothing of a key itself.
+    pub fn list(&self) -> Vec<keys::Described> {
+        self.keys.load().describe(self.clock.now())
+    }
+
+    /// How the keys stand, if there are older ones whose records may be sealed again: the newest has sealed for so long that no
+    /// instance seals by an older one.
+    pub fn settled(&self) -> Option<Standing> {
+        self.keys.load().settled(self.clock.now())
+    }
+
+    /// Whether records of older keys may be about.
+    pub fn has_old(&self) -> bool {
+        let (keys, now) = (self.keys.load(), self.clock.now());
+        keys.has_old(now) && self.resealed.load().as_deref() != Some(&keys.standing(now))
+    }
+
+    /// While the keys stand like this, no record in the store is sealed by an older one.
+    pub fn note_resealed(&self, standing: Standing) {
+        self.resealed.store(Some(Arc::new(standing)));
+    }
+
     /// Seals `plaintext` for this person.
     pub fn seal(&self, plaintext: &[u8], appid: &AppId, openid: &OpenId) -> Vec<u8> {
         self.seal_bound(plaintext, &bound_to(&[DOMAIN, appid.as_str(), openid.as_str()]))
@@ -125,10 +201,22 @@ impl Vault {
         self.unseal_bound(sealed, &bound_to(&[TOKEN_DOMAIN, appid.as_str(), line, &end]))
     }
 
+    /// What this person's record is when it is sealed by the key that seals now; `None` when it is already, or by a newer one.
+    ///
+    /// # Errors
+    /// As [`Vault::unseal`].
+    pub fn reseal(&self, sealed: &[u8], appid: &AppId, openid: &OpenId) -> Result<Option<Vec<u8>>, Error> {
+        if !self.keys.load().is_old(sealed, self.clock.now()) {
+            return Ok(None);
+        }
+        let opened = self.unseal(sealed, appid, openid)?;
+        Ok(Some(self.seal(&opened, appid, openid)))
+    }
+
     #[allow(clippy::expect_used)] // AES-GCM refuses nothing below 64 GiB
     fn seal_bound(&self, plaintext: &[u8], bound: &[u8]) -> Vec<u8> {
         let keys = self.keys.load();
-        let key = &keys[0];
+        let key = keys.sealing(self.clock.now());
         let nonce = key.nonce(bound, plaintext);
         let mut text = Zeroizing::new(plaintext.to_vec());
         let nonce_of_cipher = Nonce::assume_unique_for_key(nonce);
@@ -138,44 +226,42 @@ impl Vault {
     }
 
     fn unseal_bound(&self, sealed: &[u8], bound: &[u8]) -> Result<Zeroizing<Vec<u8>>, Error> {
-        let (id, rest) = sealed.split_first_chunk::<KEY_ID_LEN>().ok_or(Error::Sealed)?;
-        let (nonce, text) = rest.split_first_chunk::<NONCE_LEN>().ok_or(Error::Sealed)?;
-        let keys = self.keys.load();
-        let key = keys.iter().find(|key| key.id == *id).ok_or(Error::UnknownKey)?;
-        let mut text = Zeroizing::new(text.to_vec());
-        let length = key.cipher.open_in_place(Nonce::assume_unique_for_key(*nonce), Aad::from(bound), &mut text);
-        let length = length.map_err(|_| Error::Sealed)?.len();
-        text.truncate(length);
-        Ok(text)
+        let opened = self.keys.load().key_of(sealed).and_then(|(key, rest)| open(key, rest, bound));
+        match opened {
+            // Another instance may have made it a moment ago, at somebody's command.
+            Err(Error::UnknownKey) if self.may_look() => {
+                self.reread()?;
+                self.keys.load().key_of(sealed).and_then(|(key, rest)| open(key, rest, bound))
+            }
+            opened => opened,
+        }
     }
+
+    fn may_look(&self) -> bool {
+        let now = self.clock.now();
+        let (planned, next) = (self.next_look.load(Ordering::Acquire), now.plus(LOOK).millis());
+        // A plan that lies far ahead was made before the clock was set back.
+        (planned <= now.millis() || planned > next)
+            && self.next_look.compare_exchange(planned, next, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+}
+
+fn told(keys::Rotated { id, seals_from }: &keys::Rotated) {
+    tracing::info!(key = keys::name(id), %seals_from, "a sealing key takes over");
+}
+
+fn open(key: &Key, rest: &[u8], bound: &[u8]) -> Result<Zeroizing<Vec<u8>>, Error> {
+    let (nonce, text) = rest.split_first_chunk::<NONCE_LEN>().ok_or(Error::Sealed)?;
+    let mut text = Zeroizing::new(text.to_vec());
+    let length = key.cipher.open_in_place(Nonce::assume_unique_for_key(*nonce), Aad::from(bound), &mut text);
+    let length = length.map_err(|_| Error::Sealed)?.len();
+    text.truncate(length);
+    Ok(text)
 }
 
 impl fmt::Debug for Vault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Vault({} keys)", self.keys.load().len())
-    }
-}
-
-impl Key {
-    fn new(master: &[u8; KEY_LEN]) -> Result<Self, Error> {
-        let mut id = [0; KEY_ID_LEN];
-        id.copy_from_slice(&digest::digest(&digest::SHA256, master).as_ref()[..KEY_ID_LEN]);
-        // One key for one purpose: the cipher and the nonces each get their own.
-        let master = hmac::Key::new(hmac::HMAC_SHA256, master);
-        let cipher = hmac::sign(&master, b"wxgate sealing cipher");
-        let nonces = hmac::sign(&master, b"wxgate sealing nonces");
-        let cipher = UnboundKey::new(&AES_256_GCM, cipher.as_ref()).map_err(|_| Error::Crypto)?;
-        Ok(Self { id, cipher: LessSafeKey::new(cipher), nonces: hmac::Key::new(hmac::HMAC_SHA256, nonces.as_ref()) })
-    }
-
-    fn nonce(&self, bound: &[u8], plaintext: &[u8]) -> [u8; NONCE_LEN] {
-        let mut hash = hmac::Context::with_key(&self.nonces);
-        hash.update(&(bound.len() as u64).to_be_bytes());
-        hash.update(bound);
-        hash.update(plaintext);
-        let mut nonce = [0; NONCE_LEN];
-        nonce.copy_from_slice(&hash.sign().as_ref()[..NONCE_LEN]);
-        nonce
     }
 }
 
@@ -189,173 +275,5 @@ fn bound_to(parts: &[&str]) -> Vec<u8> {
     bound
 }
 
-/// The keys of the file, which is made if it is not there.
-fn read_keys(dir: &Path) -> Result<Vec<Key>, Error> {
-    let path = dir.join(FILE);
-    let content = read_or_make(dir, &path)?;
-    let mut keys = Vec::new();
-    for (index, line) in content.trim_ascii_end().split(|&b| b == b'\n').enumerate() {
-        let key = from_hex(line.trim_ascii());
-        let key = key.ok_or_else(|| Error::NotAKey { path: path.clone(), line: index + 1 })?;
-        keys.push(Key::new(&key)?);
-    }
-    Ok(keys)
-}
-
-fn read_or_make(dir: &Path, path: &Path) -> Result<Zeroizing<Vec<u8>>, Error> {
-    let failed = |source| Error::KeyFile { path: path.to_path_buf(), source };
-    match keyfile::read(path) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-        other => return other.map_err(failed),
-    }
-    keyfile::create_dir(dir).map_err(failed)?;
-    let mut key = Zeroizing::new([0; KEY_LEN]);
-    rand::fill(key.as_mut_slice()).map_err(|_| Error::Crypto)?;
-    keyfile::write_new(path, &to_hex(&key)).map_err(failed)
-}
-
-fn to_hex(key: &[u8; KEY_LEN]) -> Zeroizing<Vec<u8>> {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    // The exact capacity, so that no half-filled copy of the key is left behind by growth.
-    let mut hex = Zeroizing::new(Vec::with_capacity(2 * KEY_LEN + 1));
-    for byte in key {
-        hex.push(DIGITS[usize::from(byte >> 4)]);
-        hex.push(DIGITS[usize::from(byte & 15)]);
-    }
-    hex.push(b'\n');
-    hex
-}
-
-fn from_hex(hex: &[u8]) -> Option<Zeroizing<[u8; KEY_LEN]>> {
-    if hex.len() != 2 * KEY_LEN {
-        return None;
-    }
-    let digit = |b: u8| char::from(b).to_digit(16).and_then(|d| u8::try_from(d).ok());
-    let mut key = Zeroizing::new([0; KEY_LEN]);
-    for (byte, pair) in key.iter_mut().zip(hex.chunks_exact(2)) {
-        *byte = digit(pair[0])? << 4 | digit(pair[1])?;
-    }
-    Some(key)
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn app(id: &str) -> AppId {
-        AppId::parse(id).unwrap()
-    }
-
-    fn person(id: &str) -> OpenId {
-        OpenId::parse(id).unwrap()
-    }
-
-    #[test]
-    fn what_is_sealed_opens_for_the_same_person_also_after_a_restart() {
-        let dir = tempfile::tempdir().unwrap();
-        let keys = dir.path().join("keys");
-        let sealed = Vault::open(&keys).unwrap().seal(b"session key 16 B", &app("wx1"), &person("alice"));
-        let opened = Vault::open(&keys).unwrap().unseal(&sealed, &app("wx1"), &person("alice")).unwrap();
-        assert_eq!(opened.as_slice(), b"session key 16 B");
-        assert!(!sealed.windows(7).any(|w| w == b"session"));
-    }
-
-    #[test]
-    fn a_record_that_was_moved_to_another_person_fails_closed() {
-        let dir = tempfile::tempdir().unwrap();
-        let vault = Vault::open(dir.path()).unwrap();
-        let sealed = vault.seal(b"k", &app("wx1"), &person("alice"));
-        // The last two have the same bytes once they are put together: lengths tell them apart.
-        for (appid, openid) in [("wx1", "bob"), ("wx2", "alice"), ("wx1a", "lice"), ("wx", "1alice")] {
-            let result = vault.unseal(&sealed, &app(appid), &person(openid));
-            assert!(matches!(result, Err(Error::Sealed)), "{appid} {openid}");
-        }
-    }
-
-    #[test]
-    fn an_access_token_opens_for_its_app_line_and_end_alone() {
-        let dir = tempfile::tempdir().unwrap();
-        let vault = Vault::open(dir.path()).unwrap();
-        let (app, end) = (app("wx1"), Timestamp::from_secs(7200));
-        let sealed = vault.seal_access_token("token", &app, "stable", end);
-        assert_eq!(vault.unseal_access_token(&sealed, &app, "stable", end).unwrap().as_slice(), b"token");
-        let other = AppId::parse("wx2").unwrap();
-        for moved in [
-            vault.unseal_access_token(&sealed, &other, "stable", end),
-            vault.unseal_access_token(&sealed, &app, "classic", end),
-            vault.unseal_access_token(&sealed, &app, "stable", Timestamp::from_secs(7201)),
-            vault.unseal(&sealed, &app, &person("stable")),
-        ] {
-            assert!(matches!(moved, Err(Error::Sealed)));
-        }
-    }
-
-    #[test]
-    fn a_record_with_any_bit_changed_or_any_length_cut_does_not_open() {
-        let dir = tempfile::tempdir().unwrap();
-        let vault = Vault::open(dir.path()).unwrap();
-        let (appid, alice) = (app("wx1"), person("alice"));
-        let sealed = vault.seal(b"session key 16 B", &appid, &alice);
-        for at in 0..sealed.len() {
-            let mut changed = sealed.clone();
-            changed[at] ^= 1;
-            assert!(vault.unseal(&changed, &appid, &alice).is_err(), "byte {at}");
-            assert!(vault.unseal(&sealed[..at], &appid, &alice).is_err(), "cut at {at}");
-        }
-    }
-
-    #[test]
-    fn equal_keys_of_one_person_seal_equally_and_all_else_differs() {
-        let dir = tempfile::tempdir().unwrap();
-        let vault = Vault::open(dir.path()).unwrap();
-        let sealed = vault.seal(b"k1", &app("wx1"), &person("alice"));
-        assert_eq!(vault.seal(b"k1", &app("wx1"), &person("alice")), sealed);
-        for other in [
-            vault.seal(b"k2", &app("wx1"), &person("alice")),
-            vault.seal(b"k1", &app("wx2"), &person("alice")),
-            vault.seal(b"k1", &app("wx1"), &person("bob")),
-        ] {
-            let nonce = KEY_ID_LEN..KEY_ID_LEN + NONCE_LEN;
-            assert_ne!(other[nonce.clone()], sealed[nonce]);
-        }
-    }
-
-    #[test]
-    fn a_new_key_on_top_seals_and_the_old_one_below_still_opens() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join(FILE);
-        let (appid, alice) = (app("wx1"), person("alice"));
-        let old = Vault::open(dir.path()).unwrap().seal(b"k", &appid, &alice);
-        let line = std::fs::read_to_string(&path).unwrap();
-        keyfile::write(&path, format!("{}\n{line}", "ab".repeat(32)).as_bytes()).unwrap();
-
-        let vault = Vault::open(dir.path()).unwrap();
-        assert_eq!(vault.unseal(&old, &appid, &alice).unwrap().as_slice(), b"k");
-        let new = vault.seal(b"k", &appid, &alice);
-        assert_ne!(new[..KEY_ID_LEN], old[..KEY_ID_LEN]);
-
-        keyfile::write(&path, line.as_bytes()).unwrap();
-        let result = Vault::open(dir.path()).unwrap().unseal(&new, &appid, &alice);
-        assert!(matches!(result, Err(Error::UnknownKey)));
-    }
-
-    #[test]
-    fn a_key_file_that_holds_no_keys_is_refused_by_file_and_line() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join(FILE);
-        let good = "0f".repeat(32);
-        let short_second = format!("{good}\nabcd\n");
-        for (content, line) in [("", 1), ("ab", 1), (&"zz".repeat(32), 1), (&"a".repeat(63), 1), (&short_second, 2)] {
-            keyfile::write(&path, content.as_bytes()).unwrap();
-            let error = Vault::open(dir.path()).unwrap_err();
-            assert!(matches!(&error, Error::NotAKey { line: at, .. } if *at == line), "{error}");
-            assert!(!error.to_string().contains(&good));
-        }
-    }
-
-    #[test]
-    fn a_vault_shows_no_key() {
-        let dir = tempfile::tempdir().unwrap();
-        assert_eq!(format!("{:?}", Vault::open(dir.path()).unwrap()), "Vault(1 keys)");
-    }
-}
+mod tests;

@@ -23,7 +23,14 @@ pub enum Error {
 /// # Errors
 /// The first reason to refuse it.
 pub fn check(verifier: &Verifier, revocations: &Revocations, token: &[u8]) -> Result<Claims, Error> {
-    let mut claims = verifier.verify(token)?;
+    check_read(revocations, verifier.verify(token)?)
+}
+
+/// As [`check`], for what a handle stands for, once that was read.
+///
+/// # Errors
+/// [`Error::Revoked`], [`Error::Stale`].
+pub fn check_read(revocations: &Revocations, mut claims: Claims) -> Result<Claims, Error> {
     check_again(revocations, &claims)?;
     if let Some(roles) = revocations.roles().of(&claims.member_id) {
         claims.roles = roles.to_vec();

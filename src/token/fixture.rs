@@ -18,7 +18,7 @@ use super::keys::{KeyRing, import_hs256, import_pem};
 use super::pkcs8;
 use super::{Claims, Grant};
 use crate::clock::{Clock, Timestamp};
-use crate::config::{Algorithm, Token};
+use crate::config::{Algorithm, Token, TokenFormat};
 use crate::ids::{AppId, MemberId, OpenId, SessionId, UnionId};
 
 pub(super) const ISSUER: &str = "https://auth.example.test";
@@ -47,6 +47,7 @@ pub(super) fn section(algorithm: Algorithm) -> Token {
         issuer: ISSUER.into(),
         audience: vec!["wxgate".into()],
         algorithm,
+        format: TokenFormat::Jwt,
         keys: "unused".into(),
         rotate_every: None,
         access_ttl: Duration::from_secs(7200),

@@ -1,4 +1,4 @@
-//! From a [`Grant`] to a signed access token, in the shape of RFC 9068.
+//! From a [`Grant`] to an access token: signed, in the shape of RFC 9068, or a handle where the configuration says so.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use super::handle::{self, Handles};
 use super::keys::KeyRing;
 use super::sign::{self, sign};
 use super::{ACCESS_TYP, Claims, Grant, MAX_TOKEN, is_name, is_reserved_claim};
@@ -28,6 +29,9 @@ pub enum Error {
     /// No key, or it could not sign.
     #[error(transparent)]
     Unsigned(#[from] sign::Error),
+    /// No handle could be issued.
+    #[error(transparent)]
+    Unissued(#[from] handle::Unissued),
 }
 
 /// A new access token.
@@ -41,7 +45,7 @@ pub struct Minted {
     pub expires_in: Duration,
 }
 
-/// Mints access tokens with the active key of the configured algorithm.
+/// Mints access tokens with the active key of the configured algorithm, or as handles.
 #[derive(Debug, Clone)]
 pub struct Minter {
     ring: Arc<KeyRing>,
@@ -50,6 +54,8 @@ pub struct Minter {
     audience: Vec<String>,
     access_ttl: Duration,
     clock: Clock,
+    /// When handles are issued in place of JWTs.
+    handles: Option<Arc<Handles>>,
 }
 
 /// The claims in the order in which they are written.
@@ -93,7 +99,15 @@ impl Minter {
             audience: section.audience.clone(),
             access_ttl: section.access_ttl,
             clock,
+            handles: None,
         }
+    }
+
+    /// From now on `handles` issues in place of the keys.
+    #[must_use]
+    pub fn issuing(mut self, handles: Arc<Handles>) -> Self {
+        self.handles = Some(handles);
+        self
     }
 
     /// A token that says what `grant` says, good for `access_ttl` and never past the end of the session.
@@ -110,6 +124,30 @@ impl Minter {
         if !grant.roles.iter().all(|role| is_name(role)) {
             return Err(Error::Role);
         }
+        let (token, jti) = match &self.handles {
+            Some(handles) => {
+                let (token, jti) = handles.issue(grant, now, exp)?;
+                (token, jti.to_string())
+            }
+            None => self.sign(grant, now, exp)?,
+        };
+        let claims = Claims {
+            member_id: grant.member_id.clone(),
+            session_id: grant.session_id.clone(),
+            appid: grant.appid.clone(),
+            openid: grant.openid.clone(),
+            unionid: grant.unionid.clone(),
+            roles: grant.roles.clone(),
+            user_id: grant.user_id.clone(),
+            jti: Some(jti),
+            auth_time: Some(Timestamp::from_secs(grant.auth_time.secs())),
+            issued_at: now,
+            expires_at: exp,
+        };
+        Ok(Minted { token, claims, expires_in: exp.since(now) })
+    }
+
+    fn sign(&self, grant: &Grant, now: Timestamp, exp: Timestamp) -> Result<(Secret<String>, String), Error> {
         // They were held against the same list when they came in; by an older build perhaps, with a shorter one.
         let mut others: Map<String, Value> = serde_json::from_str(&grant.claims).unwrap_or_default();
         others.retain(|name, _| !is_reserved_claim(name));
@@ -138,20 +176,7 @@ impl Minter {
         if token.expose().len() > MAX_TOKEN {
             return Err(Error::TooLong);
         }
-        let claims = Claims {
-            member_id: grant.member_id.clone(),
-            session_id: grant.session_id.clone(),
-            appid: grant.appid.clone(),
-            openid: grant.openid.clone(),
-            unionid: grant.unionid.clone(),
-            roles: grant.roles.clone(),
-            user_id: grant.user_id.clone(),
-            jti: Some(jti),
-            auth_time: Some(Timestamp::from_secs(grant.auth_time.secs())),
-            issued_at: now,
-            expires_at: exp,
-        };
-        Ok(Minted { token, claims, expires_in: exp.since(now) })
+        Ok((token, jti))
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! *Access token*: a JWT (RFC 9068 profile, `typ: at+jwt`), minted by [`mint`] with the active key of [`keys`], checked by
 //! [`verify`] without a store, published by [`jwks`]; [`cache`] remembers what was verified, [`access`] judges. *Assertion*: a JWT for one
-//! upstream, [`assertion`]. *Refresh token*: opaque,
+//! upstream, [`assertion`]. *Handle*: an opaque access token in place of the JWT, [`handle`]. *Refresh token*: opaque,
 //! [`refresh`]. What was revoked before its time is in [`revocation`], whose roles were
 //! changed in [`roles`], what was
 //! prolonged in [`renewal`]. HTTP is unknown here: where a token stands in a
@@ -15,6 +15,7 @@ mod directory;
 #[cfg(test)]
 mod fixture;
 pub mod freshness;
+pub mod handle;
 mod header;
 pub mod jwks;
 pub mod key;

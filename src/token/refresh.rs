@@ -31,6 +31,9 @@ const WEB_STATE_KEY: &[u8] = b"wxgate: key of the states of web logins";
 /// The message of the key for names in limits, of the same kind.
 const LIMIT_NAMES_KEY: &[u8] = b"wxgate: key of names in shared limits";
 
+/// How the message of a key for opaque access tokens begins: as none of the others does, and it is longer than a successor's.
+const HANDLE_KEY: &[u8] = b"wxgate: key of opaque access tokens\0";
+
 /// Why there is no refresh secret. The remedy may be in the source: print the whole chain.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -90,6 +93,12 @@ impl RefreshSecret {
     /// The key that names in limits of all instances are hidden with: another secret, the same on all of them.
     pub fn limit_names_key(&self) -> Zeroizing<[u8; LEN]> {
         Zeroizing::new(self.derive(&[LIMIT_NAMES_KEY]).0)
+    }
+
+    /// The key of opaque access tokens for this issuer and audience: another secret, the same on all instances.
+    pub(super) fn handle_key(&self, issuer: &str, audience: &str) -> Zeroizing<[u8; LEN]> {
+        // Neither of the two may hold a NUL.
+        Zeroizing::new(self.derive(&[HANDLE_KEY, issuer.as_bytes(), b"\0", audience.as_bytes()]).0)
     }
 
     fn derive(&self, message: &[&[u8]]) -> RefreshToken {

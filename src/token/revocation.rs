@@ -92,6 +92,11 @@ impl Revocations {
             || self.apps.pin().get(appid).is_some_and(|epoch| opened_at < epoch.at)
     }
 
+    /// Whether this very session was revoked; for those who know no more of it than its id.
+    pub fn has_ended(&self, id: &SessionId) -> bool {
+        self.sessions.pin().contains_key(id)
+    }
+
     /// Roles that were changed, whatever a token says.
     pub fn roles(&self) -> &ChangedRoles {
         &self.roles

@@ -28,7 +28,7 @@ async fn admin(gateway: &Gateway, path: &str, body: &Value) -> Answer {
 }
 
 /// Runs a command of an operator on this gateway.
-async fn command(gateway: &Gateway, arguments: &[&str]) -> (Exit, Output) {
+pub(crate) async fn command(gateway: &Gateway, arguments: &[&str]) -> (Exit, Output) {
     let folder = gateway.dir.path();
     // The test's gateway listens on a free port.
     let address = gateway.admin_url("").trim_start_matches("http://").to_owned();
@@ -113,11 +113,11 @@ async fn an_operator_lists_and_rotates_keys() {
     let gateway = Gateway::start().await;
     let alice = gateway.login("alice").await;
     let (exit, output) = command(&gateway, &["keys", "list"]).await;
-    assert_eq!((exit, output.stdout.len()), (Exit::Code(0), 1), "{output:#?}");
+    assert_eq!((exit, output.stdout.len()), (Exit::Code(0), 2), "its ring and what seals: {output:#?}");
     assert!(output.stdout[0].contains(&kid(&alice)) && output.stdout[0].contains("active"), "{output:#?}");
 
     let (exit, output) = command(&gateway, &["keys", "rotate"]).await;
-    assert_eq!((exit, output.stdout.len()), (Exit::Code(0), 2), "{output:#?}");
+    assert_eq!((exit, output.stdout.len()), (Exit::Code(0), 3), "{output:#?}");
     assert!(output.stdout[1].contains("next") && output.stdout[1].contains("signs from 2026-11-21T00:10:00Z"));
     assert_eq!(kid(&gateway.login("alice").await), kid(&alice));
 

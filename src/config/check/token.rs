@@ -25,6 +25,7 @@ pub(super) fn token(file: file::Token, folder: &Path, report: &mut Report<'_>) -
         issuer: file.issuer.and_then(|text| report.read("token.issuer", &text, issuer)).unwrap_or_default(),
         audience,
         algorithm: file.algorithm.unwrap_or(Algorithm::Es256),
+        format: file.format.unwrap_or_default(),
         keys: scalar(report, "token.keys", file.keys.as_deref(), "data/keys", keys).unwrap_or_default(),
         rotate_every: Some(time(report, "token.rotate_every", file.rotate_every.as_ref(), "90d", key_age))
             .filter(|age| !age.is_zero()),

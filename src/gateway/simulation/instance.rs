@@ -85,7 +85,7 @@ async fn answer(gateway: Arc<Gateway>, request: Request<Incoming>) -> Response<F
     }
     let (what, id, roles) = (words.next(), words.next().and_then(|id| MemberId::parse(id).ok()), words.next());
     let done = match (what, id) {
-        (Some("check"), _) => gateway.identify(&parts.headers, &Demand::default()).map(|identity| {
+        (Some("check"), _) => gateway.identify(&parts.headers, &Demand::default()).await.map(|identity| {
             let roles = identity.get("x-wxgate-roles").and_then(|roles| roles.to_str().ok()).unwrap_or_default();
             roles.to_owned()
         }),

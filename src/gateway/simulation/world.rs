@@ -133,7 +133,7 @@ static KEYS: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
     let clock = Clock::manual(START.minus(Duration::from_secs(3600)));
     keyfile::create_dir(&config.token.keys).unwrap();
     key_care::prepare(&config.token, &clock).unwrap();
-    Vault::open(&config.token.keys).unwrap();
+    Vault::open(&config.token.keys, &clock).unwrap();
     RefreshSecret::open(&config.token.keys).unwrap();
     folder
 });

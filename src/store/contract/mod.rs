@@ -8,6 +8,7 @@ pub(super) mod epochs;
 pub(super) mod members;
 pub(super) mod merge;
 pub(super) mod model;
+pub(super) mod sealing;
 pub(super) mod sessions;
 pub(super) mod shared;
 
@@ -167,6 +168,12 @@ macro_rules! sessions_contract {
             an_end_spares_no_session_that_was_opened_where_the_clock_is_ahead,
             sessions_are_listed_page_by_page_newest_first,
             sessions_are_counted_no_further_than_asked,
+        );
+
+        $crate::store::contract::each!($open, sealing:
+            everybody_who_has_keys_is_found_page_by_page,
+            a_key_that_was_sealed_anew_takes_the_place_of_the_old_record,
+            a_record_that_is_gone_is_not_brought_back,
         );
 
         #[test]

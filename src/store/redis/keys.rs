@@ -52,6 +52,17 @@ impl Keys {
         format!("{}:keys:{}:{}", self.prefix, appid.as_str(), openid.as_str())
     }
 
+    /// What the names of all of those begin with.
+    pub(super) fn all_session_keys(&self) -> String {
+        format!("{}:keys:", self.prefix)
+    }
+
+    /// Whose sealed session_keys this is; `None` for a key of another kind.
+    pub(super) fn person(&self, key: &str) -> Option<(AppId, OpenId)> {
+        let (appid, openid) = key.strip_prefix(&self.all_session_keys())?.split_once(':')?;
+        Some((AppId::parse(appid).ok()?, OpenId::parse(openid).ok()?))
+    }
+
     /// A hash: the sealed access token of an app.
     pub(super) fn access_token(&self, appid: &AppId, line: &str) -> String {
         format!("{}:access:{}:{line}", self.prefix, appid.as_str())
@@ -114,6 +125,9 @@ pub(super) fn begun(id: &SessionId) -> Option<Timestamp> {
     i64::try_from(id.as_u128() >> 80).ok().map(Timestamp::from_millis)
 }
 
+/// How many slots a cluster has.
+pub(super) const SLOTS: u16 = 16_384;
+
 /// The slot of a key in a cluster (Redis: "Cluster specification"): CRC-16 of what stands in the first braces, or of all.
 pub(super) fn slot(key: &str) -> u16 {
     let tag = key.split_once('{').and_then(|(_, rest)| rest.split_once('}')).map(|(tag, _)| tag);
@@ -121,7 +135,7 @@ pub(super) fn slot(key: &str) -> u16 {
     let crc = hashed.bytes().fold(0_u16, |crc, byte| {
         (0..8).fold(crc ^ (u16::from(byte) << 8), |crc, _| if crc & 0x8000 == 0 { crc << 1 } else { crc << 1 ^ 0x1021 })
     });
-    crc % 16_384
+    crc % SLOTS
 }
 
 fn hex(bytes: &[u8]) -> String {

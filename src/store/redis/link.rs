@@ -114,6 +114,23 @@ impl Link {
         }
     }
 
+    /// Whether keys are spread over several servers.
+    pub(super) fn is_cluster(&self) -> bool {
+        matches!(self.address.topology, Topology::Cluster)
+    }
+
+    /// The names of all keys of a slot of the cluster: a 16,384th part of them.
+    pub(super) async fn keys_in_slot(&self, slot: u16) -> Result<Vec<String>, Error> {
+        let mut ask = redis::cmd("CLUSTER");
+        ask.arg("GETKEYSINSLOT").arg(slot).arg(i32::MAX);
+        let wire = self.wire().await?;
+        let Wire::Cluster(cluster) = &*wire else { return Ok(Vec::new()) };
+        let node = SingleNodeRoutingInfo::SpecificNode(Route::new(slot, SlotAddr::Master));
+        let done = timeout(ANSWER, cluster.clone().route_command(ask, RoutingInfo::SingleNode(node))).await;
+        let value = self.judged(&wire, done).map_err(|(error, _)| error)?;
+        Ok(Vec::from_redis_value(value).map_err(RedisError::from)?)
+    }
+
     /// Asks every server that takes writes.
     pub(super) async fn everywhere(&self, cmd: &Cmd) -> Result<Vec<Value>, Error> {
         let wire = self.wire().await?;

@@ -1,9 +1,14 @@
 //! What is kept of a person beside their sessions: sealed session_keys, and of an app: its sealed access token.
 
+use futures_util::future::try_join_all;
+
 use super::Redis;
-use super::keys::{digits, time};
+use super::keys::{SLOTS, digits, time};
 use crate::ids::{AppId, OpenId};
-use crate::store::{Error, SealedKey, SealedToken};
+use crate::store::{Error, KeysPage, SealedKey, SealedToken};
+
+/// Slots of a cluster that are asked for together.
+const SLOTS_AT_ONCE: u16 = 64;
 
 const DAMAGED: Error = Error::Damaged("a sealed key in Redis holds what is never written there");
 
@@ -27,6 +32,39 @@ impl Redis {
             Ok(SealedKey { sealed, exchanged_at })
         });
         keys.collect()
+    }
+
+    /// One server is gone through with SCAN, a cluster slot by slot. Of a slot that is just moving to another node, what has
+    /// moved already is missed: those people log in once more when the old key is gone.
+    pub(super) async fn people(&self, from: Option<&str>, limit: u32) -> Result<KeysPage, Error> {
+        let place: u64 = from.map_or(Ok(0), str::parse).map_err(|_| DAMAGED)?;
+        let mut page = KeysPage::default();
+        if self.link.is_cluster() {
+            let mut slot = u16::try_from(place).map_err(|_| DAMAGED)?;
+            while slot < SLOTS && page.people.len() < limit as usize {
+                let end = SLOTS.min(slot + SLOTS_AT_ONCE);
+                let keys = try_join_all((slot..end).map(|slot| self.link.keys_in_slot(slot))).await?;
+                page.people.extend(keys.iter().flatten().filter_map(|key| self.keys.person(key)));
+                slot = end;
+            }
+            page.next = (slot < SLOTS).then(|| slot.to_string());
+            return Ok(page);
+        }
+        let mut scan = redis::cmd("SCAN");
+        // Sessions and refresh tokens lie between them, several for each person.
+        scan.arg(place).arg("MATCH").arg(format!("{}*", self.keys.all_session_keys())).arg("COUNT").arg(10 * limit);
+        let (next, keys): (u64, Vec<String>) = self.link.read(&scan).await?;
+        page.people.extend(keys.iter().filter_map(|key| self.keys.person(key)));
+        // 0 is Redis's end of a walk.
+        page.next = (next != 0).then(|| next.to_string());
+        Ok(page)
+    }
+
+    pub(super) async fn reseal(&self, appid: &AppId, openid: &OpenId, from: &[u8], to: &[u8]) -> Result<bool, Error> {
+        let name = self.keys.session_keys(appid, openid);
+        let mut script = self.scripts.reseal.key(&name);
+        script.arg(from).arg(to);
+        self.link.run(&name, &script).await
     }
 
     pub(super) async fn forget(&self, appid: &AppId, openid: &OpenId) -> Result<(), Error> {

@@ -8,8 +8,8 @@ use super::keys::{digits, life, session_id, time};
 use crate::clock::Timestamp;
 use crate::ids::{AppId, MemberId, OpenId, SessionId};
 use crate::store::{
-    CodeHash, Error, NewRoles, NewSession, Notice, RefreshHash, RefreshUse, Revoked, Rotation, SealedKey, SealedToken,
-    Session, Sessions, SessionsOf, UsedCode,
+    CodeHash, Error, KeysPage, NewRoles, NewSession, Notice, RefreshHash, RefreshUse, Revoked, Rotation, SealedKey,
+    SealedToken, Session, Sessions, SessionsOf, UsedCode,
 };
 
 const NOT_NEW: Error = Error::Damaged("an id or a hash that must be new is there already");
@@ -172,6 +172,14 @@ impl Sessions for Redis {
 
     async fn session_keys(&self, appid: &AppId, openid: &OpenId) -> Result<Vec<SealedKey>, Error> {
         self.kept(appid, openid).await
+    }
+
+    async fn people_with_keys(&self, from: Option<&str>, limit: u32) -> Result<KeysPage, Error> {
+        self.people(from, limit).await
+    }
+
+    async fn reseal_key(&self, appid: &AppId, openid: &OpenId, from: &[u8], to: Vec<u8>) -> Result<bool, Error> {
+        self.reseal(appid, openid, from, &to).await
     }
 
     async fn erase_keys(&self, appid: &AppId, openid: &OpenId) -> Result<(), Error> {

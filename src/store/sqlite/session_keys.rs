@@ -4,7 +4,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row};
 
 use crate::clock::Timestamp;
 use crate::ids::{AppId, OpenId};
-use crate::store::SealedKey;
+use crate::store::{KeysPage, SealedKey};
 
 /// Adds `key` to the person's keys. Order is by the start of the exchange, not by arrival: a late answer of an older
 /// exchange takes the second place or none.
@@ -37,6 +37,34 @@ pub(super) fn list(db: &Connection, appid: &AppId, openid: &OpenId) -> rusqlite:
         "SELECT newest, newest_at, previous, previous_at FROM session_keys WHERE appid = ?1 AND openid = ?2",
     )?;
     Ok(query.query_row((appid, openid), both).optional()?.unwrap_or_default())
+}
+
+/// Those after `from` (app and person, with a blank between: neither has one), in the order of the primary key.
+pub(super) fn people(db: &Connection, from: &str, limit: u32) -> rusqlite::Result<KeysPage> {
+    let mut query = db.prepare_cached(
+        "SELECT appid, openid FROM session_keys WHERE (appid, openid) > (?1, ?2) ORDER BY appid, openid LIMIT ?3",
+    )?;
+    let (appid, openid) = from.split_once(' ').unwrap_or_default();
+    let found = query.query_map((appid, openid, limit), |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let people = found.collect::<rusqlite::Result<Vec<(AppId, OpenId)>>>()?;
+    let last = people.last().filter(|_| people.len() >= limit as usize);
+    let next = last.map(|(appid, openid)| format!("{} {}", appid.as_str(), openid.as_str()));
+    Ok(KeysPage { people, next })
+}
+
+/// Replaces a record by another of the same key.
+pub(super) fn reseal(
+    db: &Connection,
+    appid: &AppId,
+    openid: &OpenId,
+    from: &[u8],
+    to: &[u8],
+) -> rusqlite::Result<bool> {
+    let mut write = db.prepare_cached(
+        "UPDATE session_keys SET newest = iif(newest = ?3, ?4, newest), previous = iif(previous = ?3, ?4, previous)
+         WHERE appid = ?1 AND openid = ?2 AND (newest = ?3 OR previous = ?3)",
+    )?;
+    Ok(write.execute((appid, openid, from, to))? > 0)
 }
 
 /// Forgets both.

@@ -9,8 +9,8 @@ use super::{Sqlite, epochs, rotation, session_keys};
 use crate::clock::Timestamp;
 use crate::ids::{AppId, MemberId, OpenId, SessionId};
 use crate::store::{
-    CodeHash, Error, NewRoles, NewSession, Notice, RefreshHash, RefreshUse, Revoked, Rotation, SealedKey, SealedToken,
-    Session, Sessions, SessionsOf, UsedCode,
+    CodeHash, Error, KeysPage, NewRoles, NewSession, Notice, RefreshHash, RefreshUse, Revoked, Rotation, SealedKey,
+    SealedToken, Session, Sessions, SessionsOf, UsedCode,
 };
 
 /// Rows that one job of a sweep deletes: a few milliseconds, so that no login waits for long.
@@ -194,6 +194,16 @@ impl Sessions for Sqlite {
     async fn session_keys(&self, appid: &AppId, openid: &OpenId) -> Result<Vec<SealedKey>, Error> {
         let (appid, openid) = (appid.clone(), openid.clone());
         self.read(move |db| Ok(session_keys::list(db, &appid, &openid)?)).await
+    }
+
+    async fn people_with_keys(&self, from: Option<&str>, limit: u32) -> Result<KeysPage, Error> {
+        let from = from.unwrap_or_default().to_owned();
+        self.read(move |db| Ok(session_keys::people(db, &from, limit)?)).await
+    }
+
+    async fn reseal_key(&self, appid: &AppId, openid: &OpenId, from: &[u8], to: Vec<u8>) -> Result<bool, Error> {
+        let (appid, openid, from) = (appid.clone(), openid.clone(), from.to_owned());
+        self.write(move |db| Ok(session_keys::reseal(db, &appid, &openid, &from, &to)?)).await
     }
 
     async fn erase_keys(&self, appid: &AppId, openid: &OpenId) -> Result<(), Error> {
