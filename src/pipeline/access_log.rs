@@ -257,7 +257,7 @@ fn optional<'a>(e: &Entry<'a>) -> [(&'static str, Option<&'a str>); 6] {
 fn escape(line: &mut Vec<u8>, text: &str) {
     let bytes = text.as_bytes();
     // Without a way out in between, so that it is done for many bytes at once.
-    let special = |b: u8| (b < b' ') | (b > b'~') | (b == b'"') | (b == b'\\');
+    let special = |b: u8| (b.wrapping_sub(b' ') > b'~' - b' ') | (b == b'"') | (b == b'\\');
     if bytes.len() <= MAX_FIELD && !bytes.iter().fold(false, |found, &b| found | special(b)) {
         line.extend_from_slice(bytes);
         return;

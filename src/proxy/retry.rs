@@ -100,7 +100,7 @@ pub(super) async fn forward(
     let mut left = policy.attempts;
     loop {
         left = left.saturating_sub(1);
-        let request = Box::new(Request::from_parts(head.clone(), Body::from(body.clone())));
+        let request = Box::new(Request::from_parts((*head).clone(), Body::from(body.clone())));
         let rest = by.saturating_duration_since(Instant::now());
         let response_head = policy.per_try.map_or(rest, |limit| limit.min(rest)).max(Duration::from_millis(1));
         let outcome = once(&way, request, &Limits { response_head, ..limits }, total, Some(index)).await;
@@ -133,7 +133,7 @@ fn calls_for_another(outcome: &Result<Response<Body>, Error>, on: &[RetryOn]) ->
 
 /// A request, ready to be sent more than once or not.
 enum Kept {
-    Whole(request::Parts, Bytes),
+    Whole(Box<request::Parts>, Bytes),
     Not(Box<Request<Body>>),
 }
 
@@ -157,7 +157,7 @@ async fn keep(request: Box<Request<Body>>, policy: &section::Retry, limits: &Lim
             Some(Ok(frame)) => whole.extend_from_slice(frame.data_ref().map_or(&[], |data| data.as_ref())),
         }
     }
-    Ok(Kept::Whole(head, whole.freeze()))
+    Ok(Kept::Whole(Box::new(head), whole.freeze()))
 }
 
 #[cfg(test)]
