@@ -80,6 +80,15 @@ impl Plain {
         let key = rest.first().cloned().unwrap_or_default();
         match name.as_str() {
             "PING" => Reply::Done,
+            "TIME" => {
+                let now = self.keys.clock.now().millis();
+                list([now.div_euclid(1000).to_string().into(), (now.rem_euclid(1000) * 1000).to_string().into()])
+            }
+            // All in one page, as `COUNT` may be.
+            "SCAN" => {
+                let start = rest[2].strip_suffix(b"*").expect("what a key begins with");
+                Reply::List(vec![Reply::text("0"), list(self.keys.beginning(start))])
+            }
             "GET" => Reply::maybe(self.keys.exists(&key).then(|| self.keys.text(&key).clone())),
             "GETDEL" => {
                 let text = self.keys.exists(&key).then(|| self.keys.text(&key).clone());

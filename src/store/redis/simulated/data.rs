@@ -84,6 +84,14 @@ impl Keys {
         self.held.get(key).is_some_and(|(value, _)| !is_empty(value))
     }
 
+    /// The keys that begin so.
+    pub(super) fn beginning(&mut self, start: &[u8]) -> Vec<Bytes> {
+        let mut found: Vec<Bytes> = self.held.keys().filter(|key| key.starts_with(start)).cloned().collect();
+        found.sort();
+        found.retain(|key| self.exists(key));
+        found
+    }
+
     pub(super) fn remove(&mut self, key: &[u8]) -> bool {
         let there = self.exists(key);
         self.held.remove(key);
