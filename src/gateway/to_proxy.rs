@@ -76,7 +76,7 @@ impl Service<ToUpstream> for ToProxy {
                 Err(problem) => return Box::pin(std::future::ready(Ok(exchange.refuse(problem)))),
             },
         };
-        let forwarding = self.forwarder.forward(Outbound {
+        let outbound = Outbound {
             request,
             upstream: Arc::clone(upstream),
             limits: limits(&route.policy),
@@ -84,10 +84,12 @@ impl Service<ToUpstream> for ToProxy {
             upgrade,
             retry: route.policy.retry.clone(),
             witness: Some(Arc::clone(&exchange) as Arc<dyn Witness>),
-        });
+        };
+        let forwarder = self.forwarder.clone();
         let figures = route.policy.upstream.and_then(|n| self.figures.get(n)).map(Arc::clone);
         Box::pin(async move {
-            let outcome = forwarding.await;
+            // Begun in here, so that its future grows where it stays and is not moved there.
+            let outcome = forwarder.forward(outbound).await;
             let took = exchange.started.elapsed();
             if let Some(figures) = figures {
                 figures.exchange(outcome.as_ref().ok().map(|response| response.status().as_u16()), took);

@@ -74,11 +74,15 @@ pub(super) fn lines(headers: &HeaderMap, version: Version, exchange: &Exchange) 
 pub(super) fn push_own(out: &mut Vec<u8>, exchange: &Exchange) {
     if let Some(known) = exchange.forwarded.get() {
         own(known, exchange, |name, value| lines::push(out, &name, value));
-        // Of a request that is recorded, each attempt of the proxy says it among the headers.
-        if exchange.recording().is_none()
-            && let Some(parent) = parent(known, exchange)
-        {
-            lines::push(out, &TRACEPARENT, &parent);
+        match &known.traceparent {
+            // Each attempt of the proxy says it among the headers.
+            _ if exchange.recording().is_some() => {}
+            Some(parent) => lines::push(out, &TRACEPARENT, parent),
+            None => {
+                if let Some(parent) = traceparent(exchange.own_id.as_bytes()) {
+                    [&b"traceparent: "[..], &parent, b"\r\n"].iter().for_each(|part| out.extend_from_slice(part));
+                }
+            }
         }
     }
 }
@@ -113,7 +117,8 @@ fn own(known: &Forwarded, exchange: &Exchange, mut set: impl FnMut(HeaderName, &
 
 /// The parent of the upstream's span, where none of ours is recorded.
 fn parent(known: &Forwarded, exchange: &Exchange) -> Option<HeaderValue> {
-    known.traceparent.clone().or_else(|| traceparent(exchange.own_id.as_bytes()))
+    let own = || HeaderValue::from_bytes(&traceparent(exchange.own_id.as_bytes())?).ok();
+    known.traceparent.clone().or_else(own)
 }
 
 /// The chain so far and the peer.
@@ -127,7 +132,7 @@ const fn scheme(https: bool) -> &'static str {
 }
 
 /// A new trace (W3C Trace Context, version 00) whose trace id is our request id: not sampled, the upstream decides.
-fn traceparent(id: &[u8]) -> Option<HeaderValue> {
+fn traceparent(id: &[u8]) -> Option<[u8; 55]> {
     if id.len() != 32 {
         return None;
     }
@@ -137,7 +142,7 @@ fn traceparent(id: &[u8]) -> Option<HeaderValue> {
     text[35] = b'-';
     text[36..52].copy_from_slice(&id[16..32]);
     text[52] = b'-';
-    HeaderValue::from_bytes(&text).ok()
+    Some(text)
 }
 
 #[cfg(test)]
