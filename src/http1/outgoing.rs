@@ -18,6 +18,12 @@ pub(crate) enum Length {
     Close,
 }
 
+/// Frames up to this size are copied behind the head, bytes: one piece is handed to the kernel more cheaply than two.
+const COPIED: usize = 1024;
+
+/// As much may wait in one piece before no further frame is taken, bytes.
+const GATHERED: usize = 8 * 1024;
+
 /// The body has another length than the head says.
 #[derive(Debug)]
 pub(crate) struct WrongLength;
@@ -25,7 +31,7 @@ pub(crate) struct WrongLength;
 /// What is still to be written.
 #[derive(Debug)]
 pub(crate) struct Outgoing {
-    /// Head and size lines, and how much of them is written. The bytes of the body are not copied.
+    /// Head, size lines and small frames, and how much of them is written. The bytes of larger frames are not copied.
     front: Vec<u8>,
     written: usize,
     data: Bytes,
@@ -43,7 +49,8 @@ impl Outgoing {
 
     /// Whether the next frame can be taken; the head may still be there.
     pub(crate) const fn wants_frame(&self) -> bool {
-        self.data.is_empty() && self.tail.is_empty() && !self.last
+        let waiting = self.front.len() - self.written;
+        self.data.is_empty() && self.tail.is_empty() && !self.last && waiting < GATHERED
     }
 
     /// Whether all that was put in is written.
@@ -61,8 +68,9 @@ impl Outgoing {
     /// # Errors
     /// [`WrongLength`]: the message cannot be completed.
     pub(crate) fn put(&mut self, data: Bytes, last: bool) -> Result<(), WrongLength> {
-        if self.written == self.front.len() {
-            self.front.clear();
+        // Also in the middle, so that a client that always takes a little does not make it grow.
+        if self.written == self.front.len() || self.written >= GATHERED {
+            self.front.drain(..self.written);
             self.written = 0;
         }
         match &mut self.length {
@@ -89,7 +97,12 @@ impl Outgoing {
             }
             Length::Close => self.last = last,
         }
-        self.data = data;
+        if data.len() <= COPIED {
+            self.front.extend_from_slice(&data);
+            self.front.extend_from_slice(std::mem::take(&mut self.tail));
+        } else {
+            self.data = data;
+        }
         Ok(())
     }
 
@@ -125,5 +138,67 @@ impl Outgoing {
         let data = written.min(self.data.len());
         self.data.advance(data);
         self.tail = &self.tail[written - data..];
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Takes seven bytes at a time.
+    #[derive(Default)]
+    struct Narrow(Vec<u8>);
+
+    impl AsyncWrite for Narrow {
+        fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+            let taken = data.len().min(7);
+            self.0.extend_from_slice(&data[..taken]);
+            Poll::Ready(Ok(taken))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    fn write_all(outgoing: &mut Outgoing, stream: &mut Narrow) {
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        assert!(matches!(outgoing.poll_write(&mut cx, stream), Poll::Ready(Ok(()))));
+    }
+
+    #[test]
+    fn frames_of_all_sizes_stand_in_their_order() {
+        let sizes = [1, COPIED, COPIED + 1, 0, 3, 2 * COPIED, 5];
+        let frames: Vec<Bytes> = sizes.iter().zip(b'a'..).map(|(size, b)| Bytes::from(vec![b; *size])).collect();
+        let whole: Vec<u8> = frames.concat();
+        let mut outgoing = Outgoing::new(b"head ".to_vec(), Length::Known(whole.len() as u64));
+        let mut stream = Narrow::default();
+        for (n, frame) in frames.iter().enumerate() {
+            if !outgoing.wants_frame() {
+                write_all(&mut outgoing, &mut stream);
+            }
+            outgoing.put(frame.clone(), n + 1 == frames.len()).unwrap();
+        }
+        write_all(&mut outgoing, &mut stream);
+        assert!(outgoing.is_over());
+        assert_eq!(stream.0, [b"head ", &whole[..]].concat());
+    }
+
+    #[test]
+    fn what_waits_is_bounded_also_where_the_client_always_takes_a_little() {
+        let mut outgoing = Outgoing::new(Vec::new(), Length::Close);
+        let mut sent = 0;
+        for _ in 0..10_000 {
+            while outgoing.wants_frame() {
+                outgoing.put(Bytes::from_static(&[b'x'; 100]), false).unwrap();
+            }
+            outgoing.advance(150);
+            sent += 150;
+            assert!(outgoing.front.len() <= 3 * GATHERED, "{} after {sent}", outgoing.front.len());
+        }
     }
 }

@@ -108,7 +108,13 @@ impl Sending {
                 continue;
             }
             let slices = [IoSlice::new(front), IoSlice::new(&self.data), IoSlice::new(self.tail)];
-            match ready!(Pin::new(&mut connection.tcp).poll_write_vectored(cx, &slices)) {
+            let tcp = Pin::new(&mut connection.tcp);
+            // Most requests are a head alone; one piece is handed to the kernel more cheaply than a list of one.
+            let written = match self.data.is_empty() && self.tail.is_empty() {
+                true => tcp.poll_write(cx, front),
+                false => tcp.poll_write_vectored(cx, &slices),
+            };
+            match ready!(written) {
                 Ok(0) => return Poll::Ready(Err(Stopped::Connection(io::ErrorKind::WriteZero.into()))),
                 Ok(written) => self.advance(connection, written),
                 Err(error) if connection.reused && !self.touched => return Poll::Ready(Err(Stopped::Untouched(error))),
