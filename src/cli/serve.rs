@@ -1,6 +1,7 @@
 //! `wxgate serve`: the gateway, until SIGTERM, ctrl-c or a successor, and then a clean drain.
 
 use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -101,11 +102,20 @@ fn data_folder(config: &Config) -> PathBuf {
     }
 }
 
-/// Where the gateway of this configuration hands its sockets over. Named by the port, because instances that share a
-/// folder have different ones; `None` when the system chooses it, since no successor could ask for the same.
+/// Where the gateway of this configuration hands its sockets over. Named by the port and by the network that it is in: others
+/// that share the folder (containers, other machines) may listen on the same port of another network. `None` when the system
+/// chooses the port, since no successor could ask for the same.
 fn handover_file(config: &Config) -> Option<PathBuf> {
     let port = config.server.listen.first().map(SocketAddr::port).filter(|port| *port != 0)?;
-    Some(data_folder(config).join(format!("handover-{port}.sock")))
+    Some(data_folder(config).join(format!("handover-{port}-{}.sock", network())))
+}
+
+/// This run of the machine and the network namespace, in a few letters (proc(5): `boot_id`; namespaces(7)).
+fn network() -> String {
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let boot: String = boot.chars().filter(char::is_ascii_hexdigit).take(8).collect();
+    let namespace = std::fs::metadata("/proc/self/ns/net").map_or(0, |namespace| namespace.ino());
+    format!("{boot}-{namespace:x}")
 }
 
 /// Runs the gateway until it is told to stop. `takeover` has it take the place of one that runs, in place of giving up.
@@ -125,7 +135,9 @@ pub async fn run(config: Config, log: LogWriter, mut sockets: Inherited, takeove
         // What only one process can have, the running one has to give up first.
         if gateway::holder(&config)?.is_some() {
             if let Some(predecessor) = predecessor.take() {
-                Predecessor::leave(predecessor).await.context("the running gateway does not leave")?;
+                Predecessor::leave(predecessor, file.as_deref().unwrap_or(Path::new("")))
+                    .await
+                    .context("the running gateway does not leave")?;
             }
             if !free(&config, &stop).await? {
                 return Ok(());
@@ -135,7 +147,9 @@ pub async fn run(config: Config, log: LogWriter, mut sockets: Inherited, takeove
     let mut running = Running::start_on(config, Clock::system(), log, sockets).await?;
     if let Some(predecessor) = predecessor {
         // We accept already, from the same queues.
-        Predecessor::leave(predecessor).await.context("the running gateway does not leave")?;
+        Predecessor::leave(predecessor, file.as_deref().unwrap_or(Path::new("")))
+            .await
+            .context("the running gateway does not leave")?;
     }
     let sockets = running.server.take_sockets();
     let mut handover = file.and_then(|file| match Handover::open(&file, sockets) {

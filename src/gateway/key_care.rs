@@ -112,7 +112,9 @@ impl Gateway {
         let _one_at_a_time = self.reloading.lock().await;
         let gateway = Arc::clone(self);
         let work = move || {
-            let steps = change(&gateway, &Policy::of(&gateway.current().config.token))?;
+            let section = gateway.current().config.token.clone();
+            KeyRing::is_there(&section.keys)?;
+            let steps = change(&gateway, &Policy::of(&section))?;
             told(&steps);
             gateway.take_up_ring()?;
             Ok(steps)

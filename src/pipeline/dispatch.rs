@@ -13,7 +13,7 @@ use std::task::{Context, Poll};
 use futures_util::future::Either;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HOST};
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Method, StatusCode};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
 use tower::Service;
 
 use crate::body::Body;
@@ -21,7 +21,7 @@ use crate::problem::{Code, Problem, Refused};
 
 use super::compress::{Accepted, compress};
 use super::route::{Matched, Route};
-use super::{Decided, Exchange, Request, Response, answer, identity, redirect, refuse, rules, via};
+use super::{Decided, Exchange, Request, Response, answer, redirect, refuse, rules, via};
 
 /// An answer that is awaited.
 pub type Awaited = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
@@ -43,11 +43,14 @@ impl ToUpstream {
         if self.exchange.way.get().is_none() {
             return;
         }
-        let version = self.request.version();
-        let headers = self.request.headers_mut();
-        via::announce(headers, version, &self.exchange);
-        if let Some(caller) = self.exchange.principal.get() {
-            identity::inject(headers, caller);
+        let mut lines = Vec::new();
+        self.exchange.push_lines(&mut lines);
+        let fields = lines.split(|b| *b == b'\n').filter_map(|line| {
+            let (name, value) = line.split_at_checked(line.iter().position(|b| *b == b':')?)?;
+            Some((HeaderName::from_bytes(name).ok()?, HeaderValue::from_bytes(value[1..].trim_ascii()).ok()?))
+        });
+        for (name, value) in fields {
+            self.request.headers_mut().insert(name, value);
         }
     }
 }

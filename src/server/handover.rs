@@ -9,7 +9,7 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::net::TcpListener;
 use std::os::fd::AsFd as _;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -41,6 +41,8 @@ const GOING: u8 = b'G';
 #[derive(Debug)]
 pub struct Handover {
     path: PathBuf,
+    /// Device and inode of the socket's file: another process may have put its own there since.
+    file: (u64, u64),
     task: JoinHandle<()>,
     asked: watch::Receiver<bool>,
 }
@@ -59,6 +61,7 @@ impl Handover {
         }
         let listener = UnixListener::bind(&fresh)?;
         std::fs::set_permissions(&fresh, std::fs::Permissions::from_mode(0o600))?;
+        let file = identity(&fresh)?;
         std::fs::rename(&fresh, path)?;
         let (tell, asked) = watch::channel(false);
         let task = tokio::spawn(async move {
@@ -73,7 +76,7 @@ impl Handover {
                 }
             }
         });
-        Ok(Self { path: path.to_owned(), task, asked })
+        Ok(Self { path: path.to_owned(), file, task, asked })
     }
 
     /// Waits until a successor, who has the sockets, says that this gateway shall leave.
@@ -88,12 +91,15 @@ impl Handover {
         self.task.abort();
         let _ = self.task.await;
         let taken = *self.asked.borrow();
-        if !taken {
-            // Else the successor's own may be there already.
+        if identity(&self.path).is_ok_and(|file| file == self.file) {
             let _ = std::fs::remove_file(&self.path);
         }
         taken
     }
+}
+
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    std::fs::symlink_metadata(path).map(|file| (file.dev(), file.ino()))
 }
 
 /// Gives the sockets to whoever has connected; true when this gateway shall leave.
@@ -157,19 +163,39 @@ impl Predecessor {
         Ok(Some((Self(stream), Inherited::of(sockets)?)))
     }
 
-    /// Tells it to leave. One that has ended meanwhile needs no telling.
+    /// Tells it to leave. One that has ended meanwhile needs no telling; one that has only lost its patience is told anew, at
+    /// `path`: two that go on would take each other's connections.
     ///
     /// # Errors
     /// When it does not answer.
-    pub async fn leave(mut self) -> io::Result<()> {
+    pub async fn leave(mut self, path: &Path) -> io::Result<()> {
+        if self.ask().await? {
+            return Ok(());
+        }
+        let Some((mut again, _)) = Self::find(path).await? else { return Ok(()) };
+        match again.ask().await? {
+            true => Ok(()),
+            false => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the running gateway breaks off")),
+        }
+    }
+
+    /// Asks it to leave; false when it is not there any more, or does not listen any longer.
+    async fn ask(&mut self) -> io::Result<bool> {
         let asked = async {
             self.0.write_all(&[LEAVE]).await?;
             self.0.read_u8().await
         };
         match timeout(STEP, asked).await? {
-            Ok(GOING) => Ok(()),
+            Ok(GOING) => Ok(true),
             Ok(_) => Err(io::Error::new(io::ErrorKind::InvalidData, "the running gateway speaks another language")),
-            Err(error) if matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe) => Ok(()),
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+                ) =>
+            {
+                Ok(false)
+            }
             Err(error) => Err(error),
         }
     }
@@ -218,7 +244,7 @@ mod tests {
         drop(gone);
         let (predecessor, mut inherited) = Predecessor::find(&path).await.unwrap().unwrap();
         assert_eq!(inherited.take(address).len(), BATCH * 2 + 3);
-        let (left, ()) = tokio::join!(predecessor.leave(), handover.asked());
+        let (left, ()) = tokio::join!(predecessor.leave(&path), handover.asked());
         left.unwrap();
         assert!(handover.close().await);
     }
@@ -242,6 +268,30 @@ mod tests {
         let handover = Handover::open(&path, sockets(1)).unwrap();
         let (predecessor, _) = Predecessor::find(&path).await.unwrap().unwrap();
         assert!(!handover.close().await);
-        predecessor.leave().await.unwrap();
+        predecessor.leave(&path).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn one_that_has_lost_its_patience_is_told_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("handover-1.sock");
+        let mut handover = Handover::open(&path, sockets(1)).unwrap();
+        // As after a start that took too long: this connection is over, and the gateway runs.
+        let (left, _other_side) = UnixStream::pair().map(|(a, b)| (Predecessor(a), drop(b))).unwrap();
+        let (left, ()) = tokio::join!(left.leave(&path), handover.asked());
+        left.unwrap();
+        assert!(handover.close().await);
+    }
+
+    #[tokio::test]
+    async fn the_file_of_another_process_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("handover-1.sock");
+        let older = Handover::open(&path, sockets(1)).unwrap();
+        let newer = Handover::open(&path, sockets(1)).unwrap();
+        older.close().await;
+        assert!(Predecessor::find(&path).await.unwrap().is_some());
+        newer.close().await;
+        assert!(!path.exists());
     }
 }

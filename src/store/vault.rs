@@ -84,6 +84,7 @@ impl Vault {
     /// # Errors
     /// When the file cannot be made or read, others may read it, or a line of it is not a key.
     pub fn open(dir: &Path, clock: &Clock) -> Result<Self, Error> {
+        keys::make(dir, clock.now())?;
         let keys = ArcSwap::from_pointee(SealingKeys::open(dir)?);
         Ok(Self {
             dir: dir.to_owned(),

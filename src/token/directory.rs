@@ -19,7 +19,7 @@ use crate::clock::Timestamp;
 use crate::config::Algorithm;
 use crate::keyfile;
 
-const RING: &str = "ring.json";
+pub(super) const RING: &str = "ring.json";
 const LOCK: &str = ".lock";
 const VERSION: u32 = 1;
 

@@ -180,6 +180,16 @@ impl KeyRing {
         Ok(Directory::open(dir)?.records()?.is_some_and(|records| records == self.records))
     }
 
+    /// Whether there is a ring in `dir`: one that is away for a moment (a folder that is swapped or not mounted) must not be
+    /// replaced by a new one, with which every token would be refused.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn is_there(dir: &Path) -> Result<(), Error> {
+        let path = dir.join(super::directory::RING);
+        std::fs::metadata(&path).map(drop).map_err(|source| Error::File { path, source })
+    }
+
     /// The key that signs what `algorithm` is to sign: its active one, or, until that has been published for long enough,
     /// the newest active one of another algorithm. `published`: one that is in the JWKS.
     pub fn signer(&self, algorithm: Algorithm, published: bool) -> Option<&Key> {

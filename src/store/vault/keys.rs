@@ -256,7 +256,9 @@ pub(super) fn rotate(dir: &Path, at_once: bool, now: Timestamp) -> Result<Rotate
 /// As [`rotate`], if the newest key was made, or put there, at least `every` before the new one would seal.
 pub(super) fn rotate_if_of_age(dir: &Path, every: Duration, now: Timestamp) -> Result<Option<Rotated>, Error> {
     let newest = lines(dir)?.into_iter().next();
-    let made_at = newest.and_then(|line| line.seals_from.or(line.made_at)).map_or_else(|| written_at(dir), Ok)?;
+    // One without times was put there by a version that cannot read them, or by hand: whoever has it rotated by the command
+    // knows that all instances can.
+    let Some(made_at) = newest.and_then(|line| line.seals_from.or(line.made_at)) else { return Ok(None) };
     if now.plus(LEAD) < made_at.plus(every) {
         return Ok(None);
     }
@@ -283,8 +285,6 @@ pub(super) fn drop_old(dir: &Path, now: Timestamp) -> Result<usize, Error> {
 fn changed<T>(dir: &Path, change: impl FnOnce(&mut Vec<Line>) -> Result<(T, bool), Error>) -> Result<T, Error> {
     let path = dir.join(FILE);
     let failed = |source| Error::KeyFile { path: path.clone(), source };
-    // Made here, should this be the first start.
-    drop(lines(dir)?);
     let _lock = lock(dir).map_err(failed)?;
     let mut lines = lines(dir)?;
     let (outcome, is_changed) = change(&mut lines)?;
@@ -311,30 +311,30 @@ fn written_at(dir: &Path) -> Result<Timestamp, Error> {
     Ok(Timestamp::from_secs(i64::try_from(since.as_secs()).unwrap_or(i64::MAX)))
 }
 
-/// The lines of the file, which is made if it is not there.
+/// The lines of the file.
 fn lines(dir: &Path) -> Result<Vec<Line>, Error> {
     let path = dir.join(FILE);
-    let content = read_or_make(dir, &path)?;
+    let content = keyfile::read(&path).map_err(|source| Error::KeyFile { path: path.clone(), source })?;
     let parse = |(index, line): (usize, &[u8])| {
         Line::parse(line).ok_or_else(|| Error::NotAKey { path: path.clone(), line: index + 1 })
     };
     content.trim_ascii_end().split(|&b| b == b'\n').enumerate().map(parse).collect()
 }
 
-fn read_or_make(dir: &Path, path: &Path) -> Result<Zeroizing<Vec<u8>>, Error> {
-    let failed = |source| Error::KeyFile { path: path.to_path_buf(), source };
+/// Makes the file with one key, if it is not there. At the start alone: a file that is away for a moment must not be replaced by
+/// another, for what that seals does not open when the first is back.
+pub(super) fn make(dir: &Path, now: Timestamp) -> Result<(), Error> {
+    let path = &dir.join(FILE);
+    let failed = |source| Error::KeyFile { path: path.clone(), source };
     match keyfile::read(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-        other => return other.map_err(failed),
+        other => return other.map(drop).map_err(failed),
     }
     keyfile::create_dir(dir).map_err(failed)?;
-    let mut key = Zeroizing::new([0; KEY_LEN]);
-    rand::fill(key.as_mut_slice()).map_err(|_| Error::Crypto)?;
-    // The exact capacity, so that no half-filled copy of the key is left behind by growth.
-    let mut line = Zeroizing::new(Vec::with_capacity(2 * KEY_LEN + 1));
-    write_hex(&key, &mut line);
-    line.push(b'\n');
-    keyfile::write_new(path, &line).map_err(failed)
+    // Enough room, so that no half-filled copy of the key is left behind by growth.
+    let mut line = Zeroizing::new(Vec::with_capacity(2 * KEY_LEN + 64));
+    Line::fresh(now, now)?.write(&mut line);
+    keyfile::write_new(path, &line).map(drop).map_err(failed)
 }
 
 fn write_hex(key: &[u8; KEY_LEN], to: &mut Vec<u8>) {
