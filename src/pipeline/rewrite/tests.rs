@@ -33,7 +33,7 @@ path = "/prefix/*"
 upstream = "echo"
 rewrite = { path = "/new/base/*" }
 [[route]]
-path = "/root/*"
+path = "/top/*"
 upstream = "echo"
 rewrite = { path = "/*" }
 [[route]]
@@ -79,9 +79,9 @@ fn a_path_is_rewritten_by_prefix_and_by_segment() {
         ("/prefix/", "/new/base/"),
         ("/prefix/x/y/?q=%2F", "/new/base/x/y/?q=%2F"),
         ("/prefix/%E8%AE%A2", "/new/base/%E8%AE%A2"),
-        ("/root", "/"),
-        ("/root/", "/"),
-        ("/root//x", "/x"),
+        ("/top", "/"),
+        ("/top/", "/"),
+        ("/top//x", "/x"),
         ("/a/1/b/2", "/2/by/1"),
         ("/a/1/b/%3b", "/%3B/by/1"),
         ("/deep/1", "/v2/1/x/1"),
@@ -98,7 +98,7 @@ fn expected(route: &str, path: &str) -> String {
     let parts: Vec<&str> = path.split('/').skip(1).collect();
     let rest = |n: usize| parts[n.min(parts.len())..].iter().fold(String::new(), |all, part| all + "/" + part);
     let path = match route {
-        "/strip/*" | "/root/*" => rest(1),
+        "/strip/*" | "/top/*" => rest(1),
         "/prefix/*" => format!("/new/base{}", rest(1)),
         "/a/{one}/b/{two}" => format!("/{}/by/{}", parts[3], parts[1]),
         "/deep/{one}/*" => format!("/v2/{0}/x/{0}{1}", parts[1], rest(2)),
