@@ -30,15 +30,7 @@ if [ ${#binaries[@]} -eq 0 ]; then
     binaries=(target/release/wxgate)
 fi
 
-work=$(mktemp -d)
-pids=()
-cleanup() {
-    for pid in ${pids[@]+"${pids[@]}"}; do kill "$pid" 2>/dev/null || true; done
-    wait 2>/dev/null || true
-    rm -rf "$work"
-}
-trap cleanup EXIT
-trap 'exit 130' INT TERM
+. scripts/servers.sh
 
 issuer=https://auth.example.test audience=wxgate base=${BENCH_PORT:-18400}
 upstream=$base

@@ -19,29 +19,7 @@ binary=${WXGATE:-target/release/wxgate}
 binary=$(realpath "$binary")
 ulimit -n "$(ulimit -Hn)"
 
-work=$(mktemp -d)
-pids=() # all that was started here: ended with the script
-cleanup() {
-    for pid in ${pids[@]+"${pids[@]}"}; do
-        kill "$pid" 2>/dev/null || true
-        wait "$pid" 2>/dev/null || true
-    done
-    rm -rf "$work"
-}
-trap cleanup EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM
-
-await() {
-    local found=
-    for _ in $(seq 3000); do
-        found=$(sed -n "s|$2|\\1|p" "$1" 2>/dev/null | head -n 1)
-        [ -z "$found" ] || { echo "$found"; return; }
-        sleep 0.1
-    done
-    cat "$1" >&2
-    return 1
-}
+. scripts/servers.sh
 
 cat >"$work/service.py" <<'END'
 import asyncio, base64, hashlib

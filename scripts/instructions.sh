@@ -25,16 +25,8 @@ if [ -z "$binary" ]; then
     binary=target/release/wxgate
 fi
 
-work=$(mktemp -d)
+. scripts/servers.sh
 chmod 755 "$work"
-pids=()
-cleanup() {
-    for pid in ${pids[@]+"${pids[@]}"}; do kill "$pid" 2>/dev/null || true; done
-    wait 2>/dev/null || true
-    rm -rf "$work"
-}
-trap cleanup EXIT
-trap 'exit 130' INT TERM
 
 base=${BENCH_PORT:-18600} requests=2000
 port=$((base + 1)) simulator=$((base + 4))

@@ -35,18 +35,7 @@ binary=$(realpath "$binary")
 shed=
 [ -z "${OVERLOAD_SHED:-}" ] || shed="shed_above = \"$OVERLOAD_SHED\""
 
-work=$(mktemp -d)
-pids=() # all that was started here: ended with the script
-cleanup() {
-    for pid in ${pids[@]+"${pids[@]}"}; do
-        kill "$pid" 2>/dev/null || true
-        wait "$pid" 2>/dev/null || true
-    done
-    rm -rf "$work"
-}
-trap cleanup EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM
+. scripts/servers.sh
 
 fail() {
     echo "overload: FAILED: $*"

@@ -19,30 +19,7 @@ for tool in h2load curl openssl node; do
     command -v "$tool" >/dev/null || { echo "Missing: $tool (Debian: h2load is in nghttp2-client)"; exit 1; }
 done
 
-work=$(mktemp -d)
-pids=() # all that was started here: ended with the script
-cleanup() {
-    for pid in ${pids[@]+"${pids[@]}"}; do
-        kill "$pid" 2>/dev/null || true
-        wait "$pid" 2>/dev/null || true
-    done
-    rm -rf "$work"
-}
-trap cleanup EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM
-
-# Waits for a line in a file; prints what the pattern's group matched.
-await() {
-    local file=$1 pattern=$2 found=
-    for _ in $(seq 300); do
-        found=$(sed -n "s|$pattern|\\1|p" "$file" 2>/dev/null | head -n 1)
-        [ -z "$found" ] || { echo "$found"; return; }
-        sleep 0.1
-    done
-    cat "$file" >&2
-    return 1
-}
+. scripts/servers.sh
 
 passed=0
 failed=0

@@ -34,34 +34,11 @@ done
 binary=${WXGATE:-target/release/wxgate}
 [ -n "${WXGATE:-}" ] || cargo build --release --quiet
 
-work=$(mktemp -d)
-pids=() # all that was started here: ended with the script
-cleanup() {
-    for pid in ${pids[@]+"${pids[@]}"}; do
-        kill "$pid" 2>/dev/null || true
-        wait "$pid" 2>/dev/null || true
-    done
-    rm -rf "$work"
-}
-trap cleanup EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM
+. scripts/servers.sh
 
 fail() {
     echo "soak: FAILED: $*"
     exit 1
-}
-
-# Waits for a line in a file; prints what the pattern's group matched.
-await() {
-    local file=$1 pattern=$2 found=
-    for _ in $(seq 200); do
-        found=$(sed -n "s|$pattern|\\1|p" "$file" 2>/dev/null | head -n 1)
-        [ -z "$found" ] || { echo "$found"; return; }
-        sleep 0.1
-    done
-    cat "$file" >&2
-    return 1
 }
 
 "$binary" simulate --listen 127.0.0.1:0 >"$work/simulator.log" 2>&1 &

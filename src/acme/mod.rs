@@ -119,8 +119,8 @@ async fn keep(managed: Weak<Managed>, clock: Clock) {
         let wait = if rest.is_zero() {
             match order::order(&managed).await {
                 Ok(kept) => {
-                    tracing::info!(domains = ?managed.section.domains, "a certificate was issued");
                     managed.current.store(Some(Arc::new(kept)));
+                    tracing::info!(domains = ?managed.section.domains, "a certificate was issued");
                     pause = RETRY;
                     // Not at once again, whatever the authority put into it.
                     RETRY

@@ -1,0 +1,29 @@
+# shellcheck shell=bash
+# What the scripts share that start servers: a folder ($work), the list of processes to be ended with the script ($pids), and
+# waiting for a line of a log. Source it; it is no command.
+
+work=$(mktemp -d)
+pids=() # add to it what is started: pids+=($!)
+cleanup() {
+    local pid
+    for pid in ${pids[@]+"${pids[@]}"}; do
+        kill "$pid" 2>/dev/null || true
+        wait "$pid" 2>/dev/null || true
+    done
+    rm -rf "$work"
+}
+trap cleanup EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+# await FILE PATTERN [SECONDS]: waits for a line in a file (30 s); prints what the pattern's group matched.
+await() {
+    local file=$1 pattern=$2 found=
+    for _ in $(seq $((${3:-30} * 10))); do
+        found=$(sed -n "s|$pattern|\\1|p" "$file" 2>/dev/null | head -n 1)
+        [ -z "$found" ] || { echo "$found"; return; }
+        sleep 0.1
+    done
+    cat "$file" >&2
+    return 1
+}
