@@ -30,6 +30,7 @@ use super::profile::Profile;
 use super::session_keys;
 use super::single_flight::SingleFlight;
 use super::user_data::UserData;
+use super::welcome::{Written, still_welcome};
 
 /// How long the same code yields the same session.
 pub const REPEAT: Duration = Duration::from_secs(60);
@@ -202,7 +203,7 @@ pub(super) fn lease(auth: &Auth) -> Duration {
 
 /// The login itself; runs once per code at a time, when nothing is known of it.
 async fn once(
-    auth: &Auth,
+    auth: &Arc<Auth>,
     app: &config::App,
     code: &Secret<String>,
     hash: CodeHash,
@@ -249,7 +250,7 @@ pub(super) async fn enter(auth: &Auth, person: SignIn, profile: &Profile) -> Res
 
 /// A session for this member in this app, on disk when this returns.
 pub(super) async fn open(
-    auth: &Auth,
+    auth: &Arc<Auth>,
     (member, appid, openid): (Member, &AppId, &OpenId),
     is_new: bool,
     code: CodeHash,
@@ -285,21 +286,9 @@ pub(super) async fn open(
         auth.revocations.revoke_session(&oldest, access_until);
         auth.metrics.logouts.inc();
     }
-    still_welcome(auth, &session).await?;
+    still_welcome(auth, &session, Written::Session).await?;
     auth.metrics.logins.inc();
     Ok(LoggedIn { session, member, is_new, refresh_expires_at })
-}
-
-/// Undoes what was just written for a person who was erased or banned while it was under way: whoever did that could not
-/// see it yet.
-///
-/// # Errors
-/// When so it is: `token_revoked`, `member_banned`.
-async fn still_welcome(auth: &Auth, session: &Session) -> Result<(), Problem> {
-    let Err(problem) = session_keys::still_welcome(auth, session).await else { return Ok(()) };
-    let now = auth.clock.now();
-    auth.end(&session.session_id, now, auth.access_until(now)).await?;
-    Err(problem)
 }
 
 /// The profile in what the client brought along. It was made with the key of this code, or with the one before it.

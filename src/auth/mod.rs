@@ -34,6 +34,7 @@ pub mod single_flight;
 mod user_data;
 pub mod wafer2;
 pub mod web;
+mod welcome;
 
 use std::num::NonZeroU32;
 use std::sync::Arc;

@@ -22,6 +22,7 @@ use super::call::Call;
 use super::exclusive::exclusively;
 use super::login::{REPEAT, checked_code, code_hash, lease};
 use super::single_flight::SingleFlight;
+use super::welcome::{Written, still_welcome};
 
 /// Exchanges of `login_code` under way: whose it was, and the key.
 pub type Exchanges = SingleFlight<[u8; 32], Result<(OpenId, SealedKey), Problem>>;
@@ -88,22 +89,7 @@ pub(super) async fn renew(auth: &Arc<Auth>, asker: &Asker<'_>, call: &Call) -> R
     }
     prepare(auth, &session.appid, &session.openid).await?;
     auth.sessions.keep_key(&session.appid, &session.openid, key).await?;
-    still_welcome(auth, session).await
-}
-
-/// Whether the person of `session`, for whom a key was just kept, is still a member who may log in. If not, no key of
-/// theirs stays: whoever erased or banned them meanwhile could not see this one.
-///
-/// # Errors
-/// `token_revoked` when the member is gone, `member_banned`.
-pub(super) async fn still_welcome(auth: &Auth, session: &Session) -> Result<(), Problem> {
-    let problem = match auth.members.find(&session.member_id).await? {
-        Some(member) if !member.banned => return Ok(()),
-        Some(_) => Problem::new(Code::MemberBanned, "This member may not log in."),
-        None => Problem::token_revoked(),
-    };
-    auth.sessions.erase_keys(&session.appid, &session.openid).await?;
-    Err(problem)
+    still_welcome(auth, session, Written::Key).await
 }
 
 /// One exchange on all instances together: what it led to is shared for a while.

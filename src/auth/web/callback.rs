@@ -37,7 +37,7 @@ pub async fn callback(
     call.answer(made)
 }
 
-async fn handle(auth: &Auth, appid: &str, query: Shown, call: &Call) -> Result<Response<Body>, Problem> {
+async fn handle(auth: &Arc<Auth>, appid: &str, query: Shown, call: &Call) -> Result<Response<Body>, Problem> {
     let (app, web) = find(auth, appid)?;
     let query = parameters(query)?;
     let (state, code) = (only(&query, "state")?.unwrap_or_default(), only(&query, "code")?);
@@ -90,7 +90,7 @@ fn over(problem: Problem, returned: &Returned, call: &Call) -> Response<Body> {
 
 /// The login itself: who it is, what they show of themselves, a session.
 async fn enter(
-    auth: &Auth,
+    auth: &Arc<Auth>,
     app: &config::App,
     web: &config::WebLogin,
     code: Secret<String>,
