@@ -7,6 +7,7 @@
 pub(crate) mod chunked;
 pub(crate) mod grammar;
 pub(crate) mod lines;
+pub(crate) mod names;
 pub(crate) mod outgoing;
 pub(crate) mod receiving;
 

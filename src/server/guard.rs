@@ -24,7 +24,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::http1::chunked;
 
-use super::head::{self, Framing, Refusal};
+use super::head::{self, Framing, Parts, Refusal};
 
 /// How long a client may leave its answer unread. Long enough for a phone in a lift, short enough that slow readers
 /// cannot hold memory for ever.
@@ -133,12 +133,14 @@ impl<S, B: Busy> Guard<S, B> {
         !matches!(self.at, At::Head | At::Upgrading) || !self.held.is_empty()
     }
 
-    fn examine(&mut self, data: &[u8]) -> Examined {
+    /// How much of `data` may pass. The parts of a head at its very start are put into `parts`.
+    fn examine(&mut self, data: &[u8], parts: &mut Parts) -> Examined {
         let mut pass = 0;
+        let mut scrap = Parts::default();
         while pass < data.len() {
             let rest = &data[pass..];
             match &mut self.at {
-                At::Head => match self.next_head(rest) {
+                At::Head => match self.next_head(rest, if pass == 0 { &mut *parts } else { &mut scrap }) {
                     Ok(Some(len)) => pass += len,
                     Ok(None) => break,
                     Err(refusal) => return Examined { pass, refusal: Some(refusal), broken: false },
@@ -169,21 +171,18 @@ impl<S, B: Busy> Guard<S, B> {
     }
 
     /// A complete head at the start of `data`, checked: its length. `None` when it is incomplete.
-    fn next_head(&mut self, data: &[u8]) -> Result<Option<usize>, Refusal> {
-        // RFC 9112, section 2.2: one empty line before the request line is to be ignored; some old clients send it after
-        // a body. It passes with the head; the reader skips it too.
-        let skip = if data.starts_with(b"\r\n") { 2 } else { 0 };
+    fn next_head(&mut self, data: &[u8], parts: &mut Parts) -> Result<Option<usize>, Refusal> {
         if data == b"\r" {
             return Ok(None);
         }
-        let data = &data[skip..];
-        // Nothing behind the limit is looked at, so that it does not matter how much of it came with this read.
-        let within = &data[..data.len().min(self.limits.max_head)];
-        let Some(len) = head::end(within, &mut self.scanned)? else {
-            return if data.len() > within.len() { Err(self.too_large(within)) } else { Ok(None) };
+        // Nothing behind the limit is looked at, so that it does not matter how much of it came with this read. The empty
+        // line before a head does not count.
+        let skip = if data.starts_with(b"\r\n") { 2 } else { 0 };
+        let within = &data[..data.len().min(self.limits.max_head.saturating_add(skip))];
+        let Some(len) = head::find(within, &mut self.scanned, self.limits.max_uri, parts)? else {
+            return if data.len() > within.len() { Err(self.too_large(&within[skip..])) } else { Ok(None) };
         };
-        self.scanned = 0;
-        self.at = match head::check(&data[..len], self.limits.max_uri)? {
+        self.at = match parts.framing {
             Framing::Length(0) => At::Head,
             Framing::Length(n) => At::Body(n),
             Framing::Chunked => At::Chunked(chunked::Scanner::new()),
@@ -192,7 +191,7 @@ impl<S, B: Busy> Guard<S, B> {
         self.due = None;
         self.in_head = false;
         self.busy.set_busy();
-        Ok(Some(skip + len))
+        Ok(Some(len))
     }
 
     /// A head over the limit whose first line does not end is a target over its limit.
@@ -212,9 +211,9 @@ impl<S, B: Busy> Guard<S, B> {
     }
 
     /// Takes what was read into `buf` after `before`, and leaves there what may pass.
-    fn admit(&mut self, buf: &mut ReadBuf<'_>, before: usize) {
+    fn admit(&mut self, buf: &mut ReadBuf<'_>, before: usize, parts: &mut Parts) {
         if self.held.is_empty() {
-            let examined = self.examine(&buf.filled()[before..]);
+            let examined = self.examine(&buf.filled()[before..], parts);
             let pass = before + examined.pass;
             if examined.refusal.is_none() && !examined.broken && pass < buf.filled().len() {
                 self.held.extend_from_slice(&buf.filled()[pass..]);
@@ -225,7 +224,7 @@ impl<S, B: Busy> Guard<S, B> {
             let mut data = std::mem::take(&mut self.held);
             data.extend_from_slice(&buf.filled()[before..]);
             buf.set_filled(before);
-            let examined = self.examine(&data);
+            let examined = self.examine(&data, parts);
             let goes_on = examined.refusal.is_none() && !examined.broken;
             if goes_on && examined.pass == 0 {
                 self.held = data;
@@ -254,10 +253,10 @@ impl<S, B: Busy> Guard<S, B> {
     }
 
     /// The answer was not a 101: what was held is HTTP after all.
-    fn resume(&mut self) {
+    fn resume(&mut self, parts: &mut Parts) {
         self.at = At::Head;
         let mut data = std::mem::take(&mut self.held);
-        let examined = self.examine(&data);
+        let examined = self.examine(&data, parts);
         if examined.refusal.is_none() && !examined.broken {
             self.held.extend_from_slice(&data[examined.pass..]);
         }
@@ -314,7 +313,21 @@ impl<S, B: Busy> Guard<S, B> {
 
 impl<S: AsyncRead + Unpin, B: Busy + Unpin> AsyncRead for Guard<S, B> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
+        self.get_mut().poll_read_parts(cx, buf, &mut Parts::default())
+    }
+}
+
+impl<S: AsyncRead + Unpin, B: Busy> Guard<S, B> {
+    /// Reads into `buf`, which is empty. If what it gets begins with a head, the head's parts are put into `parts`; the head may
+    /// be longer than what `buf` had room for.
+    pub(super) fn poll_read_parts(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+        parts: &mut Parts,
+    ) -> Poll<io::Result<()>> {
+        let this = self;
+        parts.clear();
         loop {
             if this.hand_over(buf) {
                 return Poll::Ready(Ok(()));
@@ -324,7 +337,7 @@ impl<S: AsyncRead + Unpin, B: Busy + Unpin> AsyncRead for Guard<S, B> {
                 // Unexpected inside a body, which the reader then reports as broken off; the end of the stream otherwise.
                 At::Over => return Poll::Ready(Ok(())),
                 At::Upgrading if !this.busy.is_busy() => {
-                    this.resume();
+                    this.resume(parts);
                     continue;
                 }
                 At::Upgrading => return this.poll_hold(cx, buf),
@@ -348,7 +361,7 @@ impl<S: AsyncRead + Unpin, B: Busy + Unpin> AsyncRead for Guard<S, B> {
             if buf.filled().len() == before {
                 return Poll::Ready(Ok(()));
             }
-            this.admit(buf, before);
+            this.admit(buf, before, parts);
             if buf.filled().len() > before {
                 return Poll::Ready(Ok(()));
             }

@@ -11,7 +11,12 @@ use std::net::Ipv6Addr;
 use memchr::memchr;
 
 use crate::http1::MAX_FIELDS;
-use crate::http1::grammar::{is_all_value, is_path, is_query, is_token};
+use crate::http1::grammar::{is_all_lines, is_host_name, is_path, is_query, is_token};
+use crate::http1::names::{self, Role};
+
+pub(crate) use self::parts::{Field, Parts};
+
+mod parts;
 
 /// Longest request target that the `http` crate holds, bytes; no setting goes over it.
 const MAX_TARGET: usize = u16::MAX as usize - 1;
@@ -44,6 +49,20 @@ impl Refusal {
             Self::NotImplemented => "wxgate://refused/not_implemented",
             Self::VersionNotSupported => "wxgate://refused/version_not_supported",
         }
+    }
+
+    /// The refusal whose stand-in this is.
+    pub(crate) fn standing_in(head: &[u8]) -> Option<Self> {
+        [
+            Self::InvalidRequest,
+            Self::UriTooLong,
+            Self::HeadersTooLarge,
+            Self::RequestTimeout,
+            Self::NotImplemented,
+            Self::VersionNotSupported,
+        ]
+        .into_iter()
+        .find(|refusal| refusal.stand_in() == head)
     }
 
     /// What the reader is given in place of the refused head: a request for a target that no client can send, because the
@@ -85,57 +104,91 @@ pub(crate) enum Framing {
 }
 
 /// Looks for the end of a head in `data`, whose lines before `*scanned` were seen before. Returns its length, or `None`
-/// when more bytes are needed.
+/// when more bytes are needed. The ends of the lines that it sees are added to `lines`.
 ///
 /// # Errors
 /// A line that ends in a bare LF.
-pub(crate) fn end(data: &[u8], scanned: &mut usize) -> Result<Option<usize>, Refusal> {
+pub(crate) fn end(data: &[u8], scanned: &mut usize, parts: &mut Parts) -> Result<Option<usize>, Refusal> {
     while let Some(at) = memchr(b'\n', &data[*scanned..]) {
-        let line_end = *scanned + at;
-        if line_end == 0 || data[line_end - 1] != b'\r' {
+        let lf = *scanned + at;
+        if lf == 0 || data[lf - 1] != b'\r' {
             return Err(Refusal::InvalidRequest);
         }
-        let empty = line_end - 1 == *scanned;
-        *scanned = line_end + 1;
+        let empty = at == 1;
+        *scanned = lf + 1;
+        // The request line, the most fields, one more and the empty line: whatever is behind them is not looked at.
+        if parts.lines.len() < MAX_FIELDS + 3 {
+            parts.lines.push(u32::try_from(lf).map_err(|_| Refusal::HeadersTooLarge)?);
+        }
         if empty {
-            return Ok(Some(line_end + 1));
+            return Ok(Some(lf + 1));
         }
     }
     Ok(None)
 }
 
-/// Checks a complete head (request line to empty line) and says how its body ends.
+/// Finds a complete head at the start of `data`, and checks it: its length, and its parts. `None` when it is incomplete.
+/// One empty line before it is skipped (RFC 9112, section 2.2). `scanned` is how far the lines of an incomplete head were seen
+/// before, behind that empty line.
+///
+/// # Errors
+/// What [`end`] and [`check`] refuse.
+pub(crate) fn find(
+    data: &[u8],
+    scanned: &mut usize,
+    max_uri: usize,
+    parts: &mut Parts,
+) -> Result<Option<usize>, Refusal> {
+    parts.clear();
+    parts.skip = if data.starts_with(b"\r\n") { 2 } else { 0 };
+    let data = &data[parts.skip..];
+    let before = *scanned;
+    let Some(len) = end(data, scanned, parts)? else { return Ok(None) };
+    if before > 0 {
+        // The lines that were seen before are not remembered.
+        parts.lines.clear();
+        end(data, &mut 0, parts)?;
+    }
+    *scanned = 0;
+    check(&data[..len], max_uri, parts)?;
+    parts.len = parts.skip + len;
+    Ok(Some(parts.len))
+}
+
+/// Checks a complete head (request line to empty line), whose lines are in `parts`. Its other parts are put there, among them
+/// how its body ends.
 ///
 /// # Errors
 /// Whatever could be read in more than one way, and what is over a limit.
-pub(crate) fn check(head: &[u8], max_uri: usize) -> Result<Framing, Refusal> {
-    let (line, mut rest) = split_line(head).ok_or(Refusal::InvalidRequest)?;
-    let request_line = RequestLine::parse(line, max_uri)?;
-    let mut fields = Fields::default();
-    let mut count = 0;
-    loop {
-        let (line, next) = split_line(rest).ok_or(Refusal::InvalidRequest)?;
-        if line.is_empty() {
-            break;
-        }
-        count += 1;
-        if count > MAX_FIELDS {
-            return Err(Refusal::HeadersTooLarge);
-        }
-        fields.take(line)?;
-        rest = next;
+fn check(head: &[u8], max_uri: usize, parts: &mut Parts) -> Result<(), Refusal> {
+    let [first, between @ .., last] = parts.lines.as_slice() else { return Err(Refusal::InvalidRequest) };
+    let (first, last) = (*first as usize, *last as usize);
+    let request_line = RequestLine::parse(&head[..first - 1], max_uri)?;
+    if between.len() > MAX_FIELDS {
+        return Err(Refusal::HeadersTooLarge);
     }
-    fields.framing(&request_line)
-}
-
-/// The line before the next CRLF, and what follows it. The caller has seen that each LF follows a CR; a CR inside the
-/// line is refused with the other control bytes.
-fn split_line(data: &[u8]) -> Option<(&[u8], &[u8])> {
-    let lf = memchr(b'\n', data)?;
-    Some((data[..lf].strip_suffix(b"\r")?, &data[lf + 1..]))
+    if !is_all_lines(&head[first + 1..=last]) {
+        return Err(Refusal::InvalidRequest);
+    }
+    let mut fields = Fields::default();
+    let mut start = first + 1;
+    for lf in between {
+        let lf = *lf as usize;
+        // The CR before the LF was seen by `end`.
+        parts.fields.push(fields.take(head, start, lf - 1)?);
+        start = lf + 1;
+    }
+    parts.framing = fields.framing(&request_line)?;
+    parts.method = request_line.method;
+    parts.target = request_line.target;
+    parts.http11 = request_line.http11;
+    Ok(())
 }
 
 struct RequestLine<'a> {
+    /// Where the method and the target end.
+    method: usize,
+    target: usize,
     /// Authority of an absolute-form target.
     authority: Option<&'a [u8]>,
     http11: bool,
@@ -169,7 +222,7 @@ impl<'a> RequestLine<'a> {
             return Err(Refusal::NotImplemented);
         }
         let authority = if target[0] == b'/' { None } else { Some(absolute_authority(target)?) };
-        Ok(Self { authority, http11 })
+        Ok(Self { method: method.len(), target: method.len() + 1 + target.len(), authority, http11 })
     }
 }
 
@@ -207,29 +260,28 @@ struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    /// One `name: value` line. No folding, no space before the colon, no control bytes (RFC 9112, section 5).
-    fn take(&mut self, line: &'a [u8]) -> Result<(), Refusal> {
-        let colon = memchr(b':', line).ok_or(Refusal::InvalidRequest)?;
-        let (name, value) = (&line[..colon], &line[colon + 1..]);
-        if name.is_empty() || !name.iter().all(|&b| is_token(b)) || !is_all_value(value) {
-            return Err(Refusal::InvalidRequest);
-        }
-        let value = trim_ows(value);
-        match name.len() {
-            4 if name.eq_ignore_ascii_case(b"host") => {
+    /// One `name: value` line of `head`. No folding, no space before the colon (RFC 9112, section 5); the caller has seen that
+    /// there are no control bytes.
+    fn take(&mut self, head: &'a [u8], start: usize, end: usize) -> Result<Field, Refusal> {
+        let line = &head[start..end];
+        let (name, role, length) = names::read(line).ok_or(Refusal::InvalidRequest)?;
+        let (from, to) = trimmed(head, start + length + 1, end);
+        let value = &head[from..to];
+        match role {
+            Role::Host => {
                 if self.host.is_some() || !is_host(value) {
                     return Err(Refusal::InvalidRequest);
                 }
                 self.host = Some(value);
             }
-            7 if name.eq_ignore_ascii_case(b"upgrade") => self.upgrade = true,
-            14 if name.eq_ignore_ascii_case(b"content-length") => {
+            Role::Upgrade => self.upgrade = true,
+            Role::ContentLength => {
                 if self.length.is_some() {
                     return Err(Refusal::InvalidRequest);
                 }
                 self.length = Some(decimal(value).ok_or(Refusal::InvalidRequest)?);
             }
-            17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
+            Role::TransferEncoding => {
                 if self.chunked {
                     return Err(Refusal::InvalidRequest);
                 }
@@ -239,10 +291,11 @@ impl<'a> Fields<'a> {
                 }
                 self.chunked = true;
             }
-            _ if folds_to_framing(name) => return Err(Refusal::InvalidRequest),
-            _ => {}
+            Role::Unknown if folds_to_framing(&line[..length]) => return Err(Refusal::InvalidRequest),
+            Role::Unknown | Role::None | Role::Connection | Role::Expect => {}
         }
-        Ok(())
+        let place = |at| u32::try_from(at).map_err(|_| Refusal::HeadersTooLarge);
+        Ok(Field { name, role, start: place(from)?, end: place(to)? })
     }
 
     fn framing(&self, line: &RequestLine<'_>) -> Result<Framing, Refusal> {
@@ -306,18 +359,19 @@ pub(super) fn is_host(value: &[u8]) -> bool {
         [b':', digits @ ..] => digits.len() <= 5 && decimal(digits).is_some_and(|port| port <= u64::from(u16::MAX)),
         _ => false,
     };
-    let name_ok = value[0] == b'[' || host.iter().all(|&b| b.is_ascii_alphanumeric() || b"-._~".contains(&b));
+    let name_ok = value[0] == b'[' || host.iter().all(|&b| is_host_name(b));
     !host.is_empty() && host.len() <= 255 && port_ok && name_ok
 }
 
-fn trim_ows(mut value: &[u8]) -> &[u8] {
-    while let [b' ' | b'\t', rest @ ..] = value {
-        value = rest;
+/// The place of a value between `start` and `end`, without the white space around it.
+fn trimmed(head: &[u8], mut start: usize, mut end: usize) -> (usize, usize) {
+    while start < end && matches!(head[start], b' ' | b'\t') {
+        start += 1;
     }
-    while let [rest @ .., b' ' | b'\t'] = value {
-        value = rest;
+    while start < end && matches!(head[end - 1], b' ' | b'\t') {
+        end -= 1;
     }
-    value
+    (start, end)
 }
 
 #[cfg(test)]

@@ -7,10 +7,15 @@ use super::*;
 const MAX_URI: usize = 128;
 
 fn read(head: &[u8]) -> Result<Framing, Refusal> {
-    match end(head, &mut 0)? {
-        Some(len) if len == head.len() => check(head, MAX_URI),
+    let mut parts = Parts::default();
+    match find(head, &mut 0, MAX_URI, &mut parts)? {
+        Some(len) if len == head.len() => Ok(parts.framing),
         other => panic!("{:?} ends at {other:?}, not at {}", String::from_utf8_lossy(head), head.len()),
     }
+}
+
+fn found(head: &[u8]) -> Result<Option<usize>, Refusal> {
+    find(head, &mut 0, MAX_URI, &mut Parts::default())
 }
 
 /// A GET with these lines after `Host`.
@@ -224,9 +229,9 @@ fn a_bare_line_end_is_refused() {
         &[b"X: y\n", b"X: y\n\r\n", b"X: y\r\r\n", b"X: y\rZ: w\r\n", b"\rX: y\r\n"],
         Refusal::InvalidRequest,
     );
-    assert_eq!(end(b"\n", &mut 0), Err(Refusal::InvalidRequest));
-    assert_eq!(end(b"GET / HTTP/1.1\n", &mut 0), Err(Refusal::InvalidRequest));
-    assert_eq!(end(b"GET / HTTP/1.1\r\n\n", &mut 0), Err(Refusal::InvalidRequest));
+    assert_eq!(found(b"\n"), Err(Refusal::InvalidRequest));
+    assert_eq!(found(b"GET / HTTP/1.1\n"), Err(Refusal::InvalidRequest));
+    assert_eq!(found(b"GET / HTTP/1.1\r\n\n"), Err(Refusal::InvalidRequest));
 }
 
 /// Rows 29, 30, and 10 of the identity headers.
@@ -408,8 +413,9 @@ fn limits_are_exact() {
     assert_eq!(read(&target(MAX_URI)), Ok(Framing::Length(0)));
     assert_eq!(read(&target(MAX_URI + 1)), Err(Refusal::UriTooLong));
     // However high the setting: the `http` crate holds no more.
-    assert_eq!(check(&target(MAX_TARGET), usize::MAX), Ok(Framing::Length(0)));
-    assert_eq!(check(&target(MAX_TARGET + 1), usize::MAX), Err(Refusal::UriTooLong));
+    let within = |head: &[u8]| find(head, &mut 0, usize::MAX, &mut Parts::default()).map(|len| len.is_some());
+    assert_eq!(within(&target(MAX_TARGET)), Ok(true));
+    assert_eq!(within(&target(MAX_TARGET + 1)), Err(Refusal::UriTooLong));
     // `Host` is one of the fields.
     assert_eq!(read(&with(&b"a: b\r\n".repeat(MAX_FIELDS - 1))), Ok(Framing::Length(0)));
     assert_eq!(read(&with(&b"a: b\r\n".repeat(MAX_FIELDS))), Err(Refusal::HeadersTooLarge));
@@ -421,10 +427,12 @@ fn the_end_is_found_from_where_the_last_look_stopped() {
     let data = [head.as_slice(), b"GET / HTTP/1.1\r\n\r\n"].concat();
     let mut scanned = 0;
     for len in 0..head.len() {
-        assert_eq!(end(&data[..len], &mut scanned), Ok(None), "{len}");
+        assert_eq!(find(&data[..len], &mut scanned, MAX_URI, &mut Parts::default()), Ok(None), "{len}");
         assert!(scanned <= len);
     }
-    assert_eq!(end(&data, &mut scanned), Ok(Some(head.len())));
+    let mut parts = Parts::default();
+    assert_eq!(find(&data, &mut scanned, MAX_URI, &mut parts), Ok(Some(head.len())));
+    assert_eq!((scanned, parts.lines.len(), parts.fields.len()), (0, 4, 2));
 }
 
 proptest! {
@@ -436,7 +444,7 @@ proptest! {
         b"/?#%:@[]\\\"<>{}|^`~. *ah1\x80\xc3\xa9\x7f\x00".to_vec()), 1..8), form in 0..3) {
         let target = [[&b"/"[..], b"http://h", b""][form as usize], &target].concat();
         let head = [b"GET ", target.as_slice(), b" HTTP/1.0\r\n\r\n"].concat();
-        if end(&head, &mut 0) == Ok(Some(head.len())) && check(&head, MAX_URI).is_ok() {
+        if found(&head) == Ok(Some(head.len())) {
             let uri = http::Uri::try_from(target.as_slice());
             prop_assert!(uri.is_ok(), "{:?}", String::from_utf8_lossy(&target));
             let host = absolute_authority(&target).ok();

@@ -11,6 +11,7 @@ mod tests;
 mod upload;
 
 use std::future::{Future, poll_fn};
+use std::io;
 use std::mem::MaybeUninit;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
@@ -22,6 +23,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::body::{self, Body};
 use crate::http1::outgoing::{Outgoing, WrongLength};
+
+use super::guard::{Busy, Guard};
+use super::head::Parts;
 
 use self::answer::Asked;
 use self::request::Head;
@@ -41,6 +45,29 @@ pub(super) enum End {
     Switched(Bytes),
 }
 
+/// What requests are read from.
+pub(super) trait Source: AsyncRead + AsyncWrite + Unpin {
+    /// Reads into `buf`, which is empty. If what it gets begins with a head whose parts are known, they are put into `parts`; the
+    /// head may be longer than what `buf` had room for.
+    fn poll_read_parts(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+        parts: &mut Parts,
+    ) -> Poll<io::Result<()>>;
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin, B: Busy + Unpin> Source for Guard<S, B> {
+    fn poll_read_parts(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+        parts: &mut Parts,
+    ) -> Poll<io::Result<()>> {
+        Self::poll_read_parts(self, cx, buf, parts)
+    }
+}
+
 /// What the answers come from.
 pub(super) trait Service {
     /// Of an answer.
@@ -57,7 +84,7 @@ pub(super) trait Service {
 /// nothing is under way.
 pub(super) async fn serve<S, V>(stream: &mut S, service: &V, mut idle_enough: Pin<&mut impl Future<Output = ()>>) -> End
 where
-    S: AsyncRead + AsyncWrite + Unpin,
+    S: Source,
     V: Service,
 {
     let mut session = Session { stream, ahead: Bytes::new(), feed: None, broken: false };
@@ -91,23 +118,24 @@ struct Session<'a, S> {
     broken: bool,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
+impl<S: Source> Session<'_, S> {
     /// The next request.
     fn poll_head(
         &mut self,
         cx: &mut Context<'_>,
         idle_enough: Pin<&mut impl Future<Output = ()>>,
     ) -> Poll<Result<Head, End>> {
+        let mut parts = Parts::default();
         loop {
             if !self.ahead.is_empty() {
-                let Ok(read) = request::read(&self.ahead) else { return Poll::Ready(Err(End::Close)) };
+                let Ok(read) = request::read(&self.ahead, &mut parts) else { return Poll::Ready(Err(End::Close)) };
                 if let Some((head, len)) = read {
                     let behind = self.ahead.split_off(len);
                     self.ahead = behind;
                     return Poll::Ready(Ok(head));
                 }
             }
-            match self.poll_read(cx) {
+            match self.poll_read(cx, &mut parts) {
                 Poll::Ready(true) => {}
                 Poll::Ready(false) => return Poll::Ready(Err(End::Close)),
                 Poll::Pending => return idle_enough.poll(cx).map(|()| Err(End::Close)),
@@ -154,18 +182,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
             return Poll::Ready(true);
         }
         // With a next request at hand it is not looked whether the client goes on: an end there may be the guard's.
-        if !self.broken && self.ahead.is_empty() && !ready!(self.poll_read(cx)) {
+        if !self.broken && self.ahead.is_empty() && !ready!(self.poll_read(cx, &mut Parts::default())) {
             return Poll::Ready(false);
         }
         Poll::Pending
     }
 
-    /// Reads on into `ahead`; false when the client is gone.
-    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+    /// Reads on into `ahead`; false when the client is gone. The parts of a head with which `ahead` begins then are put into
+    /// `parts`, if they are known.
+    fn poll_read(&mut self, cx: &mut Context<'_>, parts: &mut Parts) -> Poll<bool> {
         let mut room = [MaybeUninit::uninit(); READ];
         let mut room = ReadBuf::uninit(&mut room);
-        let read = ready!(Pin::new(&mut *self.stream).poll_read(cx, &mut room));
+        let read = ready!(self.stream.poll_read_parts(cx, &mut room, parts));
         let read = if read.is_ok() { room.filled() } else { b"" };
+        if !self.ahead.is_empty() || parts.len > read.len() {
+            parts.clear();
+        }
         self.ahead = match self.ahead.is_empty() {
             true => Bytes::copy_from_slice(read),
             false => Bytes::from([&self.ahead[..], read].concat()),

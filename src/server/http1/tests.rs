@@ -75,6 +75,13 @@ impl Service for Answers {
 }
 
 /// Serves `client` until it ends, while `script` runs; how it ended.
+/// A client without a guard: nobody has looked at its heads.
+impl Source for DuplexStream {
+    fn poll_read_parts(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>, _: &mut Parts) -> Poll<io::Result<()>> {
+        Pin::new(self).poll_read(cx, buf)
+    }
+}
+
 async fn served(answers: &Answers, script: impl AsyncFnOnce(DuplexStream)) -> End {
     let (client, mut ours) = duplex(64 * 1024);
     let serve = async {
@@ -103,9 +110,9 @@ async fn until(client: &mut DuplexStream, end: &str) -> String {
 
 #[tokio::test]
 async fn requests_are_answered_in_their_order_however_they_arrive() {
-    let said = "GET /a HTTP/1.1\r\n\r\nPOST /b HTTP/1.1\r\nContent-Length: 5\r\n\r\nhello\
-                POST /c HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n1\r\n!\r\n0\r\n\r\n\
-                GET /d HTTP/1.1\r\nConnection: close\r\n\r\n";
+    let said = "GET /a HTTP/1.1\r\nHost: a\r\n\r\nPOST /b HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello\
+                POST /c HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n1\r\n!\r\n0\r\n\r\n\
+                GET /d HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
     for size in [1, 7, said.len()] {
         let answers = Answers::default();
         served(&answers, async |mut client| {
@@ -129,7 +136,7 @@ async fn requests_are_answered_in_their_order_however_they_arrive() {
 async fn nothing_is_answered_behind_an_answer_that_closes() {
     let answers = Answers::default();
     served(&answers, async |mut client| {
-        let said = "GET /a HTTP/1.1\r\nConnection: close\r\n\r\nGET /never HTTP/1.1\r\n\r\n";
+        let said = "GET /a HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\nGET /never HTTP/1.1\r\nHost: a\r\n\r\n";
         client.write_all(said.as_bytes()).await.unwrap();
         assert_eq!(all(&mut client).await.matches("HTTP/1.1 ").count(), 1);
     })
@@ -140,7 +147,7 @@ async fn nothing_is_answered_behind_an_answer_that_closes() {
 #[tokio::test]
 async fn who_waits_for_100_gets_it_when_the_body_is_wanted_and_not_before() {
     let answers = Answers::default();
-    let head = |path| format!("POST {path} HTTP/1.1\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n");
+    let head = |path| format!("POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n");
     served(&answers, async |mut client| {
         client.write_all(head("/a").as_bytes()).await.unwrap();
         assert_eq!(until(&mut client, "\r\n\r\n").await, "HTTP/1.1 100 Continue\r\n\r\n");
@@ -160,7 +167,7 @@ async fn a_100_that_has_begun_is_finished_before_the_answer() {
     let (mut ours, mut client) = duplex(10);
     let serving = async { drop(serve(&mut ours, &answers, pin!(pending::<()>())).await) };
     let asking = async {
-        let head = b"POST /impatient HTTP/1.1\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n";
+        let head = b"POST /impatient HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n";
         client.write_all(head).await.unwrap();
         while answers.finished.load(Ordering::Relaxed) == 0 {
             tokio::task::yield_now().await;
@@ -177,8 +184,11 @@ async fn a_body_that_nobody_reads_does_not_cost_the_connection_when_it_is_there(
     let answers = Answers::default();
     served(&answers, async |mut client| {
         let body = "x".repeat(20_000);
-        let request = format!("POST /ignore HTTP/1.1\r\nContent-Length: {}\r\n\r\n{body}", body.len());
-        client.write_all((request + "GET /next HTTP/1.1\r\nConnection: close\r\n\r\n").as_bytes()).await.unwrap();
+        let request = format!("POST /ignore HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        client
+            .write_all((request + "GET /next HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").as_bytes())
+            .await
+            .unwrap();
         let seen = all(&mut client).await;
         assert!(seen.contains("ignored") && seen.ends_with("/next "), "{seen}");
     })
@@ -189,7 +199,7 @@ async fn a_body_that_nobody_reads_does_not_cost_the_connection_when_it_is_there(
 async fn a_client_that_goes_away_ends_what_is_done_for_it() {
     let answers = Answers::default();
     let end = served(&answers, async |mut client| {
-        client.write_all(b"GET /slow HTTP/1.1\r\n\r\n").await.unwrap();
+        client.write_all(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
         while answers.calls.load(Ordering::Relaxed) == 0 {
             tokio::task::yield_now().await;
         }
@@ -204,7 +214,7 @@ async fn a_client_that_breaks_off_its_body_is_answered_once_and_not_again() {
     for said in ["Content-Length: 5\r\n\r\nhell", "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"] {
         let answers = Answers::default();
         served(&answers, async |mut client| {
-            client.write_all(format!("POST /a HTTP/1.1\r\n{said}").as_bytes()).await.unwrap();
+            client.write_all(format!("POST /a HTTP/1.1\r\nHost: a\r\n{said}").as_bytes()).await.unwrap();
             client.shutdown().await.unwrap();
             assert!(all(&mut client).await.ends_with("\r\n\r\nbroken"), "{said}");
         })
@@ -219,7 +229,7 @@ async fn frames_go_out_as_they_come_and_a_body_that_fails_is_visibly_cut() {
         let (frames, receive) = tokio::sync::mpsc::unbounded_channel();
         *answers.frames.lock().unwrap() = Some(receive);
         served(&answers, async |mut client| {
-            client.write_all(format!("GET /stream HTTP/{version}\r\n\r\n").as_bytes()).await.unwrap();
+            client.write_all(format!("GET /stream HTTP/{version}\r\nHost: a\r\n\r\n").as_bytes()).await.unwrap();
             frames.send(Ok(Bytes::from_static(b"one"))).unwrap();
             let head = until(&mut client, "\r\n\r\n").await;
             assert_eq!(head.contains("transfer-encoding: chunked"), version == "1.1", "{head}");
@@ -266,7 +276,7 @@ async fn a_body_of_another_length_than_it_said_ends_the_connection() {
         }
     }
     let (mut client, mut ours) = duplex(1024);
-    client.write_all(b"GET / HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\n\r\n").await.unwrap();
+    client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
     assert!(matches!(serve(&mut ours, &Lying, pin!(pending())).await, End::Close));
     drop(ours);
     assert_eq!(all(&mut client).await, "HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhello");

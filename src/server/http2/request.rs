@@ -9,7 +9,7 @@ use http::header::{CONTENT_LENGTH, COOKIE, HOST};
 use http::{HeaderMap, HeaderValue, Method, Request, Uri};
 
 use crate::http1::MAX_FIELDS;
-use crate::http1::grammar::is_value;
+use crate::http1::grammar::is_all_value;
 
 use super::super::head::{self, Refusal};
 
@@ -54,7 +54,7 @@ fn fields(headers: &HeaderMap) -> Result<(), Refusal> {
         // RFC 9113, section 8.2.1: no blanks around a value. A reader of HTTP/1.1 would take them away.
         let blank = |b: Option<&u8>| matches!(b, Some(b' ' | b'\t'));
         let value = value.as_bytes();
-        if blank(value.first()) || blank(value.last()) || !value.iter().all(|&b| is_value(b)) {
+        if blank(value.first()) || blank(value.last()) || !is_all_value(value) {
             return Err(Refusal::InvalidRequest);
         }
         if name == CONTENT_LENGTH {

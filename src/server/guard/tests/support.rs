@@ -106,10 +106,16 @@ pub(super) fn drain(guard: &mut Guard<Script, Flag>, room: usize) -> Seen {
     let mut space = vec![0; room];
     loop {
         let mut buf = ReadBuf::new(&mut space);
-        let ended = match Pin::new(&mut *guard).poll_read(&mut Context::from_waker(Waker::noop()), &mut buf) {
+        let mut parts = Parts::default();
+        let ended = match guard.poll_read_parts(&mut Context::from_waker(Waker::noop()), &mut buf, &mut parts) {
             Poll::Ready(Ok(())) => buf.filled().is_empty(),
             Poll::Pending | Poll::Ready(Err(_)) => return Seen { bytes, ended: false, unread: guard.has_unread() },
         };
+        if parts.len > 0 && parts.len <= buf.filled().len() {
+            let mut again = Parts::default();
+            assert_eq!(head::find(buf.filled(), &mut 0, LIMITS.max_uri, &mut again), Ok(Some(parts.len)));
+            assert_eq!(format!("{parts:?}"), format!("{again:?}"), "the parts are those of what was handed over");
+        }
         if ended {
             return Seen { bytes, ended: true, unread: guard.has_unread() };
         }
