@@ -1,7 +1,7 @@
 //! What the requests of one client connection share: who is connected, as an address and as the texts that every request
 //! would otherwise write anew.
 
-use std::fmt::Write as _;
+use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -103,19 +103,46 @@ impl Connection {
 
 /// An address as a header value.
 pub fn ip_text(ip: IpAddr) -> HeaderValue {
-    HeaderValue::from_str(&ip.to_string()).unwrap_or(HeaderValue::from_static("unknown"))
+    let mut text = Vec::with_capacity(16);
+    match ip {
+        // By hand: the library's way through a formatter costs ten times as much, for each new connection.
+        IpAddr::V4(ip) => {
+            for (n, octet) in ip.octets().into_iter().enumerate() {
+                if n > 0 {
+                    text.push(b'.');
+                }
+                text.extend_from_slice(itoa::Buffer::new().format(octet).as_bytes());
+            }
+        }
+        IpAddr::V6(ip) => drop(write!(text, "{ip}")),
+    }
+    HeaderValue::from_maybe_shared(Bytes::from(text)).unwrap_or(HeaderValue::from_static("unknown"))
 }
 
-/// The value of `Forwarded`. Addresses of version 6 are quoted (RFC 7239, section 6), and so is the host, for its port.
-pub fn forwarded(client: IpAddr, host: Option<&HeaderValue>, https: bool) -> HeaderValue {
-    let mut text = String::with_capacity(96);
-    let _ = match client {
-        IpAddr::V4(ip) => write!(text, "for={ip}"),
-        IpAddr::V6(ip) => write!(text, "for=\"[{ip}]\""),
-    };
+/// The value of `Forwarded` for the client of this address and text. Addresses of version 6 are quoted (RFC 7239, section 6),
+/// and so is the host, for its port.
+pub fn forwarded(client: IpAddr, text: &HeaderValue, host: Option<&HeaderValue>, https: bool) -> HeaderValue {
+    let mut value = Vec::with_capacity(96);
+    let mut push = |part: &[u8]| value.extend_from_slice(part);
+    let (before, after): (&[u8], &[u8]) = if client.is_ipv6() { (b"for=\"[", b"]\"") } else { (b"for=", b"") };
+    [before, text.as_bytes(), after].into_iter().for_each(&mut push);
     if let Some(host) = host.and_then(|h| h.to_str().ok()).filter(|h| !h.contains(['"', '\\'])) {
-        let _ = write!(text, ";host=\"{host}\"");
+        [b";host=\"", host.as_bytes(), b"\""].into_iter().for_each(&mut push);
     }
-    let _ = write!(text, ";proto={}", if https { "https" } else { "http" });
-    HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("for=unknown"))
+    push(if https { b";proto=https" } else { b";proto=http" });
+    HeaderValue::from_maybe_shared(Bytes::from(value)).unwrap_or(HeaderValue::from_static("for=unknown"))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn an_address_is_written_as_the_library_writes_it(ip: IpAddr) {
+            prop_assert_eq!(ip_text(ip), ip.to_string());
+        }
+    }
 }

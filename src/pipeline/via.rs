@@ -94,11 +94,18 @@ fn way(
     host: Option<HeaderValue>,
     version: Version,
 ) -> SmallVec<[(HeaderName, HeaderValue); 7]> {
+    // Mostly the client is who is connected.
+    let client = if known.client == connection.peer() {
+        connection.peer_text().clone()
+    } else {
+        connection::ip_text(known.client)
+    };
+    let forwarded = connection::forwarded(known.client, &client, host.as_ref(), known.https);
     let mut fields = SmallVec::new();
     fields.extend([
         (X_FORWARDED_FOR, chain(known.chain.as_ref(), connection.peer_text())),
-        (X_ORIGINAL_FORWARDED_FOR, connection::ip_text(known.client)),
-        (FORWARDED, connection::forwarded(known.client, host.as_ref(), known.https)),
+        (X_ORIGINAL_FORWARDED_FOR, client),
+        (FORWARDED, forwarded),
         (X_FORWARDED_PROTO, HeaderValue::from_static(scheme(known.https))),
         (VIA, received(version)),
     ]);

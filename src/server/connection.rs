@@ -135,6 +135,8 @@ async fn serve_http1<S: Stream + 'static>(
     };
     match end {
         End::Gone => {}
+        // Without TLS, whose end is told to the client, closing ends the writing side too.
+        End::Close if !connection.https() && !guard.has_unread() => {}
         End::Close => drop(guard.shutdown().await),
         End::Switched(early) => {
             let switched = answers.switched.into_inner().unwrap_or_else(PoisonError::into_inner);

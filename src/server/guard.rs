@@ -80,6 +80,8 @@ pub(crate) struct Guard<S, B> {
 
 #[derive(Debug)]
 enum At {
+    /// Nothing was looked at yet, and some was read by somebody else.
+    Opened,
     Head,
     Body(u64),
     Chunked(chunked::Scanner),
@@ -123,13 +125,15 @@ impl<S, B: Busy> Guard<S, B> {
 
     /// The stream was accepted at `accepted`, and `read` is what has been read of it.
     pub(super) fn after(mut self, read: Vec<u8>, accepted: Instant) -> Self {
-        self.held = read;
+        if !read.is_empty() {
+            (self.held, self.at) = (read, At::Opened);
+        }
         self.due = Some(accepted + self.limits.head_timeout);
         self
     }
 
     /// Whether the client may still be sending what nobody will read.
-    fn has_unread(&self) -> bool {
+    pub(super) fn has_unread(&self) -> bool {
         !matches!(self.at, At::Head | At::Upgrading) || !self.held.is_empty()
     }
 
@@ -164,7 +168,7 @@ impl<S, B: Busy> Guard<S, B> {
                         return Examined { pass: pass + after, refusal: None, broken: true };
                     }
                 },
-                At::Upgrading | At::Refused | At::Over => break,
+                At::Opened | At::Upgrading | At::Refused | At::Over => break,
             }
         }
         Examined { pass, refusal: None, broken: false }
@@ -252,7 +256,8 @@ impl<S, B: Busy> Guard<S, B> {
         }
     }
 
-    /// The answer was not a 101: what was held is HTTP after all.
+    /// What was held is to be looked at: it was read by somebody else, or the answer to a head that asked for an upgrade was
+    /// not a 101, so that it is HTTP after all.
     fn resume(&mut self, parts: &mut Parts) {
         self.at = At::Head;
         let mut data = std::mem::take(&mut self.held);
@@ -336,6 +341,10 @@ impl<S: AsyncRead + Unpin, B: Busy> Guard<S, B> {
                 At::Refused => return Poll::Pending,
                 // Unexpected inside a body, which the reader then reports as broken off; the end of the stream otherwise.
                 At::Over => return Poll::Ready(Ok(())),
+                At::Opened => {
+                    this.resume(parts);
+                    continue;
+                }
                 At::Upgrading if !this.busy.is_busy() => {
                     this.resume(parts);
                     continue;

@@ -4,7 +4,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::TcpStream;
 
 /// Connections that the kernel holds for us while a worker is busy.
@@ -55,15 +55,22 @@ pub fn probe(address: SocketAddr) -> io::Result<()> {
     socket.bind(&address.into())
 }
 
+/// The listening socket for an accept loop, ours or inherited. What it accepts sends without delay (`TCP_NODELAY`): an accepted
+/// socket has what the listening one has, so it is set once and not for each connection.
+///
+/// # Errors
+/// When it is no socket that the runtime can watch.
+pub fn accepting(listener: TcpListener) -> io::Result<tokio::net::TcpListener> {
+    SockRef::from(&listener).set_tcp_nodelay(true)?;
+    tokio::net::TcpListener::from_std(listener)
+}
+
 /// The next connection. Faults of single connections are passed over; without descriptors it pauses and goes on
 /// (`EMFILE` must not become a busy loop).
 pub async fn accept(listener: &tokio::net::TcpListener) -> (TcpStream, SocketAddr) {
     loop {
         match listener.accept().await {
-            Ok((stream, peer)) => {
-                let _ = stream.set_nodelay(true);
-                return (stream, peer);
-            }
+            Ok(accepted) => return accepted,
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
                 tracing::warn!(%error, "cannot accept connections; trying again");
@@ -78,4 +85,20 @@ fn is_of_one_connection(error: &io::Error) -> bool {
         error.kind(),
         io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_accepted_sends_without_delay() {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        for listener in [bind_alone(any).unwrap(), bind(any).unwrap()] {
+            let address = listener.local_addr().unwrap();
+            let listener = accepting(listener).unwrap();
+            let (client, (stream, _)) = tokio::join!(TcpStream::connect(address), accept(&listener));
+            assert!(stream.nodelay().unwrap() && client.is_ok());
+        }
+    }
 }

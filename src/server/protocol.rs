@@ -1,12 +1,19 @@
 //! Which HTTP a client on clear text speaks: HTTP/2 with prior knowledge (RFC 9113, section 3.3), or HTTP/1.
 //!
-//! The bytes are looked at and left in the kernel, so that a connection of HTTP/1 pays one system call and no copy. Only
-//! the few that begin like the preface and come in pieces are read.
+//! What comes first is read and passed on to whoever speaks that: a look that leaves the bytes in the kernel would be one more
+//! system call for each connection.
 
+use std::future::poll_fn;
 use std::io;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::task::{Poll, ready};
 
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncRead as _, ReadBuf};
 use tokio::net::TcpStream;
+
+/// How much is read at once, bytes: an ordinary head as a whole.
+const READ: usize = 8 * 1024;
 
 /// What a client that knows that we speak HTTP/2 says first (RFC 9113, section 3.4).
 pub(super) const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -23,27 +30,34 @@ pub(super) struct Spoken {
 /// # Errors
 /// When the connection breaks off.
 pub(super) async fn spoken(stream: &mut TcpStream) -> io::Result<Spoken> {
-    let mut start = [0; PREFACE.len()];
-    let mut len = stream.peek(&mut start).await?;
-    if !PREFACE.starts_with(&start[..len]) || len == 0 {
-        return Ok(Spoken { http2: false, read: Vec::new() });
-    }
-    if len == PREFACE.len() {
-        return Ok(Spoken { http2: true, read: Vec::new() });
-    }
-    len = 0;
-    while len < PREFACE.len() && PREFACE.starts_with(&start[..len]) {
-        match stream.read(&mut start[len..]).await? {
-            0 => break,
-            n => len += n,
+    let mut read = some(stream).await?;
+    // Only the few that begin like the preface and come in pieces are waited for.
+    while read.len() < PREFACE.len() && !read.is_empty() && PREFACE.starts_with(&read) {
+        let more = some(stream).await?;
+        if more.is_empty() {
+            break;
         }
+        read.extend_from_slice(&more);
     }
-    Ok(Spoken { http2: start == *PREFACE, read: start[..len].to_vec() })
+    Ok(Spoken { http2: read.starts_with(PREFACE), read })
+}
+
+/// What comes next; nothing at the end. The room for it is no part of the future, which a connection carries for long.
+async fn some(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
+    poll_fn(|cx| {
+        let mut room = [MaybeUninit::uninit(); READ];
+        let mut room = ReadBuf::uninit(&mut room);
+        Poll::Ready(match ready!(Pin::new(&mut *stream).poll_read(cx, &mut room)) {
+            Ok(()) => Ok(room.filled().to_vec()),
+            Err(error) => Err(error),
+        })
+    })
+    .await
 }
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::AsyncWriteExt as _;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpListener;
 
     use super::*;

@@ -17,7 +17,7 @@ use crate::gateway::{Gateway, Worker};
 use super::connection;
 use super::descriptors;
 use super::drain::{Drain, Watch};
-use super::listen::accept;
+use super::listen::{accept, accepting};
 use super::redirect;
 
 /// How often a worker hands over log lines and closes upstream connections that nobody uses.
@@ -98,7 +98,7 @@ async fn run(worker: &Arc<Worker>, listeners: Vec<(Door, TcpListener)>, mut drai
     let own = Drain::new();
     let mut loops = JoinSet::new();
     for (door, listener) in listeners {
-        match tokio::net::TcpListener::from_std(listener) {
+        match accepting(listener) {
             Ok(listener) => {
                 loops.spawn(serve(Arc::clone(worker), door, listener, own.watch(), share));
             }
@@ -189,8 +189,9 @@ fn begin(
     crowded: bool,
 ) {
     let (worker, drain) = (Arc::clone(worker), drain.clone());
+    // Boxed, because a task moves what it runs some times over: when it is made, when it ends, when it is joined.
     match door {
-        Door::Public => connections.spawn(connection::serve(stream, peer, worker, drain, crowded)),
-        Door::Redirect => connections.spawn(redirect::serve(stream, peer, worker, drain)),
+        Door::Public => connections.spawn(Box::pin(connection::serve(stream, peer, worker, drain, crowded))),
+        Door::Redirect => connections.spawn(Box::pin(redirect::serve(stream, peer, worker, drain))),
     };
 }
