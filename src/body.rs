@@ -35,6 +35,11 @@ impl Body {
         Self(Kind::Empty)
     }
 
+    /// Whether all of it is at hand: nobody has to be waited for.
+    pub const fn is_at_hand(&self) -> bool {
+        matches!(self.0, Kind::Empty | Kind::Full(_))
+    }
+
     /// Any other body, boxed.
     pub fn boxed<B>(body: B) -> Self
     where

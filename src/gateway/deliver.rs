@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::Request;
 use http::header::{CONTENT_TYPE, HOST, HeaderValue};
 use http_body_util::{BodyExt as _, Limited};
+use tokio::time::Instant;
 
 use crate::auth::push::{DEADLINE, Deliver, Delivery, Reply};
 use crate::body::Body;
@@ -51,6 +52,7 @@ async fn send(delivery: Delivery, upstream: Arc<Upstream>, host: HeaderValue) ->
     let limits = Limits { response_head: DEADLINE, idle: IDLE, total, max_body: u64::MAX, min_body_rate: 0 };
     // A connection for each: pushes are few, and one that is not kept cannot have gone stale.
     let outbound = Outbound {
+        now: Instant::now(),
         request: Box::new(request),
         upstream,
         limits,

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use axum::Router;
 use bytes::Bytes;
+use http::HeaderValue;
 use http_body_util::{BodyExt as _, Limited};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
@@ -105,7 +106,8 @@ impl Service<Request> for Endpoints {
             return Box::pin(std::future::ready(Ok(exchange.refuse(overloaded()))));
         };
         let (router, working) = (self.router.clone(), Arc::clone(&self.room.working));
-        let info = CallInfo { request_id: exchange.id().clone(), client: exchange.client() };
+        let request_id = HeaderValue::from_str(exchange.id()).unwrap_or(HeaderValue::from_static(""));
+        let info = CallInfo { request_id, client: exchange.client() };
         // A task of its own: when the client goes away in the middle of a login, the login is finished all the same.
         let task = self.control.spawn(async move {
             let (parts, body) = request.into_parts();

@@ -9,11 +9,11 @@ use std::future::ready;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Instant;
 
 use http::header::{AUTHORIZATION, HOST};
 use http::uri::Scheme;
 use http::{HeaderMap, HeaderValue, Method, Uri};
+use tokio::time::Instant;
 use tower::Service;
 
 use crate::body::Body;

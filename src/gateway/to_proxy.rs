@@ -77,6 +77,7 @@ impl Service<ToUpstream> for ToProxy {
             },
         };
         let outbound = Outbound {
+            now: exchange.went_on(),
             request,
             upstream: Arc::clone(upstream),
             limits: limits(&route.policy),

@@ -170,7 +170,7 @@ fn json(line: &mut Vec<u8>, second: &str, ms: i64, e: &Entry<'_>) -> std::io::Re
     line.extend_from_slice(b",\"bytes\":");
     line.extend_from_slice(itoa::Buffer::new().format(e.bytes).as_bytes());
     line.extend_from_slice(b",\"duration_us\":");
-    line.extend_from_slice(itoa::Buffer::new().format(e.took.as_micros()).as_bytes());
+    line.extend_from_slice(itoa::Buffer::new().format(micros(e.took)).as_bytes());
     if let Some(us) = e.head_us {
         line.extend_from_slice(b",\"upstream_us\":");
         line.extend_from_slice(itoa::Buffer::new().format(us).as_bytes());
@@ -178,7 +178,7 @@ fn json(line: &mut Vec<u8>, second: &str, ms: i64, e: &Entry<'_>) -> std::io::Re
     for (name, value) in optional(e) {
         if let Some(value) = value {
             line.extend_from_slice(b",\"");
-            line.extend_from_slice(name.as_bytes());
+            line.extend_from_slice(name);
             line.extend_from_slice(b"\":\"");
             escape(line, value);
             line.push(b'"');
@@ -205,7 +205,7 @@ fn text(line: &mut Vec<u8>, second: &str, ms: i64, e: &Entry<'_>) -> std::io::Re
     escape(line, e.path);
     line.push(b' ');
     line.extend_from_slice(e.protocol.as_bytes());
-    write!(line, " duration_us={} bytes={} client=", e.took.as_micros(), e.bytes)?;
+    write!(line, " duration_us={} bytes={} client=", micros(e.took), e.bytes)?;
     e.client.write(line);
     line.extend_from_slice(b" route=");
     escape(line, e.route);
@@ -213,7 +213,9 @@ fn text(line: &mut Vec<u8>, second: &str, ms: i64, e: &Entry<'_>) -> std::io::Re
     escape(line, e.id);
     for (name, value) in optional(e) {
         if let Some(value) = value {
-            write!(line, " {name}=\"")?;
+            line.push(b' ');
+            line.extend_from_slice(name);
+            line.extend_from_slice(b"=\"");
             escape(line, value);
             line.push(b'"');
         }
@@ -241,24 +243,31 @@ fn timestamp(line: &mut Vec<u8>, second: &str, ms: i64) {
     line.extend_from_slice(&[b'.', digit(ms / 100), digit(ms / 10), digit(ms), b'Z']);
 }
 
-fn optional<'a>(e: &Entry<'a>) -> [(&'static str, Option<&'a str>); 6] {
+fn optional<'a>(e: &Entry<'a>) -> [(&'static [u8], Option<&'a str>); 6] {
     [
-        ("upstream", e.upstream),
-        ("member", e.member),
-        ("person", e.person),
-        ("code", e.code),
-        ("cause", e.cause),
-        ("ended", e.ended),
+        (b"upstream", e.upstream),
+        (b"member", e.member),
+        (b"person", e.person),
+        (b"code", e.code),
+        (b"cause", e.cause),
+        (b"ended", e.ended),
     ]
+}
+
+/// Numbers of 64 bits are written for much less than those of 128.
+fn micros(took: Duration) -> u64 {
+    u64::try_from(took.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// Writes text so that it cannot end a line, a string or a terminal's good mood: control bytes, quotes, backslashes and
 /// everything outside ASCII are escaped (log injection).
 fn escape(line: &mut Vec<u8>, text: &str) {
     let bytes = text.as_bytes();
-    // Without a way out in between, so that it is done for many bytes at once.
-    let special = |b: u8| (b.wrapping_sub(b' ') > b'~' - b' ') | (b == b'"') | (b == b'\\');
-    if bytes.len() <= MAX_FIELD && !bytes.iter().fold(false, |found, &b| found | special(b)) {
+    // Without a way out in between and sixteen at a time, so that it is done for all of them at once. The rest is short.
+    let special = |found, &b: &u8| found | (b.wrapping_sub(b' ') > b'~' - b' ') | (b == b'"') | (b == b'\\');
+    let (blocks, rest) = bytes.as_chunks::<16>();
+    let found = blocks.iter().fold(false, |found, block| found | block.iter().fold(false, special));
+    if bytes.len() <= MAX_FIELD && !found && !rest.iter().any(|b| special(false, b)) {
         line.extend_from_slice(bytes);
         return;
     }

@@ -14,6 +14,7 @@ use std::task::{Context, Poll};
 
 use futures_util::future::Either;
 use http::HeaderMap;
+use tokio::time::Instant;
 use tower::{Layer, Service};
 
 use crate::clock::{Clock, Timestamp};
@@ -237,6 +238,7 @@ where
             match authenticator.read(unread).await {
                 Ok(principal) => {
                     let _ = request.exchange.principal.set(principal);
+                    let _ = request.exchange.resumed.set(Instant::now());
                     inner.call(request).await
                 }
                 Err(problem) => Ok(request.exchange.refuse(problem)),
@@ -259,7 +261,7 @@ where
 
     fn call(&mut self, request: Request) -> Self::Future {
         match self.decide(&request) {
-            Ok(None) => Either::Left(Decided::Right(self.inner.call(request))),
+            Ok(None) => Either::Left(Decided::passed(self.inner.call(request))),
             Ok(Some(unread)) => Either::Right(self.read(unread, request)),
             Err(problem) => Either::Left(refuse(&request, problem)),
         }

@@ -95,7 +95,7 @@ where
             Matched::Endpoint | Matched::Health | Matched::Static(_) => Ok(()),
         });
         match decision {
-            Ok(()) => Decided::Right(self.inner.call(request)),
+            Ok(()) => Decided::passed(self.inner.call(request)),
             Err(problem) => refuse(&request, problem),
         }
     }

@@ -11,6 +11,8 @@ use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use http::HeaderValue;
 
+use super::exchange::Way;
+
 /// One client connection.
 #[derive(Debug)]
 pub struct Connection {
@@ -92,12 +94,17 @@ impl Connection {
     }
 
     /// What `write` writes of the way of a client that is connected directly and asks for `host`: kept for the first host.
-    pub(super) fn way(&self, host: &HeaderValue, write: impl Fn() -> Bytes) -> Bytes {
-        let (known, lines) = self.way.get_or_init(|| {
+    pub(super) fn way(&self, host: &HeaderValue, write: impl Fn() -> Bytes) -> Way {
+        let (known, _) = self.way.get_or_init(|| {
             // Copied, so that the head that it came in need not be kept with the connection.
             (HeaderValue::from_bytes(host.as_bytes()).unwrap_or_else(|_| host.clone()), write())
         });
-        if known == host { lines.clone() } else { write() }
+        if known == host { Way::Kept } else { Way::Own(write()) }
+    }
+
+    /// What is kept.
+    pub(super) fn kept_way(&self) -> Option<&Bytes> {
+        self.way.get().map(|(_, lines)| lines)
     }
 }
 

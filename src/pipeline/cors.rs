@@ -12,7 +12,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use futures_util::future::Either;
 use http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
     ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD,
@@ -28,7 +27,7 @@ use crate::problem::{Code, Problem};
 
 use super::renew;
 use super::route::Matched;
-use super::{Decided, Exchange, Request, Response, answer};
+use super::{Decided, Exchange, Request, Response};
 
 const TRUE: HeaderValue = HeaderValue::from_static("true");
 
@@ -203,17 +202,17 @@ where
 
     fn call(&mut self, request: Request) -> Self::Future {
         let Some((exchange, cors)) = self.crossed(&request) else {
-            return Either::Right(CrossingFuture { inner: self.inner.call(request), grant: None });
+            return Decided::passed(CrossingFuture { inner: self.inner.call(request), grant: None });
         };
         if preflight(&request).is_some() {
             let made = cors.preflight(request.headers());
             let mut response = made.unwrap_or_else(|problem| exchange.refuse(problem));
             let varies = "Origin, Access-Control-Request-Method, Access-Control-Request-Headers";
             response.headers_mut().insert(VARY, HeaderValue::from_static(varies));
-            return answer(response);
+            return Decided::answered(response);
         }
         let grant = (Arc::clone(cors), cors.allowed(request.headers()));
-        Either::Right(CrossingFuture { inner: self.inner.call(request), grant: Some(grant) })
+        Decided::passed(CrossingFuture { inner: self.inner.call(request), grant: Some(grant) })
     }
 }
 

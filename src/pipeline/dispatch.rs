@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
-use futures_util::future::Either;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HOST};
 use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, Method, StatusCode};
@@ -21,7 +20,7 @@ use crate::problem::{Code, Problem, Refused};
 
 use super::compress::{Accepted, compress};
 use super::route::{Matched, Route};
-use super::{Decided, Exchange, Request, Response, answer, redirect, refuse, rules, via};
+use super::{Decided, Exchange, Request, Response, redirect, refuse, rules, via};
 
 /// An answer that is awaited.
 pub type Awaited = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
@@ -40,7 +39,7 @@ pub struct ToUpstream {
 impl ToUpstream {
     /// Puts what stands in lines among the headers, for whoever wants to see all of them.
     pub fn gather(&mut self) {
-        if self.exchange.way.get().is_none() {
+        if !self.exchange.has_lines() {
             return;
         }
         let mut lines = Vec::new();
@@ -80,7 +79,7 @@ impl<E, P> Dispatch<E, P> {
         if self.draining.load(Ordering::Acquire) {
             return refuse(request, Problem::new(Code::Draining, "This instance is shutting down; ask another."));
         }
-        answer(fixed("ok\n", HeaderValue::from_static("no-store")))
+        Decided::answered(fixed("ok\n", HeaderValue::from_static("no-store")))
     }
 }
 
@@ -93,7 +92,7 @@ where
         let policy = &route.policy;
         if let Some(redirect) = &policy.redirect {
             let target = request.uri().path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
-            return answer(match redirect::answer(redirect, &policy.path, &target) {
+            return Decided::answered(match redirect::answer(redirect, &policy.path, &target) {
                 Ok(mut response) => {
                     rules::apply(&policy.headers.response, response.headers_mut());
                     response
@@ -104,7 +103,7 @@ where
         prepare(&mut request, &route, &exchange);
         let accepted = policy.compress.map(|section| (section, Accepted::of(request.headers())));
         let forwarding = self.proxy.call(ToUpstream { request: request.http, route: Arc::clone(&route), exchange });
-        Either::Right(Box::pin(async move {
+        Decided::passed(Box::pin(async move {
             let Ok(mut response) = forwarding.await;
             // What the gateway says itself is not the upstream's: a rule about caching must not reach a refusal.
             if response.extensions().get::<Refused>().is_some() || response.status() == StatusCode::SWITCHING_PROTOCOLS
@@ -133,7 +132,7 @@ fn prepare(request: &mut Request, route: &Route, exchange: &Exchange) {
 /// Tells the way of a request, in lines or among its headers.
 fn announce(request: &mut Request, route: &Route, exchange: &Exchange) {
     if route.in_lines {
-        let _ = exchange.way.set(via::lines(request.headers(), request.version(), exchange));
+        exchange.tell_way(via::lines(request.headers(), request.version(), exchange));
     } else {
         let version = request.version();
         via::announce(request.headers_mut(), version, exchange);
@@ -170,14 +169,14 @@ where
                     return self.transformed(request, route, exchange);
                 }
                 announce(&mut request, &route, &exchange);
-                Either::Right(self.proxy.call(ToUpstream { request: request.http, route, exchange }))
+                Decided::passed(self.proxy.call(ToUpstream { request: request.http, route, exchange }))
             }
-            Ok(Matched::Endpoint) => Either::Right(self.endpoints.call(request)),
+            Ok(Matched::Endpoint) => Decided::passed(self.endpoints.call(request)),
             Ok(Matched::Health) => self.health(&request),
             Ok(Matched::Static(item)) => {
                 let mut response = fixed(item.body.clone(), HeaderValue::from_static("public, max-age=300"));
                 response.headers_mut().insert(CONTENT_TYPE, item.content_type.clone());
-                answer(response)
+                Decided::answered(response)
             }
             Err(missing) => refuse(&request, missing),
         }

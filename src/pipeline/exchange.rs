@@ -5,13 +5,16 @@
 //! that finds a field empty which an outer layer should have set answers `internal`: a request is never let through
 //! because a step is missing.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Response};
+use http::uri::PathAndQuery;
+use http::{HeaderValue, Method, Response, Version};
+use tokio::time::Instant;
 
 use crate::body::Body;
 use crate::problem::{Code, Problem};
@@ -24,6 +27,35 @@ use super::principal::Principal;
 use super::route::Matched;
 use super::via;
 
+/// Our id of a request: 32 hex digits.
+pub type OwnId = [u8; 32];
+
+/// What was asked.
+pub struct Asked {
+    /// As sent.
+    pub method: Method,
+    /// As sent.
+    pub target: Option<PathAndQuery>,
+    /// What the client speaks.
+    pub version: Version,
+}
+
+/// Without the target: it may tell who the caller is.
+impl fmt::Debug for Asked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Asked").field("method", &self.method).finish_non_exhaustive()
+    }
+}
+
+/// Lines that tell which way a request came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Way {
+    /// Those that its connection keeps.
+    Kept,
+    /// Others.
+    Own(Bytes),
+}
+
 /// One request and its answer (RFC 9110, section 3.4), as far as they are known.
 #[derive(Debug)]
 pub struct Exchange {
@@ -31,8 +63,12 @@ pub struct Exchange {
     pub connection: Arc<Connection>,
     /// When the head was read.
     pub started: Instant,
+    /// When it went on, where it had to wait on its way. Set by `authenticate`.
+    pub resumed: OnceLock<Instant>,
     /// Our id of the request, until `client_addr` finds one of a trusted proxy.
-    pub own_id: HeaderValue,
+    pub own_id: OwnId,
+    /// What was asked, as it came. Set by `trace`.
+    pub asked: Option<Asked>,
     /// Which requests are recorded; `None`: none. Set by `trace`.
     pub sampler: Option<Sampler>,
     /// What is recorded of this one; see [`Exchange::recording`].
@@ -45,10 +81,11 @@ pub struct Exchange {
     pub matched: OnceLock<Matched>,
     /// Who asks. Set by `authenticate`, when somebody showed a valid token.
     pub principal: OnceLock<Arc<Principal>>,
-    /// The caller's headers as lines, where its route takes them so. Set by `identity`.
-    pub identity: OnceLock<Bytes>,
-    /// The way that the request came as header lines, but for what is its own; on such routes. Set by `dispatch`.
-    pub way: OnceLock<Bytes>,
+    /// Whether the caller is told in lines, because the route takes them so. Set by `identity`.
+    pub identified: AtomicBool,
+    /// Where the way that the request came stands as lines, but for what is its own: [`Way`]. Set by `dispatch`.
+    way_kept: AtomicBool,
+    way: OnceLock<Bytes>,
     /// Whether the caller's token came in a cookie. Set by `authenticate`.
     pub by_cookie: AtomicBool,
     /// Its place among the requests under way, where its route counts them. Set by `limit`.
@@ -63,18 +100,21 @@ pub struct Exchange {
 
 impl Exchange {
     /// Nothing known but the connection.
-    pub fn new(connection: Arc<Connection>, own_id: HeaderValue, started: Instant) -> Self {
+    pub fn new(connection: Arc<Connection>, own_id: OwnId, started: Instant) -> Self {
         Self {
             connection,
             started,
+            resumed: OnceLock::new(),
             own_id,
+            asked: None,
             sampler: None,
             recording: OnceLock::new(),
             forwarded: OnceLock::new(),
             upgrade: OnceLock::new(),
             matched: OnceLock::new(),
             principal: OnceLock::new(),
-            identity: OnceLock::new(),
+            identified: AtomicBool::new(false),
+            way_kept: AtomicBool::new(false),
             way: OnceLock::new(),
             by_cookie: AtomicBool::new(false),
             held: OnceLock::new(),
@@ -84,9 +124,15 @@ impl Exchange {
         }
     }
 
-    /// The request id that everybody shall use.
-    pub fn id(&self) -> &HeaderValue {
-        self.forwarded.get().and_then(|f| f.request_id.as_ref()).unwrap_or(&self.own_id)
+    /// The request id that everybody shall use: visible ASCII.
+    pub fn id(&self) -> &str {
+        let told = self.forwarded.get().and_then(|f| f.request_id.as_ref());
+        std::str::from_utf8(told.map_or(&self.own_id[..], HeaderValue::as_bytes)).unwrap_or_default()
+    }
+
+    /// When it came to the end of the steps: at once, but for a wait. Saves a look at the clock.
+    pub fn went_on(&self) -> Instant {
+        self.resumed.get().copied().unwrap_or(self.started)
     }
 
     /// What is recorded of this request, if it is one that is. Decided at the first call, by what `client_addr` has found.
@@ -94,7 +140,7 @@ impl Exchange {
         let sampler = self.sampler?;
         let decide = || {
             let parent = self.forwarded.get().and_then(|known| known.traceparent.as_ref());
-            sampler.decide(self.own_id.as_bytes(), parent.map(HeaderValue::as_bytes)).map(Recording::new).map(Box::new)
+            sampler.decide(&self.own_id, parent.map(HeaderValue::as_bytes)).map(Recording::new).map(Box::new)
         };
         self.recording.get_or_init(decide).as_deref()
     }
@@ -114,10 +160,30 @@ impl Exchange {
         Some(self.head_us.load(Ordering::Relaxed)).filter(|us| *us != 0)
     }
 
+    /// Its way is told in lines, these. Called once, by `dispatch`.
+    pub fn tell_way(&self, way: Way) {
+        match way {
+            Way::Kept => self.way_kept.store(true, Ordering::Relaxed),
+            Way::Own(lines) => drop(self.way.set(lines)),
+        }
+    }
+
+    /// The lines that tell its way, where its route takes it in lines.
+    fn way(&self) -> Option<&Bytes> {
+        if self.way_kept.load(Ordering::Relaxed) { self.connection.kept_way() } else { self.way.get() }
+    }
+
+    /// Whether what the gateway adds stands in lines.
+    pub fn has_lines(&self) -> bool {
+        self.way().is_some()
+    }
+
     /// Appends what the gateway adds to the request in lines; nothing where its route takes it among the headers.
     pub fn push_lines(&self, out: &mut Vec<u8>) {
-        if let Some(way) = self.way.get() {
-            out.extend_from_slice(self.identity.get().map_or(&[], |lines| &lines[..]));
+        if let Some(way) = self.way() {
+            if let Some(caller) = self.principal.get().filter(|_| self.identified.load(Ordering::Relaxed)) {
+                out.extend_from_slice(&caller.lines);
+            }
             out.extend_from_slice(way);
             via::push_own(out, self);
         }
@@ -134,6 +200,6 @@ impl Exchange {
 
     /// Answers with a problem.
     pub fn refuse(&self, problem: Problem) -> Response<Body> {
-        problem.into_response(self.id().to_str().unwrap_or_default())
+        problem.into_response(self.id())
     }
 }

@@ -27,15 +27,69 @@ use super::{Request, Response, wafer2};
 /// Longest name of a protected header; longer names are compared by their first bytes.
 const LONGEST: usize = 40;
 
+/// Names that a client may not send, beside those with an `x` in front: [`is_forbidden_x`].
+const FORBIDDEN: [&[u8]; 31] = [
+    // Hop-by-hop (RFC 9110, section 7.6.1; RFC 9112, appendix). `Transfer-Encoding` goes because the body is
+    // framed anew; its length, known or not, travels with the body itself.
+    b"keep-alive",
+    b"te",
+    b"trailer",
+    b"transfer-encoding",
+    b"upgrade",
+    b"proxy-connection",
+    b"proxy-authorization",
+    b"proxy-authenticate",
+    b"proxy-authentication-info",
+    b"proxy",
+    b"http2-settings",
+    // Answered by us when the body is read.
+    b"expect",
+    // Forwarding and tracing: rebuilt.
+    b"forwarded",
+    b"via",
+    b"traceparent",
+    b"tracestate",
+    b"true-client-ip",
+    b"cf-connecting-ip",
+    b"cf-connecting-ipv6",
+    b"client-ip",
+    b"fastly-client-ip",
+    b"cluster-client-ip",
+    // Identities that other gateways inject.
+    b"remote-user",
+    b"remote-groups",
+    b"remote-email",
+    b"remote-name",
+    b"remote-addr",
+    b"ssl-client-verify",
+    b"ssl-client-s-dn",
+    b"ssl-client-cert",
+    b"tailscale-user-login",
+];
+
+/// How long forbidden names are that begin with each letter: one bit for each length.
+const LENGTHS: [u64; 26] = {
+    let mut lengths = [0; 26];
+    let mut n = 0;
+    while n < FORBIDDEN.len() {
+        lengths[(FORBIDDEN[n][0] - b'a') as usize] |= 1 << FORBIDDEN[n].len();
+        n += 1;
+    }
+    lengths[(b'x' - b'a') as usize] = u64::MAX;
+    lengths
+};
+
 /// Removes every header that a client may not send.
 pub fn clean(headers: &mut HeaderMap) {
     let mut doomed: SmallVec<[HeaderName; 8]> = SmallVec::new();
+    let mut nominates = false;
     for name in headers.keys() {
+        nominates |= *name == CONNECTION;
         if is_forbidden(name.as_str().as_bytes()) {
             doomed.push(name.clone());
         }
     }
-    if headers.contains_key(CONNECTION) {
+    if nominates {
         for value in headers.get_all(CONNECTION) {
             nominated(value, &mut doomed);
         }
@@ -83,10 +137,10 @@ fn nominated(value: &HeaderValue, doomed: &mut SmallVec<[HeaderName; 8]>) {
 
 /// Whether a client may not send a header of this name (lower case, as `HeaderName` has it).
 fn is_forbidden(name: &[u8]) -> bool {
-    // The first letter decides for nearly all ordinary headers. A folding character cannot stand first in a name that
+    // First letter and length decide for nearly all ordinary headers. A folding character cannot stand first in a name that
     // folds to a protected one.
-    if !matches!(name.first(), Some(b'x' | b'f' | b'k' | b'p' | b'r' | b't' | b'u' | b'v' | b'e' | b'c' | b's' | b'h'))
-    {
+    let first = name.first().map_or(usize::MAX, |first| usize::from(first.wrapping_sub(b'a')));
+    if LENGTHS.get(first).is_none_or(|lengths| lengths >> name.len().min(LONGEST) & 1 == 0) {
         return false;
     }
     let mut folded = [0u8; LONGEST];
@@ -97,45 +151,7 @@ fn is_forbidden(name: &[u8]) -> bool {
     let folded = &folded[..len];
     match folded[0] {
         b'x' => is_forbidden_x(folded),
-        _ => matches!(
-            folded,
-            // Hop-by-hop (RFC 9110, section 7.6.1; RFC 9112, appendix). `Transfer-Encoding` goes because the body is
-            // framed anew; its length, known or not, travels with the body itself.
-            b"keep-alive"
-                | b"te"
-                | b"trailer"
-                | b"transfer-encoding"
-                | b"upgrade"
-                | b"proxy-connection"
-                | b"proxy-authorization"
-                | b"proxy-authenticate"
-                | b"proxy-authentication-info"
-                | b"proxy"
-                | b"http2-settings"
-                // Answered by us when the body is read.
-                | b"expect"
-                // Forwarding and tracing: rebuilt.
-                | b"forwarded"
-                | b"via"
-                | b"traceparent"
-                | b"tracestate"
-                | b"true-client-ip"
-                | b"cf-connecting-ip"
-                | b"cf-connecting-ipv6"
-                | b"client-ip"
-                | b"fastly-client-ip"
-                | b"cluster-client-ip"
-                // Identities that other gateways inject.
-                | b"remote-user"
-                | b"remote-groups"
-                | b"remote-email"
-                | b"remote-name"
-                | b"remote-addr"
-                | b"ssl-client-verify"
-                | b"ssl-client-s-dn"
-                | b"ssl-client-cert"
-                | b"tailscale-user-login"
-        ),
+        _ => FORBIDDEN.contains(&folded),
     }
 }
 

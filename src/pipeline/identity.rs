@@ -6,6 +6,7 @@
 use std::convert::Infallible;
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -128,7 +129,7 @@ impl<S> InjectIdentity<S> {
         cookie::remove(headers);
         if let Some(caller) = exchange.principal.get() {
             if route.in_lines {
-                let _ = exchange.identity.set(caller.lines.clone());
+                exchange.identified.store(true, Ordering::Relaxed);
             } else {
                 inject(headers, caller);
             }
@@ -161,7 +162,7 @@ where
 
     fn call(&mut self, mut request: Request) -> Self::Future {
         match self.write(&mut request) {
-            Ok(()) => Decided::Right(self.inner.call(request)),
+            Ok(()) => Decided::passed(self.inner.call(request)),
             Err(problem) => refuse(&request, problem),
         }
     }

@@ -257,7 +257,7 @@ where
 
     fn call(&mut self, request: Request) -> Self::Future {
         match self.layer.decide(&request) {
-            Ok(()) => Decided::Right(self.inner.call(request)),
+            Ok(()) => Decided::passed(self.inner.call(request)),
             Err(problem) => refuse(&request, problem),
         }
     }

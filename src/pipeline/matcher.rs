@@ -94,6 +94,11 @@ impl<T: Clone> Matcher<T> {
 }
 
 impl<T> Matcher<T> {
+    /// Whether any pattern is for certain hosts; where none is, it does not matter which is asked for.
+    pub fn knows_hosts(&self) -> bool {
+        !self.exact.is_empty() || !self.suffixes.is_empty()
+    }
+
     /// The best match for a lower-case host without port, a canonical path and a method.
     pub fn find(&self, host: &str, path: &str, method: &Method) -> Found<'_, T> {
         let path = path.strip_prefix('/').unwrap_or(path);

@@ -29,6 +29,7 @@ pub mod client_addr;
 pub mod compress;
 pub mod connection;
 pub mod cors;
+pub mod decided;
 pub mod dispatch;
 pub mod exchange;
 pub mod handle;
@@ -58,31 +59,22 @@ pub mod wafer2;
 pub mod why;
 
 use std::convert::Infallible;
-use std::future::{Ready, ready};
 
-use futures_util::future::Either;
 use tower::{Layer, Service};
 
 use crate::body::Body;
 use crate::problem::Problem;
 
+pub use decided::Decided;
 pub use exchange::Exchange;
 pub use principal::Principal;
 pub use request::Request;
 
 /// An answer on its way back.
 pub type Response = http::Response<Body>;
-/// What a layer that decides at once returns: its own answer, or the inner service's future, and no box.
-pub type Decided<F> = Either<Ready<Result<Response, Infallible>>, F>;
-
-/// The layer's own answer.
-fn answer<F>(response: Response) -> Decided<F> {
-    Either::Left(ready(Ok(response)))
-}
-
 /// Refuses: with the request's id where there is one.
 fn refuse<F>(request: &Request, problem: Problem) -> Decided<F> {
-    answer(request.exchange.refuse(problem))
+    Decided::answered(request.exchange.refuse(problem))
 }
 
 /// The layers of [`decisions`], each built from its own section.

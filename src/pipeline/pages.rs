@@ -117,7 +117,7 @@ where
         if let Some(page) = page(this.pages, status) {
             response.headers_mut().append(VARY, HeaderValue::from_static("Accept"));
             if let Some(exchange) = this.asked.take() {
-                let html = render(page, status, title, exchange.id().to_str().unwrap_or_default());
+                let html = render(page, status, title, exchange.id());
                 let headers = response.headers_mut();
                 headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
                 headers.insert(NOSNIFF.0, NOSNIFF.1);

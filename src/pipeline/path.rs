@@ -49,20 +49,25 @@ pub fn with_path(path: &str, query: Option<&str>) -> Result<PathAndQuery, Ambigu
 
 /// Only ordinary characters, no empty segment, no segment that starts with a dot: nothing to do.
 fn is_plain(path: &[u8]) -> bool {
-    let mut previous = 0;
-    for (n, &b) in path.iter().enumerate() {
-        let plain = match b {
-            b'/' => previous != b'/',
-            b'.' => previous != b'/',
-            _ => is_path_char(b),
-        };
-        if !plain || (n == 0 && b != b'/') {
-            return false;
-        }
-        previous = b;
-    }
-    !path.is_empty()
+    let [b'/', rest @ ..] = path else { return false };
+    let mut begins = true;
+    rest.iter().all(|&b| {
+        let plain = PLAIN[usize::from(b)] && !(begins && matches!(b, b'/' | b'.'));
+        begins = b == b'/';
+        plain
+    })
 }
+
+/// Bytes of a path that is canonical as it stands.
+const PLAIN: [bool; 256] = {
+    let mut plain = [false; 256];
+    let mut b = 0;
+    while b < 256 {
+        plain[b] = b as u8 == b'/' || is_path_char(b as u8);
+        b += 1;
+    }
+    plain
+};
 
 /// `pchar` without `%` and `;` (RFC 3986, section 3.3).
 const fn is_path_char(b: u8) -> bool {

@@ -12,7 +12,7 @@ use tower::{Layer, Service};
 
 use crate::problem::{Code, Problem};
 
-use super::{Decided, Request, Response, answer};
+use super::{Decided, Request, Response};
 
 /// The scheme of stand-in targets.
 const SCHEME: &str = "wxgate";
@@ -50,13 +50,13 @@ where
     fn call(&mut self, request: Request) -> Self::Future {
         let uri = request.uri();
         if uri.scheme_str() != Some(SCHEME) {
-            return Decided::Right(self.inner.call(request));
+            return Decided::passed(self.inner.call(request));
         }
         let code = Code::from_name(uri.path().trim_start_matches('/')).unwrap_or(Code::InvalidRequest);
         let problem = Problem::new(code, detail(code));
         let mut response = request.exchange.refuse(problem);
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-        answer(response)
+        Decided::answered(response)
     }
 }
 

@@ -177,7 +177,8 @@ pin_project! {
     pub struct RenewFuture<F> {
         #[pin]
         inner: F,
-        answer: Option<Response>,
+        // Boxed: it is hardly ever there, and the future of every request carries the room.
+        answer: Option<Box<Response>>,
         coming: Option<Awaited>,
     }
 }
@@ -197,7 +198,7 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let mut response = match this.answer.take() {
-            Some(response) => response,
+            Some(response) => *response,
             None => {
                 let Ok(response) = ready!(this.inner.poll(cx));
                 response
@@ -206,7 +207,7 @@ where
         if let Some(awaited) = this.coming {
             match awaited.coming.as_mut().poll(cx) {
                 Poll::Pending => {
-                    *this.answer = Some(response);
+                    *this.answer = Some(Box::new(response));
                     return Poll::Pending;
                 }
                 Poll::Ready(Some(fresh)) if awaited.stands() => {

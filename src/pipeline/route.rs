@@ -199,7 +199,8 @@ impl<S> MatchRoute<S> {
             Some(canonical) => canonical,
             None => target,
         };
-        let host = host(request);
+        // Looked at only where a route asks for one.
+        let host = if self.routes.matcher.knows_hosts() { host(request) } else { "".into() };
         let matched = match cors::preflight(request).and_then(|m| self.routes.crossed(&host, target.path(), &m)) {
             Some(matched) => matched,
             None => self.routes.find(&host, target.path(), request.method())?,
@@ -256,7 +257,7 @@ where
 
     fn call(&mut self, mut request: Request) -> Self::Future {
         match self.decide(&mut request) {
-            Ok(()) => Decided::Right(self.inner.call(request)),
+            Ok(()) => Decided::passed(self.inner.call(request)),
             Err(problem) => refuse(&request, problem),
         }
     }

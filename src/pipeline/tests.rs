@@ -4,9 +4,8 @@ use std::convert::Infallible;
 use std::future::Ready;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
 
-use http::HeaderValue;
+use tokio::time::Instant;
 use tower::{Layer as _, Service, ServiceExt as _, service_fn};
 
 use super::connection::Connection;
@@ -58,7 +57,7 @@ fn identity() -> IdentityLayer {
 
 fn exchange() -> Arc<Exchange> {
     let connection = Arc::new(Connection::new("127.0.0.1:1".parse().unwrap(), false));
-    Arc::new(Exchange::new(connection, HeaderValue::from_static("id"), Instant::now()))
+    Arc::new(Exchange::new(connection, *b"0123456789abcdef0123456789abcdef", Instant::now()))
 }
 
 fn request(path: &str, exchange: &Arc<Exchange>) -> Request {

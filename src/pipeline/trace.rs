@@ -10,13 +10,15 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
-use http::{HeaderValue, Method, Version};
+use http::uri::PathAndQuery;
+use http::{Method, Version};
 use http_body::{Body as _, Frame, SizeHint};
 use pin_project_lite::pin_project;
+use tokio::time::Instant;
 use tower::{Layer, Service};
 
 use crate::body::{self, Body};
@@ -28,7 +30,7 @@ use crate::tunnel::{Switched, Totals};
 
 use super::access_log::{AccessLog, Client, Entry};
 use super::connection::Connection;
-use super::exchange::Exchange;
+use super::exchange::{Asked, Exchange, OwnId};
 use super::route::Matched;
 use super::streams::{Going, List};
 use super::{Request, Response};
@@ -74,12 +76,12 @@ impl RequestIds {
     }
 
     /// The next one.
-    pub fn next(&self) -> HeaderValue {
+    pub fn next(&self) -> OwnId {
         let low = mix(self.next.fetch_add(1, Ordering::Relaxed));
         let mut text = [0; 32];
         text[..16].copy_from_slice(&hex(self.high));
         text[16..].copy_from_slice(&hex(low));
-        HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static("0"))
+        text
     }
 }
 
@@ -159,12 +161,14 @@ where
         self.observer.shard.in_flight.add(1);
         let mut exchange = Exchange::new(connection, self.observer.ids.next(), Instant::now());
         exchange.sampler = self.sampler;
+        exchange.asked = Some(Asked {
+            method: request.method().clone(),
+            target: request.uri().path_and_query().cloned(),
+            version: request.version(),
+        });
         let exchange = Arc::new(exchange);
         let record = Record {
             observer: Arc::clone(&self.observer),
-            method: request.method().clone(),
-            uri: request.uri().clone(),
-            version: request.version(),
             exchange: Arc::clone(&exchange),
             status: 0,
             refused: None,
@@ -220,7 +224,7 @@ where
         });
         record.status = response.status().as_u16();
         record.complete = response.body().is_end_stream();
-        record.refused = response.extensions_mut().remove::<Refused>();
+        record.refused = response.extensions_mut().remove::<Refused>().map(Box::new);
         if let Some(refused) = &record.refused {
             record.observer.metrics.problem(refused.code.name());
         }
@@ -239,15 +243,13 @@ where
 #[derive(Debug)]
 struct Record {
     observer: Arc<Observer>,
-    method: Method,
-    uri: http::Uri,
-    version: Version,
     exchange: Arc<Exchange>,
     status: u16,
-    refused: Option<Refused>,
+    /// Boxed, as the next: most answers have neither, and all of them carry this record along.
+    refused: Option<Box<Refused>>,
     bytes: u64,
     complete: bool,
-    tunnel: Option<Totals>,
+    tunnel: Option<Box<Totals>>,
     /// Why it was ended from here.
     ended: Option<&'static str>,
 }
@@ -261,7 +263,7 @@ impl Record {
         self.observer.shard.request(self.status, took, 0);
         self.count_for_route(self.status, took);
         self.complete = false;
-        self.tunnel = Some(Totals { from_client: 0, to_client: 0, ended: "never_begun" });
+        self.tunnel = Some(Box::new(Totals { from_client: 0, to_client: 0, ended: "never_begun" }));
     }
 
     fn count_for_route(&self, status: u16, took: Duration) {
@@ -274,7 +276,7 @@ impl Record {
     fn end(mut self, totals: Totals) {
         self.complete = true;
         self.bytes = totals.to_client;
-        self.tunnel = Some(totals);
+        self.tunnel = Some(Box::new(totals));
     }
 }
 
@@ -307,15 +309,16 @@ impl Drop for Record {
             Some(Matched::Static(item)) => (item.path.as_str(), None),
             None => ("-", None),
         };
+        let asked = self.exchange.asked.as_ref();
         self.observer.log.add(&Entry {
-            id: self.exchange.id().to_str().unwrap_or_default(),
+            id: self.exchange.id(),
             client: match self.exchange.forwarded.get() {
                 Some(known) if known.client != self.exchange.connection.peer() => Client::Named(known.client),
                 _ => Client::Peer(self.exchange.connection.peer_text().to_str().unwrap_or_default()),
             },
-            method: self.method.as_str(),
-            path: self.uri.path(),
-            protocol: protocol(self.version),
+            method: asked.map_or("", |asked| asked.method.as_str()),
+            path: asked.and_then(|asked| asked.target.as_ref()).map_or("", PathAndQuery::path),
+            protocol: protocol(asked.map_or(Version::HTTP_11, |asked| asked.version)),
             route,
             upstream: self.exchange.upstream.get().map(|u| &**u).or(upstream.filter(|_| self.refused.is_none())),
             status,
@@ -326,7 +329,7 @@ impl Drop for Record {
             member: caller.map(|c| c.claims.member_id.as_str()),
             person: caller.map(|c| c.pseudonym.as_str()),
             complete: self.complete,
-            tunnel: self.tunnel.as_ref(),
+            tunnel: self.tunnel.as_deref(),
             ended: self.ended,
             attempts: self.exchange.attempts.load(Ordering::Relaxed),
             head_us: self.exchange.head_us(),
@@ -353,8 +356,8 @@ impl Record {
         let now = self.observer.log.clock().nanos();
         RequestSpan {
             context: recording.context,
-            request_id: exchange.id().to_str().unwrap_or_default().to_owned(),
-            method: known(&self.method),
+            request_id: exchange.id().to_owned(),
+            method: exchange.asked.as_ref().map_or("_OTHER", |asked| known(&asked.method)),
             route: route.to_owned(),
             https: exchange.forwarded.get().map_or_else(|| exchange.connection.https(), |known| known.https),
             upstream: upstream.map(str::to_owned),

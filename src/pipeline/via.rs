@@ -12,7 +12,7 @@ use crate::http1::lines;
 
 use super::client_addr::Forwarded;
 use super::connection::{self, Connection};
-use super::exchange::Exchange;
+use super::exchange::{Exchange, OwnId, Way};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -43,7 +43,11 @@ pub fn announce(headers: &mut HeaderMap, version: Version, exchange: &Exchange) 
     for (name, value) in way(known, &exchange.connection, host, version) {
         headers.insert(name, value);
     }
-    own(known, exchange, |name, value| drop(headers.insert(name, value.clone())));
+    own(known, exchange, |name, value| {
+        if let Ok(value) = HeaderValue::from_bytes(value) {
+            headers.insert(name, value);
+        }
+    });
     let parent = match exchange.recording() {
         // Our own span is the parent then; an attempt of the proxy puts its span in place of it.
         Some(recording) => Some(recording.context.traceparent(recording.context.span)),
@@ -55,8 +59,8 @@ pub fn announce(headers: &mut HeaderMap, version: Version, exchange: &Exchange) 
 }
 
 /// What of it many requests have in common, as lines, for a request with these headers.
-pub(super) fn lines(headers: &HeaderMap, version: Version, exchange: &Exchange) -> Bytes {
-    let Some(known) = exchange.forwarded.get() else { return Bytes::new() };
+pub(super) fn lines(headers: &HeaderMap, version: Version, exchange: &Exchange) -> Way {
+    let Some(known) = exchange.forwarded.get() else { return Way::Own(Bytes::new()) };
     let connection = &exchange.connection;
     let host = known.host.as_ref().or_else(|| headers.get(HOST));
     let write = || lines::lines(way(known, connection, host.cloned(), version));
@@ -66,22 +70,23 @@ pub(super) fn lines(headers: &HeaderMap, version: Version, exchange: &Exchange) 
         Some(host) if known.chain.is_none() && known.https == connection.https() && version != Version::HTTP_10 => {
             connection.way(host, write)
         }
-        _ => write(),
+        _ => Way::Own(write()),
     }
 }
 
 /// What is the request's own, as lines behind `out`.
 pub(super) fn push_own(out: &mut Vec<u8>, exchange: &Exchange) {
     if let Some(known) = exchange.forwarded.get() {
-        own(known, exchange, |name, value| lines::push(out, &name, value));
+        own(known, exchange, |name, value| {
+            [name.as_str().as_bytes(), b": ", value, b"\r\n"].iter().for_each(|part| out.extend_from_slice(part));
+        });
         match &known.traceparent {
             // Each attempt of the proxy says it among the headers.
             _ if exchange.recording().is_some() => {}
             Some(parent) => lines::push(out, &TRACEPARENT, parent),
             None => {
-                if let Some(parent) = traceparent(exchange.own_id.as_bytes()) {
-                    [&b"traceparent: "[..], &parent, b"\r\n"].iter().for_each(|part| out.extend_from_slice(part));
-                }
+                let parent = traceparent(&exchange.own_id);
+                [&b"traceparent: "[..], &parent, b"\r\n"].iter().for_each(|part| out.extend_from_slice(part));
             }
         }
     }
@@ -115,16 +120,16 @@ fn way(
 }
 
 /// What is this request's own.
-fn own(known: &Forwarded, exchange: &Exchange, mut set: impl FnMut(HeaderName, &HeaderValue)) {
+fn own(known: &Forwarded, exchange: &Exchange, mut set: impl FnMut(HeaderName, &[u8])) {
     if let (Some(_), Some(state)) = (&known.traceparent, &known.tracestate) {
-        set(TRACESTATE, state);
+        set(TRACESTATE, state.as_bytes());
     }
-    set(X_REQUEST_ID, exchange.id());
+    set(X_REQUEST_ID, exchange.id().as_bytes());
 }
 
 /// The parent of the upstream's span, where none of ours is recorded.
 fn parent(known: &Forwarded, exchange: &Exchange) -> Option<HeaderValue> {
-    let own = || HeaderValue::from_bytes(&traceparent(exchange.own_id.as_bytes())?).ok();
+    let own = || HeaderValue::from_bytes(&traceparent(&exchange.own_id)).ok();
     known.traceparent.clone().or_else(own)
 }
 
@@ -139,17 +144,14 @@ const fn scheme(https: bool) -> &'static str {
 }
 
 /// A new trace (W3C Trace Context, version 00) whose trace id is our request id: not sampled, the upstream decides.
-fn traceparent(id: &[u8]) -> Option<[u8; 55]> {
-    if id.len() != 32 {
-        return None;
-    }
+fn traceparent(id: &OwnId) -> [u8; 55] {
     let mut text = [b'0'; 55];
     text[2] = b'-';
     text[3..35].copy_from_slice(id);
     text[35] = b'-';
     text[36..52].copy_from_slice(&id[16..32]);
     text[52] = b'-';
-    Some(text)
+    text
 }
 
 #[cfg(test)]
@@ -158,7 +160,7 @@ mod tests {
     use crate::pipeline::client_addr::Forwarded;
     use crate::pipeline::connection::Connection;
     use std::sync::Arc;
-    use std::time::Instant;
+    use tokio::time::Instant;
 
     fn exchange(forwarded: &[(&'static str, &'static str)], peer: &str, trusted: &str) -> Exchange {
         let mut sent = HeaderMap::new();
@@ -166,7 +168,7 @@ mod tests {
             sent.append(*name, HeaderValue::from_static(value));
         }
         let peer: std::net::SocketAddr = peer.parse().unwrap();
-        let id = HeaderValue::from_static("0123456789abcdef0123456789abcdef");
+        let id = *b"0123456789abcdef0123456789abcdef";
         let exchange = Exchange::new(Arc::new(Connection::new(peer, false)), id, Instant::now());
         let _ = exchange.forwarded.set(Forwarded::read(&[trusted.parse().unwrap()], peer.ip(), false, &sent));
         exchange
@@ -198,7 +200,10 @@ mod tests {
             for host in ["api.example.com", "api.example.com", "b.example.com"] {
                 for version in [Version::HTTP_11, Version::HTTP_10] {
                     let mut headers = hosted(host);
-                    let mut written = lines(&headers, version, &exchange).to_vec();
+                    let mut written = match lines(&headers, version, &exchange) {
+                        Way::Kept => exchange.connection.kept_way().unwrap().to_vec(),
+                        Way::Own(lines) => lines.to_vec(),
+                    };
                     push_own(&mut written, &exchange);
                     announce(&mut headers, version, &exchange);
                     headers.remove(HOST);

@@ -89,7 +89,7 @@ pub enum Violation {
 pub enum Malformed {
     /// The grammar (RFC 9112, section 4).
     #[error("not the grammar of HTTP/1.1: {0}")]
-    Grammar(httparse::Error),
+    Grammar(&'static str),
     /// A line that ends in LF alone: parsers differ on whether it ends.
     #[error("a line ends without CR")]
     BareLf,

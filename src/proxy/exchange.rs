@@ -6,20 +6,19 @@ use std::pin::pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::response;
 use tokio::io::AsyncReadExt as _;
 use tokio::time::Instant;
 
 use super::connection::Connection;
 use super::error::{Malformed, Violation};
 use super::pool::Pool;
-use super::response_head;
+use super::response_head::{self, Head};
 use super::sending::{Sending, Stopped};
 use super::tls::Socket;
 use super::{Error, Limits};
 
 /// An answer's head, and what came with it of its body.
-pub(super) type Answer = (response::Parts, Bytes);
+pub(super) type Answer = (Head, Bytes);
 
 /// A request without an answer.
 #[derive(Debug)]
@@ -35,16 +34,15 @@ impl From<Error> for Unanswered {
     }
 }
 
-/// Sends the request that `sending` has begun on this connection, and waits for the head of the final answer. The body may
-/// still be under way then: see [`Sending::is_done`].
+/// Sends the request that `sending` has begun on this connection at `start`, and waits for the head of the final answer. The
+/// body may still be under way then: see [`Sending::is_done`].
 pub(super) async fn exchange(
     pool: &Pool,
     connection: &mut Connection,
     sending: &mut Sending,
     limits: &Limits,
-    total: Option<Instant>,
+    (start, total): (Instant, Option<Instant>),
 ) -> Result<Answer, Unanswered> {
-    let start = Instant::now();
     let mut listening = Listening { held: Bytes::new(), heard: false };
     poll_fn(|cx| {
         if !sending.is_done()
@@ -92,13 +90,14 @@ impl Listening {
             self.heard = true;
             loop {
                 let parsed = response_head::parse(&block);
-                let Some((head, len)) = parsed.map_err(|error| Error::Protocol(Violation::Malformed(error)))? else {
+                let Some(head) = parsed.map_err(|error| Error::Protocol(Violation::Malformed(error)))? else {
                     self.held = block;
                     break;
                 };
-                let rest = block.split_off(len);
+                let rest = block.split_off(head.len);
                 // Interim answers (RFC 9110, section 15.2) are for us; 101 is a final one.
-                if !head.status.is_informational() || head.status.as_u16() == 101 {
+                let status = head.parts.status;
+                if !status.is_informational() || status.as_u16() == 101 {
                     return Poll::Ready(Ok((head, rest)));
                 }
                 if rest.is_empty() {

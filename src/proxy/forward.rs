@@ -9,7 +9,6 @@
 
 use std::sync::Arc;
 
-use http::header::HOST;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use tokio::time::Instant;
 
@@ -20,8 +19,9 @@ use super::headers::{self, Reuse};
 use super::health::is_bad;
 use super::http2;
 use super::pool::Pool;
-use super::request_body::prepare;
+use super::request_body::RequestBody;
 use super::response_body::{Hold, ResponseBody};
+use super::response_head::Head;
 use super::sending::Sending;
 use super::silence::Silence;
 use super::switch;
@@ -32,13 +32,13 @@ use crate::http1::receiving::{Next, Receiving};
 
 /// Sends a request and returns its answer; the body of the answer may still be on its way.
 pub(super) async fn forward(pool: Arc<Pool>, outbound: Outbound) -> Result<Response<Body>, Error> {
-    let Outbound { request, upstream, limits, affinity, upgrade, retry, witness } = outbound;
-    let total = limits.total.map(|limit| Instant::now() + limit);
+    let Outbound { now, request, upstream, limits, affinity, upgrade, retry, witness } = outbound;
+    let total = limits.total.map(|limit| now + limit);
     let way = Way { pool, upstream, affinity, upgrade, witness };
     match retry {
-        None => once(&way, request, &limits, total, None).await,
+        None => once(&way, request, &limits, (now, total), None).await,
         // Boxed, so that routes that do not ask for it do not carry the room for it.
-        Some(policy) => Box::pin(retry::forward(way, request, limits, total, policy)).await,
+        Some(policy) => Box::pin(retry::forward(way, request, limits, (now, total), policy)).await,
     }
 }
 
@@ -78,7 +78,7 @@ pub(super) async fn once(
     way: &Way,
     mut request: Box<Request<Body>>,
     limits: &Limits,
-    total: Option<Instant>,
+    (now, total): (Instant, Option<Instant>),
     fixed: Option<usize>,
 ) -> Result<Response<Body>, Error> {
     let Way { pool, upstream, affinity, upgrade, witness } = way;
@@ -87,30 +87,26 @@ pub(super) async fn once(
         // Boxed, so that those of HTTP/1.1 do not carry the room for it.
         return Box::pin(http2::once(way, request, limits, total, fixed)).await;
     }
-    let body = prepare(&mut request, limits.max_body)?;
+    let body = RequestBody::new(std::mem::take(request.body_mut()), limits.max_body)?;
     if let Some(protocol) = upgrade {
         switch::ask(request.headers_mut(), protocol);
     }
     let mut sending = Sending::new(body);
-    let repeatable = sending.upload().is_none() && is_idempotent(request.method());
+    let repeatable = sending.is_bodiless() && is_idempotent(request.method());
 
     // The configuration has at least one server.
     let mut index = fixed.or_else(|| upstream.choose(affinity, None)).unwrap_or(0);
-    // A client of HTTP/1.0 need not name a host, but we speak 1.1 (RFC 9112 section 3.2).
-    if !request.headers().contains_key(HOST)
-        && let Ok(host) = HeaderValue::from_str(upstream.backends()[index].authority().as_str())
-    {
-        request.headers_mut().insert(HOST, host);
-    }
     let mut moved = fixed.is_some();
     let mut fresh = false;
+    // As long as nothing was waited for.
+    let mut now = Some(now);
     loop {
         let mut hold = match upstream.admission() {
             None => Hold::new(pool, &upstream.backends()[index]),
             // Boxed, because few upstreams have limits.
             Some(admission) => {
                 let (at, hold) = Box::pin(admission.hold(upstream, pool, index, total)).await?;
-                index = at;
+                (index, now) = (at, None);
                 hold
             }
         };
@@ -121,8 +117,12 @@ pub(super) async fn once(
             Some(connection) => connection,
             // Boxed, so that the many requests that need no new connection do not carry the room for opening one.
             None => match Box::pin(Connection::open(hold.backend(), upstream.connect_timeout(), total)).await {
-                Ok(connection) => connection,
+                Ok(connection) => {
+                    now = None;
+                    connection
+                }
                 Err(error) => {
+                    now = None;
                     let error = hold.fail(error);
                     match upstream.choose(affinity, Some(index)) {
                         Some(other) if !moved && error.retry() == Retry::Always => {
@@ -136,19 +136,20 @@ pub(super) async fn once(
         };
         let reused = connection.reused;
         let connection = hold.connection.insert(connection);
-        sending.begin(connection, &request, witness.as_deref());
-        match exchange(pool, connection, &mut sending, limits, total).await {
+        sending.begin(connection, &request, upstream.backends()[index].authority(), witness.as_deref());
+        let start = now.take().unwrap_or_else(Instant::now);
+        match exchange(pool, connection, &mut sending, limits, (start, total)).await {
             Ok(response) => {
-                hold.judged(!is_bad(response.0.status));
+                hold.judged(!is_bad(response.0.parts.status));
                 if !sending.is_done() {
                     hold.sending = Some(Box::new(sending));
                 }
                 if let Some(protocol) = upgrade.as_ref()
-                    && response.0.status == StatusCode::SWITCHING_PROTOCOLS
+                    && response.0.parts.status == StatusCode::SWITCHING_PROTOCOLS
                 {
                     return switch::switch(response, hold, protocol, limits, total);
                 }
-                return answer(response, hold, request.method(), limits, total);
+                return answer(response, hold, request.method(), limits, (start, total));
             }
             // Nobody's failure: the connection had been idle, and was closed in the meantime.
             Err(Unanswered { untouched: true, .. }) => {}
@@ -167,13 +168,13 @@ fn is_idempotent(method: &Method) -> bool {
 
 /// Makes the upstream's answer ours.
 fn answer(
-    (mut head, rest): Answer,
+    (Head { parts: mut head, notes, .. }, rest): Answer,
     mut hold: Hold,
     method: &Method,
     limits: &Limits,
-    total: Option<Instant>,
+    (start, total): (Instant, Option<Instant>),
 ) -> Result<Response<Body>, Error> {
-    let (framing, reuse) = match headers::relay(&mut head, method) {
+    let (framing, reuse) = match headers::relay(&mut head, &notes, method) {
         Ok(relayed) => relayed,
         Err(violation) => return Err(hold.fail(Error::Protocol(violation))),
     };
@@ -188,7 +189,7 @@ fn answer(
         Err(error) => return Err(hold.fail(Error::ResponseBodyBroken(error))),
     };
     if receiving.is_over() {
-        hold.release(&receiving);
+        hold.release(&receiving, start);
         return Ok(Response::from_parts(head, first.map_or_else(Body::empty, Body::from)));
     }
     let silence = Silence::new(limits.idle, total);

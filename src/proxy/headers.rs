@@ -1,8 +1,9 @@
 //! What of an upstream's response head reaches the client, and what makes the head one that cannot be passed on.
 //!
-//! `response_head` repairs nothing, so the map shows whatever contradiction the upstream sent.
+//! Most of it is decided while `response_head` reads the lines, which shows each of them to [`Notes`]: whatever contradiction
+//! the upstream sent is there, and an ordinary head need not be looked through again.
 
-use http::header::{CONNECTION, CONTENT_LENGTH, Entry, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue};
 use http::response::Parts;
 use http::{Method, StatusCode, Version};
 use smallvec::SmallVec;
@@ -18,25 +19,103 @@ pub(super) enum Reuse {
     No,
 }
 
+/// What the lines of a head say about the connection and the body.
+#[derive(Debug, Default)]
+pub(super) struct Notes {
+    length: Option<u64>,
+    chunked: bool,
+    closes: bool,
+    /// A length stands more than once.
+    repeated: bool,
+    /// Something is in the map that is not for the client.
+    foreign: bool,
+    odd_length: bool,
+    odd_encoding: bool,
+}
+
+impl Notes {
+    /// Notes a line. False when nobody needs it any more.
+    pub(super) fn heed(&mut self, name: &HeaderName, value: &HeaderValue) -> bool {
+        match name.as_str() {
+            "content-length" => {
+                self.heed_length(value.as_bytes());
+                return true;
+            }
+            "transfer-encoding" => {
+                // Once, and nothing else.
+                self.odd_encoding |= self.chunked || !value.as_bytes().eq_ignore_ascii_case(b"chunked");
+                self.chunked = true;
+                return false;
+            }
+            "connection" => {
+                let mut nominates = false;
+                for option in value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+                    // RFC 9112, section 9.6.
+                    self.closes |= option.eq_ignore_ascii_case(b"close");
+                    nominates |= !option.eq_ignore_ascii_case(b"close") && !option.eq_ignore_ascii_case(b"keep-alive");
+                }
+                self.foreign |= nominates;
+                return nominates;
+            }
+            "keep-alive" => return false,
+            _ => {}
+        }
+        self.foreign |= is_hop_by_hop(name) || is_ours(name);
+        true
+    }
+
+    fn heed_length(&mut self, value: &[u8]) {
+        for value in value.split(|byte| *byte == b',') {
+            let Some(length) = digits(value.trim_ascii()) else {
+                self.odd_length = true;
+                return;
+            };
+            self.repeated |= self.length.is_some();
+            self.odd_length |= *self.length.get_or_insert(length) != length;
+        }
+    }
+
+    /// Which body is announced.
+    fn framing(&self) -> Result<Framing, Violation> {
+        if self.odd_encoding {
+            return Err(Violation::Encoding);
+        }
+        match (self.chunked, self.length) {
+            (true, None) if !self.odd_length => Ok(Framing::Chunked(Scanner::new())),
+            (true, _) => Err(Violation::LengthAndEncoding),
+            (false, _) if self.odd_length => Err(Violation::Length),
+            (false, Some(length)) => Ok(Framing::Length(length)),
+            (false, None) => Ok(Framing::Close),
+        }
+    }
+}
+
 /// Makes an upstream's response head ours: checks its framing, removes what belongs to the connection or to the gateway's
 /// namespace, and states our own version. Says how the body ends.
 ///
 /// # Errors
 /// A [`Violation`] of the framing rules; the connection must then be closed (RFC 9112 section 6.3).
-pub(super) fn relay(head: &mut Parts, method: &Method) -> Result<(Framing, Reuse), Violation> {
+pub(super) fn relay(head: &mut Parts, notes: &Notes, method: &Method) -> Result<(Framing, Reuse), Violation> {
     // Not for us to pass on: the bytes after it are not HTTP. The one that was asked for has gone to `switch`.
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
         return Err(Violation::UnaskedSwitch);
     }
-    let announced = framing(&mut head.headers)?;
+    let announced = notes.framing()?;
     let has_body = !matches!(announced, Framing::Length(0));
     // These have no body whatever their head says (RFC 9112 section 6.3 rule 1). An upstream that sends one all the same
     // would have it read as the answer to the next request, possibly another person's; so a head that announces a body
     // ends the connection.
     let bodiless = method == Method::HEAD || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     // An upstream of HTTP/1.0 would not understand a body of unknown length.
-    let once = head.version != Version::HTTP_11 || ends_here(&head.headers);
-    clean(head);
+    let once = head.version != Version::HTTP_11 || notes.closes;
+    if let (true, Some(length)) = (notes.repeated, notes.length) {
+        // RFC 9110 section 8.6: equal repetitions are replaced by one before they are forwarded.
+        head.headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    }
+    if notes.foreign {
+        strip(&mut head.headers);
+    }
+    state_ours(head);
     Ok(match announced {
         // Nobody says that a body follows, and nobody says that none does: what follows is one.
         Framing::Close if bodiless => (Framing::Length(0), if once { Reuse::No } else { Reuse::Yes }),
@@ -46,54 +125,20 @@ pub(super) fn relay(head: &mut Parts, method: &Method) -> Result<(Framing, Reuse
     })
 }
 
-/// Whether the upstream says that it closes the connection (RFC 9112, section 9.6).
-fn ends_here(headers: &HeaderMap) -> bool {
-    let options = headers.get_all(CONNECTION).iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
-    options.map(<[u8]>::trim_ascii).any(|option| option.eq_ignore_ascii_case(b"close"))
-}
-
 /// Removes what does not concern the client, and states our version.
 pub(super) fn clean(head: &mut Parts) {
     strip(&mut head.headers);
+    state_ours(head);
+}
+
+/// States our version, and no length where none is allowed.
+fn state_ours(head: &mut Parts) {
     if head.status == StatusCode::NO_CONTENT {
         // Not allowed there (RFC 9110 section 8.6), though common with the value 0.
         head.headers.remove(CONTENT_LENGTH);
     }
     // An intermediary states its own version (RFC 9110 section 2.5).
     head.version = Version::HTTP_11;
-}
-
-/// Checks Content-Length and Transfer-Encoding, collapses equal lengths into one, and says which body is announced.
-fn framing(headers: &mut HeaderMap) -> Result<Framing, Violation> {
-    let chunked = {
-        let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
-        match codings.next() {
-            None => false,
-            Some(only) if codings.next().is_none() && only.as_bytes().eq_ignore_ascii_case(b"chunked") => true,
-            Some(_) => return Err(Violation::Encoding),
-        }
-    };
-    let Entry::Occupied(mut lengths) = headers.entry(CONTENT_LENGTH) else {
-        return Ok(if chunked { Framing::Chunked(Scanner::new()) } else { Framing::Close });
-    };
-    if chunked {
-        return Err(Violation::LengthAndEncoding);
-    }
-    let mut length = None;
-    let mut repeated = false;
-    for value in lengths.iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b',')) {
-        let value = digits(value.trim_ascii()).ok_or(Violation::Length)?;
-        repeated |= length.is_some();
-        if *length.get_or_insert(value) != value {
-            return Err(Violation::Length);
-        }
-    }
-    let length = length.ok_or(Violation::Length)?;
-    if repeated {
-        // RFC 9110 section 8.6: equal repetitions are replaced by one before they are forwarded.
-        lengths.insert(HeaderValue::from(length));
-    }
-    Ok(Framing::Length(length))
 }
 
 /// `1*DIGIT` (RFC 9110 section 8.6); the standard parser would also take a sign.
@@ -156,18 +201,26 @@ fn is_ours(name: &HeaderName) -> bool {
 mod tests {
     use super::*;
 
-    fn head(status: u16, lines: &[(&str, &str)]) -> Parts {
-        let mut response = http::Response::builder().status(status);
+    fn head(status: u16, lines: &[(&str, &str)]) -> (Parts, Notes) {
+        let (mut head, ()) = http::Response::builder().status(status).body(()).unwrap().into_parts();
+        let mut notes = Notes::default();
         for (name, value) in lines {
-            response = response.header(*name, *value);
+            let (name, value) = (HeaderName::try_from(*name).unwrap(), HeaderValue::try_from(*value).unwrap());
+            if notes.heed(&name, &value) {
+                head.headers.append(name, value);
+            }
         }
-        response.body(()).unwrap().into_parts().0
+        (head, notes)
+    }
+
+    fn passed_on((head, notes): &mut (Parts, Notes), method: &Method) -> Result<(Framing, Reuse), Violation> {
+        relay(head, notes, method)
     }
 
     fn relayed(lines: &[(&str, &str)]) -> Vec<String> {
         let mut head = head(200, lines);
-        relay(&mut head, &Method::GET).unwrap();
-        head.headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect()
+        passed_on(&mut head, &Method::GET).unwrap();
+        head.0.headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect()
     }
 
     #[test]
@@ -215,7 +268,7 @@ mod tests {
         for (lines, wanted) in refused {
             // Bodiless answers too: who contradicts himself there will do so elsewhere.
             for status in [200, 204, 304] {
-                let violation = relay(&mut head(status, lines), &Method::GET).unwrap_err();
+                let violation = passed_on(&mut head(status, lines), &Method::GET).unwrap_err();
                 assert_eq!(format!("{violation:?}"), wanted, "{status} {lines:?}");
             }
         }
@@ -229,7 +282,7 @@ mod tests {
     #[test]
     fn an_answer_that_announces_a_body_it_must_not_have_ends_the_connection() {
         let reuse =
-            |method: Method, status, lines: &[(&str, &str)]| relay(&mut head(status, lines), &method).unwrap().1;
+            |method: Method, status, lines: &[(&str, &str)]| passed_on(&mut head(status, lines), &method).unwrap().1;
         assert_eq!(reuse(Method::HEAD, 200, &[("content-length", "5")]), Reuse::No);
         assert_eq!(reuse(Method::HEAD, 200, &[("transfer-encoding", "chunked")]), Reuse::No);
         assert_eq!(reuse(Method::GET, 204, &[("content-length", "5")]), Reuse::No);
@@ -243,7 +296,7 @@ mod tests {
     #[test]
     fn the_head_says_how_its_body_ends() {
         let ends = |method: Method, status, lines: &[(&str, &str)]| {
-            let (framing, reuse) = relay(&mut head(status, lines), &method).unwrap();
+            let (framing, reuse) = passed_on(&mut head(status, lines), &method).unwrap();
             let framing = match framing {
                 Framing::Length(length) => length.to_string(),
                 Framing::Chunked(_) => "chunked".to_owned(),
@@ -268,18 +321,18 @@ mod tests {
     #[test]
     fn the_length_of_a_head_answer_is_kept_and_that_of_a_204_is_not() {
         let mut kept = head(200, &[("content-length", "5")]);
-        relay(&mut kept, &Method::HEAD).unwrap();
-        assert_eq!(kept.headers[CONTENT_LENGTH], "5");
+        passed_on(&mut kept, &Method::HEAD).unwrap();
+        assert_eq!(kept.0.headers[CONTENT_LENGTH], "5");
         let mut removed = head(204, &[("content-length", "0")]);
-        relay(&mut removed, &Method::GET).unwrap();
-        assert!(removed.headers.is_empty());
+        passed_on(&mut removed, &Method::GET).unwrap();
+        assert!(removed.0.headers.is_empty());
     }
 
     #[test]
     fn an_old_upstreams_answer_is_relayed_as_ours_and_its_connection_not_reused() {
         let mut old = head(200, &[]);
-        old.version = Version::HTTP_10;
-        assert_eq!(relay(&mut old, &Method::GET).unwrap().1, Reuse::No);
-        assert_eq!(old.version, Version::HTTP_11);
+        old.0.version = Version::HTTP_10;
+        assert_eq!(passed_on(&mut old, &Method::GET).unwrap().1, Reuse::No);
+        assert_eq!(old.0.version, Version::HTTP_11);
     }
 }

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Weak};
 use std::time::Duration;
 
-use http::header::{CONNECTION, HOST, USER_AGENT};
+use http::header::{CONNECTION, USER_AGENT};
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Request, StatusCode};
 use tokio::task::AbortHandle;
@@ -21,7 +21,7 @@ use super::connection::Connection;
 use super::exchange::exchange;
 use super::http2;
 use super::pool::Pool;
-use super::request_body::prepare;
+use super::request_body::RequestBody;
 use super::sending::Sending;
 use crate::body::Body;
 use crate::config::section;
@@ -202,16 +202,14 @@ async fn ask(backend: &Backend, section: &section::Health) -> Result<(), String>
     let mut request = Request::new(Body::empty());
     *request.uri_mut() = target.into();
     let headers = request.headers_mut();
-    let host = HeaderValue::from_str(backend.authority().as_str()).unwrap_or(HeaderValue::from_static("localhost"));
-    headers.insert(HOST, host);
     headers.insert(USER_AGENT, HeaderValue::from_static("wxgate-health"));
     headers.insert(CONNECTION, HeaderValue::from_static("close"));
-    let mut sending = Sending::new(prepare(&mut request, 0).map_err(|error| error.to_string())?);
-    sending.begin(&mut connection, &request, None);
+    let mut sending = Sending::new(RequestBody::empty());
+    sending.begin(&mut connection, &request, backend.authority(), None);
     let (response_head, idle) = (section.timeout, section.timeout);
     let limits = Limits { response_head, idle, total: None, max_body: 0, min_body_rate: 0 };
-    let answer = exchange(&Pool::default(), &mut connection, &mut sending, &limits, None).await;
-    judge(answer.map_err(|unanswered| unanswered.error.to_string())?.0.status)
+    let answer = exchange(&Pool::default(), &mut connection, &mut sending, &limits, (Instant::now(), None)).await;
+    judge(answer.map_err(|unanswered| unanswered.error.to_string())?.0.parts.status)
 }
 
 fn judge(status: StatusCode) -> Result<(), String> {

@@ -72,6 +72,8 @@ use crate::config::section;
 /// A request as the pipeline prepared it: final path-and-query in its URI, the client's hop-by-hop, identity and
 /// forwarding headers (and `Expect`) gone, ours set, `Host` set. Its framing headers are set here, from its body.
 pub struct Outbound {
+    /// When this is: the caller has looked at the clock just now, and it is not looked at again.
+    pub now: Instant,
     /// The request.
     pub request: Box<Request<Body>>,
     /// Where it goes.
@@ -115,7 +117,7 @@ pub struct Limits {
     pub response_head: Duration,
     /// Longest silence in either body.
     pub idle: Duration,
-    /// From [`Forwarder::forward`] to the last byte of the answer.
+    /// From [`Outbound::now`] to the last byte of the answer.
     pub total: Option<Duration>,
     /// Largest request body, bytes.
     pub max_body: u64,

@@ -90,12 +90,12 @@ impl Pool {
         None
     }
 
-    /// Keeps a connection whose last exchange ended cleanly.
-    pub(super) fn put(&self, backend: &Backend, mut connection: Connection) {
+    /// Keeps a connection whose last exchange ended cleanly. Its age counts from `now`: callers that know a moment of their
+    /// last exchange need not look at the clock for this.
+    pub(super) fn put(&self, backend: &Backend, mut connection: Connection, now: Instant) {
         if connection.unsent.capacity() > KEPT {
             connection.unsent = Vec::new();
         }
-        let now = Instant::now();
         if backend.is_named() && now.duration_since(connection.opened) >= NAMED_LIFE {
             return;
         }
@@ -162,7 +162,7 @@ mod tests {
             let (pool, backend) = (Pool::default(), Backends::new().get(&section));
             let mut connection = Connection::open(&backend, Duration::from_secs(5), None).await.unwrap();
             connection.opened = Instant::now().checked_sub(Duration::from_secs(age)).unwrap();
-            pool.put(&backend, connection);
+            pool.put(&backend, connection, Instant::now());
             assert_eq!(pool.idle(&backend), kept, "{host} after {age} s");
         }
     }

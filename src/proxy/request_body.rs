@@ -10,57 +10,32 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, HeaderMap, HeaderValue, TRAILER, TRANSFER_ENCODING};
-use http::{Method, Request, Version};
+use http::Method;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::Instant;
 
 use super::{Error, Limits};
 use crate::body::Body;
 
-/// Makes the request one that may be sent: body taken out and limited, framing stated by the body alone, our version.
-///
-/// # Errors
-/// [`Error::RequestBodyTooLarge`] when its stated length is over the limit; nothing has been sent then.
-pub(super) fn prepare(request: &mut Request<Body>, max_body: u64) -> Result<RequestBody, Error> {
-    let body = std::mem::take(request.body_mut());
-    let size = body.size_hint();
-    if size.lower() > max_body {
-        return Err(Error::RequestBodyTooLarge);
-    }
-    let empty = body.is_end_stream();
-    let bodied = matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH);
-    frame(request.headers_mut(), bodied, if empty { Some(0) } else { size.exact() });
-    *request.version_mut() = Version::HTTP_11;
-    // What the pipeline's steps left for each other is not the upstream connection's business.
-    request.extensions_mut().clear();
-    // `http://host/path` would be the form for a proxy; an upstream gets the origin form (RFC 9112 section 3.2.1).
-    if request.uri().authority().is_some() {
-        *request.uri_mut() = request.uri().path_and_query().cloned().map_or_else(Default::default, Into::into);
-    }
-    if empty {
-        return Ok(RequestBody::empty());
-    }
-    Ok(RequestBody { inner: body, left: max_body, upload: Some(Upload::new()) })
+/// How the head states a body. It follows the body alone: what the client stated is not sent on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stated {
+    /// Not at all.
+    None,
+    /// With its length.
+    Length(u64),
+    /// As one in chunks.
+    Chunked,
 }
 
-/// States the framing of a body of `length`, in place of whatever the client stated; `bodied` methods are expected to have
-/// one.
-fn frame(headers: &mut HeaderMap, bodied: bool, length: Option<u64>) {
-    headers.remove(TRANSFER_ENCODING);
-    // Trailers are not passed on, so none are announced.
-    headers.remove(TRAILER);
-    match length {
-        // RFC 9110 section 8.6: stated only where a body is expected, so that its absence is seen to be meant.
-        Some(0) if !bodied => {
-            headers.remove(CONTENT_LENGTH);
-        }
-        Some(length) => {
-            headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
-        }
-        None => {
-            headers.remove(CONTENT_LENGTH);
-            headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+impl Stated {
+    /// Of a body of this length, sent by this method.
+    pub(super) fn new(length: Option<u64>, method: &Method) -> Self {
+        match length {
+            // RFC 9110 section 8.6: stated only where a body is expected, so that its absence is seen to be meant.
+            Some(0) if !matches!(*method, Method::POST | Method::PUT | Method::PATCH) => Self::None,
+            Some(length) => Self::Length(length),
+            None => Self::Chunked,
         }
     }
 }
@@ -71,19 +46,32 @@ pub(super) struct RequestBody {
     inner: Body,
     /// How many more bytes are allowed.
     left: u64,
-    /// `None` when there is no body.
-    upload: Option<Upload>,
+    /// `None` when the client is not waited for: there is no body, or all of it is at hand. Boxed, so that the many requests of
+    /// which that is true do not carry the room for it.
+    upload: Option<Box<Upload>>,
 }
 
 impl RequestBody {
+    /// `body`, of which `most` bytes are allowed.
+    ///
+    /// # Errors
+    /// [`Error::RequestBodyTooLarge`] when its stated length is over the limit; nothing has been sent then.
+    pub(super) fn new(body: Body, most: u64) -> Result<Self, Error> {
+        if body.size_hint().lower() > most {
+            return Err(Error::RequestBodyTooLarge);
+        }
+        let watched = !body.is_at_hand() && !body.is_end_stream();
+        Ok(Self { inner: body, left: most, upload: watched.then(|| Box::new(Upload::new())) })
+    }
+
     /// No body.
     pub(super) const fn empty() -> Self {
         Self { inner: Body::empty(), left: 0, upload: None }
     }
 
-    /// How far it is; `None` when there is no body.
-    pub(super) const fn upload(&self) -> Option<&Upload> {
-        self.upload.as_ref()
+    /// How far it is; `None` when the client is not waited for.
+    pub(super) fn upload(&self) -> Option<&Upload> {
+        self.upload.as_deref()
     }
 }
 
@@ -98,7 +86,9 @@ impl HttpBody for RequestBody {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failed>>> {
         let this = self.get_mut();
-        let Some(upload) = &this.upload else { return Poll::Ready(None) };
+        let Some(upload) = &this.upload else {
+            return Pin::new(&mut this.inner).poll_frame(cx).map_err(|_| Failed);
+        };
         let data = loop {
             let polled = Pin::new(&mut this.inner).poll_frame(cx);
             if polled.is_pending() {
@@ -128,7 +118,7 @@ impl HttpBody for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.upload.is_none() || self.inner.is_end_stream()
+        self.inner.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -229,39 +219,20 @@ impl Upload {
 
 #[cfg(test)]
 mod tests {
-    use http_body_util::Full;
-
     use super::*;
-
-    fn prepared(method: Method, body: Body, lines: &[(&str, &str)]) -> HeaderMap {
-        let mut request = Request::builder().method(method).uri("/");
-        for (name, value) in lines {
-            request = request.header(*name, *value);
-        }
-        let mut request = request.body(body).unwrap();
-        prepare(&mut request, 100).unwrap();
-        std::mem::take(request.headers_mut())
-    }
 
     #[test]
     fn the_framing_is_stated_by_the_body_alone() {
-        let lies = [("content-length", "7"), ("transfer-encoding", "gzip"), ("trailer", "x")];
-        let full = || Body::from("12345");
-        let streamed = || Body::boxed(http_body_util::BodyExt::boxed_unsync(Unsized(Full::new(Bytes::from("12345")))));
-        let get = prepared(Method::GET, Body::empty(), &lies);
-        assert!(get.is_empty(), "{get:?}");
-        assert_eq!(prepared(Method::POST, Body::empty(), &lies)[CONTENT_LENGTH], "0");
-        let sized = prepared(Method::POST, full(), &lies);
-        assert_eq!((sized.len(), &sized[CONTENT_LENGTH]), (1, &HeaderValue::from(5)));
-        let chunked = prepared(Method::GET, streamed(), &lies);
-        assert_eq!((chunked.len(), &chunked[TRANSFER_ENCODING]), (1, &HeaderValue::from_static("chunked")));
+        assert_eq!(Stated::new(Some(0), &Method::GET), Stated::None);
+        assert_eq!(Stated::new(Some(0), &Method::POST), Stated::Length(0));
+        assert_eq!(Stated::new(Some(5), &Method::GET), Stated::Length(5));
+        assert_eq!(Stated::new(None, &Method::GET), Stated::Chunked);
     }
 
     #[test]
-    fn an_absolute_target_becomes_origin_form() {
-        let mut request = Request::builder().uri("http://elsewhere/a?b").body(Body::empty()).unwrap();
-        prepare(&mut request, 0).unwrap();
-        assert_eq!(request.uri(), "/a?b");
+    fn a_body_that_is_stated_to_be_too_large_is_not_begun() {
+        assert!(RequestBody::new(Body::from("12345"), 5).is_ok());
+        assert!(matches!(RequestBody::new(Body::from("12345"), 4), Err(Error::RequestBodyTooLarge)));
     }
 
     #[test]
@@ -300,19 +271,5 @@ mod tests {
     fn generous() -> Limits {
         let minute = Duration::from_secs(60);
         Limits { response_head: minute, idle: minute, total: None, max_body: u64::MAX, min_body_rate: 1024 }
-    }
-
-    struct Unsized(Full<Bytes>);
-
-    impl HttpBody for Unsized {
-        type Data = Bytes;
-        type Error = std::convert::Infallible;
-
-        fn poll_frame(
-            mut self: Pin<&mut Self>,
-            cx: &mut Context<'_>,
-        ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-            Pin::new(&mut self.0).poll_frame(cx)
-        }
     }
 }

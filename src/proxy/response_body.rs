@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
+use tokio::time::Instant;
 
 use super::Error;
 use super::admission::Admission;
@@ -70,11 +71,11 @@ impl Hold {
 
     /// The answer ended cleanly: its connection is kept, unless the head forbade it, more came than the answer, or the
     /// upload has not ended. An upload that outlives its answer would still be read from this connection as if it were the
-    /// next request's.
-    pub(super) fn release(mut self, received: &Receiving) {
+    /// next request's. It is idle since `since`, or not for as long.
+    pub(super) fn release(mut self, received: &Receiving, since: Instant) {
         let clean = self.reusable && self.sending.is_none() && !received.has_excess();
         if let Some(connection) = self.connection.take_if(|_| clean) {
-            self.pool.put(&self.backend, connection);
+            self.pool.put(&self.backend, connection, since);
         }
     }
 
@@ -124,7 +125,7 @@ impl ResponseBody {
 
     fn release(&mut self) {
         if let Some(hold) = self.hold.take() {
-            hold.release(&self.receiving);
+            hold.release(&self.receiving, Instant::now());
         }
     }
 }

@@ -1,52 +1,125 @@
 //! An upstream's response head, from bytes to a header map (RFC 9112, section 4).
 //!
-//! The map holds every line that was sent, so that `headers` sees whatever contradiction there is. Its values are slices
-//! of the bytes that were read: one head is one allocation, and nothing of it is copied twice.
+//! Each line is read once: its end, its name, its value, and what it says about the connection ([`Notes`]). Values are slices
+//! of the bytes that were read: one head is one allocation, and nothing of it is copied twice. It is stricter than parsers
+//! of heads are by custom: a line ends with CR LF and nothing else, and nothing stands before the status line. Names and
+//! values are held to their grammar by the types that they become.
 
-use std::mem::MaybeUninit;
+use std::ops::Range;
 
 use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::response::Parts;
 use http::{Response, StatusCode, Version};
-use httparse::{ParserConfig, Status};
-use memchr::memchr_iter;
+use memchr::{Memchr, memchr, memchr_iter};
 
 use super::error::Malformed;
+use super::headers::Notes;
 use crate::http1::MAX_FIELDS;
+use crate::http1::grammar::is_all_value;
 
 /// Largest response head, bytes. As much is also read at once of what follows it.
 pub(super) const MAX_HEAD: usize = 64 * 1024;
 
-/// The head at the start of `block`, and its length; `None` when it is not complete.
+/// How every head begins.
+const BEGINNING: &[u8] = b"HTTP/1.";
+
+/// Blocks up to this size have room for few fields, bytes; growing the map costs more than all lines of a small head.
+const SMALL: usize = 512;
+
+/// A head, read.
+#[derive(Debug)]
+pub(super) struct Head {
+    /// Without the lines that [`Notes`] has no more need of.
+    pub(super) parts: Parts,
+    pub(super) notes: Notes,
+    /// Bytes.
+    pub(super) len: usize,
+}
+
+/// The head at the start of `block`; `None` when it is not complete.
 ///
 /// # Errors
 /// [`Malformed`].
-pub(super) fn parse(block: &Bytes) -> Result<Option<(Parts, usize)>, Malformed> {
-    let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
-    let mut head = httparse::Response::new(&mut []);
-    let parsed = ParserConfig::default().parse_response_with_uninit_headers(&mut head, block, &mut fields);
-    let len = match parsed.map_err(Malformed::Grammar)? {
-        Status::Complete(len) => len,
-        Status::Partial if block.len() >= MAX_HEAD => return Err(Malformed::TooLarge),
-        Status::Partial => return Ok(None),
-    };
-    // httparse takes a bare LF for the end of a line, and empty lines in front of a head for nothing.
-    if block[0] != b'H' || memchr_iter(b'\n', &block[..len]).any(|at| at == 0 || block[at - 1] != b'\r') {
-        return Err(Malformed::BareLf);
+pub(super) fn parse(block: &Bytes) -> Result<Option<Head>, Malformed> {
+    let beginning = block.len().min(BEGINNING.len());
+    if block[..beginning] != BEGINNING[..beginning] {
+        return Err(Malformed::Grammar("no status line"));
     }
-    let grammar = |_| Malformed::Grammar(httparse::Error::HeaderName);
-    let mut headers = HeaderMap::with_capacity(head.headers.len());
-    for field in head.headers.iter() {
-        let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(grammar)?;
-        let value = HeaderValue::from_maybe_shared(block.slice_ref(field.value));
-        headers.append(name, value.map_err(|_| Malformed::Grammar(httparse::Error::HeaderValue))?);
+    let partial = || if block.len() >= MAX_HEAD { Err(Malformed::TooLarge) } else { Ok(None) };
+    let mut lines = Lines { block, ends: memchr_iter(b'\n', block), at: 0 };
+    let Some(line) = lines.next()? else { return partial() };
+    let (version, status) = status_line(&block[line])?;
+    let mut headers = HeaderMap::with_capacity(if block.len() <= SMALL { 6 } else { 12 });
+    let mut notes = Notes::default();
+    for fields in 0.. {
+        let Some(line) = lines.next()? else { return partial() };
+        if line.is_empty() {
+            break;
+        }
+        if fields == MAX_FIELDS {
+            return Err(Malformed::Grammar("too many fields"));
+        }
+        let colon = memchr(b':', &block[line.clone()]).ok_or(Malformed::Grammar("a line without a colon"))?;
+        let colon = line.start + colon;
+        // A blank that begins a line (folding), or that stands before the colon, is none of a name.
+        let name = HeaderName::from_bytes(&block[line.start..colon]).map_err(|_| Malformed::Grammar("a field name"))?;
+        let value = HeaderValue::from_maybe_shared(block.slice(trimmed(block, colon + 1..line.end)));
+        let value = value.map_err(|_| Malformed::Grammar("a field value"))?;
+        if notes.heed(&name, &value) {
+            headers.append(name, value);
+        }
     }
     let (mut parts, ()) = Response::new(()).into_parts();
-    parts.status = StatusCode::from_u16(head.code.unwrap_or(0)).map_err(|_| Malformed::Status)?;
-    parts.version = if head.version == Some(1) { Version::HTTP_11 } else { Version::HTTP_10 };
-    parts.headers = headers;
-    Ok(Some((parts, len)))
+    (parts.status, parts.version, parts.headers) = (status, version, headers);
+    Ok(Some(Head { parts, notes, len: lines.at }))
+}
+
+/// The lines of a head, without their ends.
+struct Lines<'a> {
+    block: &'a [u8],
+    ends: Memchr<'a>,
+    /// Behind the last one.
+    at: usize,
+}
+
+impl Lines<'_> {
+    /// The next one, if all of it is there.
+    fn next(&mut self) -> Result<Option<Range<usize>>, Malformed> {
+        let Some(lf) = self.ends.next() else { return Ok(None) };
+        let start = std::mem::replace(&mut self.at, lf + 1);
+        match lf.checked_sub(1).filter(|cr| *cr >= start && self.block[*cr] == b'\r') {
+            Some(cr) => Ok(Some(start..cr)),
+            None => Err(Malformed::BareLf),
+        }
+    }
+}
+
+/// Version and status; the phrase behind them is for nobody.
+fn status_line(line: &[u8]) -> Result<(Version, StatusCode), Malformed> {
+    let odd = || Malformed::Grammar("the status line");
+    let (head, phrase) = line.split_at_checked(12).ok_or_else(odd)?;
+    let version = match &head[..9] {
+        b"HTTP/1.1 " => Version::HTTP_11,
+        b"HTTP/1.0 " => Version::HTTP_10,
+        _ => return Err(odd()),
+    };
+    if !head[9..].iter().all(u8::is_ascii_digit) || !(phrase.is_empty() || phrase[0] == b' ') || !is_all_value(phrase) {
+        return Err(odd());
+    }
+    Ok((version, StatusCode::from_bytes(&head[9..]).map_err(|_| Malformed::Status)?))
+}
+
+/// Without the blanks around it (RFC 9110, section 5.5).
+fn trimmed(block: &[u8], mut range: Range<usize>) -> Range<usize> {
+    let is_blank = |b: u8| matches!(b, b' ' | b'\t');
+    while !range.is_empty() && is_blank(block[range.start]) {
+        range.start += 1;
+    }
+    while !range.is_empty() && is_blank(block[range.end - 1]) {
+        range.end -= 1;
+    }
+    range
 }
 
 #[cfg(test)]
@@ -56,7 +129,23 @@ mod tests {
     use super::*;
 
     fn read(text: &[u8]) -> Result<Option<(Parts, usize)>, Malformed> {
-        parse(&Bytes::copy_from_slice(text))
+        Ok(parse(&Bytes::copy_from_slice(text))?.map(|head| (head.parts, head.len)))
+    }
+
+    /// The same by a parser that many use, which repairs what we do not: bare LF, and empty lines in front.
+    fn by_library(text: &[u8]) -> Option<(u16, Vec<(String, Vec<u8>)>)> {
+        let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
+        let mut head = httparse::Response::new(&mut fields);
+        let httparse::Status::Complete(len) = head.parse(text).ok()? else { return None };
+        let bare = text[..len].iter().enumerate().any(|(at, b)| *b == b'\n' && (at == 0 || text[at - 1] != b'\r'));
+        let fields = head.headers.iter().map(|field| (field.name.to_ascii_lowercase(), field.value.to_vec()));
+        (text[0] == b'H' && !bare && head.code? >= 100).then(|| (head.code.unwrap(), fields.collect()))
+    }
+
+    fn by_us(text: &[u8]) -> Option<(u16, Vec<(String, Vec<u8>)>)> {
+        let (head, _) = read(text).ok()??;
+        let fields = head.headers.iter().map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec()));
+        Some((head.status.as_u16(), fields.collect()))
     }
 
     #[test]
@@ -107,6 +196,19 @@ mod tests {
     }
 
     proptest! {
+        /// Whatever is changed in a head: we and the library take and refuse the same, and read the same.
+        #[test]
+        fn a_head_is_read_as_others_read_it(changes in proptest::collection::vec((0usize..200, any::<u8>()), 0..3)) {
+            let mut text = b"HTTP/1.1 404 Not Found\r\nServer: a/1 \r\nX-A:\t\xe4\xbd\xa0 b\r\nETag: \"x\"\r\nX_B:\r\nDate: now, or so\r\n\r\n".to_vec();
+            let length = text.len();
+            changes.into_iter().for_each(|(at, with)| text[at % length] = with);
+            let mut ours = by_us(&text);
+            let mut theirs = by_library(&text);
+            // The map keeps fields of one name together.
+            ours.iter_mut().chain(&mut theirs).for_each(|(_, fields)| fields.sort());
+            prop_assert_eq!(ours, theirs);
+        }
+
         /// However a head arrives: until it is whole it is nothing, and then always the same.
         #[test]
         fn a_head_that_is_not_whole_is_waited_for(cut in 0usize..52) {

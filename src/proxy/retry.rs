@@ -85,15 +85,15 @@ pub(super) async fn forward(
     way: Way,
     request: Box<Request<Body>>,
     limits: Limits,
-    total: Option<Instant>,
+    (start, total): (Instant, Option<Instant>),
     policy: Arc<section::Retry>,
 ) -> Result<Response<Body>, Error> {
     let budget = way.upstream.budget();
     budget.pay_in();
-    let by = Instant::now() + limits.response_head;
+    let by = start + limits.response_head;
     let (head, body) = match keep(request, &policy, &limits).await? {
         Kept::Whole(head, body) => (head, body),
-        Kept::Not(request) => return once(&way, request, &limits, total, None).await,
+        Kept::Not(request) => return once(&way, request, &limits, (start, total), None).await,
     };
     // The configuration has at least one server.
     let mut index = way.upstream.choose(way.affinity, None).unwrap_or(0);
@@ -101,9 +101,10 @@ pub(super) async fn forward(
     loop {
         left = left.saturating_sub(1);
         let request = Box::new(Request::from_parts((*head).clone(), Body::from(body.clone())));
-        let rest = by.saturating_duration_since(Instant::now());
+        let begun = Instant::now();
+        let rest = by.saturating_duration_since(begun);
         let response_head = policy.per_try.map_or(rest, |limit| limit.min(rest)).max(Duration::from_millis(1));
-        let outcome = once(&way, request, &Limits { response_head, ..limits }, total, Some(index)).await;
+        let outcome = once(&way, request, &Limits { response_head, ..limits }, (begun, total), Some(index)).await;
         if left == 0 || !calls_for_another(&outcome, &policy.on) || Instant::now() >= by {
             return outcome;
         }

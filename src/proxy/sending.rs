@@ -6,25 +6,36 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, Bytes};
 use http::Request;
+use http::header::{CONTENT_LENGTH, HOST, TRAILER, TRANSFER_ENCODING};
+use http::uri::Authority;
 use http_body::Body as _;
 use tokio::io::AsyncWrite as _;
 
 use super::connection::Connection;
-use super::request_body::{RequestBody, Upload};
+use super::request_body::{RequestBody, Stated, Upload};
 use super::{Error, Witness};
 use crate::body::Body;
 use crate::http1::lines;
+
+/// Bodies up to this size are copied behind the head, bytes: one piece is handed to the kernel more cheaply than two.
+const COPIED: usize = 1024;
 
 /// The body of a request, and how far it is. Head and size lines are written into the connection's buffer, the bytes of
 /// the body are not copied.
 #[derive(Debug)]
 pub(super) struct Sending {
     body: RequestBody,
+    /// Its length, if that is known.
+    length: Option<u64>,
     /// What is left of the length that the head states; `None` when the body goes in chunks.
     left: Option<u64>,
     /// What the connection has not taken of the present frame, and what follows it.
     data: Bytes,
     tail: &'static [u8],
+    /// A small body that stands behind the head as one piece with it; kept for another attempt.
+    copied: Bytes,
+    /// There is no body.
+    bodiless: bool,
     /// The present frame is the last one.
     last: bool,
     /// The connection has taken something of the present attempt.
@@ -49,11 +60,28 @@ impl Sending {
     /// Nothing of `body` is sent yet.
     pub(super) fn new(body: RequestBody) -> Self {
         let last = body.is_end_stream();
-        let left = if last { Some(0) } else { body.size_hint().exact() };
-        Self { body, left, data: Bytes::new(), tail: b"", last, touched: false, deaf: false, done: false }
+        let length = if last { Some(0) } else { body.size_hint().exact() };
+        Self {
+            body,
+            length,
+            left: length,
+            data: Bytes::new(),
+            tail: b"",
+            copied: Bytes::new(),
+            bodiless: last,
+            last,
+            touched: false,
+            deaf: false,
+            done: false,
+        }
     }
 
-    /// How far the body is; `None` when there is none.
+    /// Whether there is no body.
+    pub(super) const fn is_bodiless(&self) -> bool {
+        self.bodiless
+    }
+
+    /// How far the body is; `None` when the client is not waited for.
     pub(super) fn upload(&self) -> Option<&Upload> {
         self.body.upload()
     }
@@ -63,14 +91,22 @@ impl Sending {
         self.done
     }
 
-    /// Begins an attempt on this connection: the first, or another after one that was untouched or has no body.
-    pub(super) fn begin(&mut self, connection: &mut Connection, head: &Request<Body>, witness: Option<&dyn Witness>) {
+    /// Begins an attempt on this connection: the first, or another after one that was untouched or has no body. A request
+    /// that names no host is one for `host`.
+    pub(super) fn begin(
+        &mut self,
+        connection: &mut Connection,
+        head: &Request<Body>,
+        host: &Authority,
+        witness: Option<&dyn Witness>,
+    ) {
         (self.touched, self.deaf, self.done) = (false, false, false);
         connection.sent = 0;
-        write_head(&mut connection.unsent, head, witness);
+        write_head(&mut connection.unsent, head, Stated::new(self.length, head.method()), host, witness);
         if self.left.is_none() && !self.data.is_empty() {
             write_size(&mut connection.unsent, self.data.len());
         }
+        connection.unsent.extend_from_slice(&self.copied);
         if let Some(upload) = self.body.upload() {
             upload.begin();
         }
@@ -141,7 +177,13 @@ impl Sending {
         }
         match &mut self.left {
             Some(left) => match left.checked_sub(self.data.len() as u64) {
-                Some(rest) if rest == 0 || !self.last => *left = rest,
+                Some(rest) if rest == 0 || !self.last => {
+                    *left = rest;
+                    if self.last && self.data.len() <= COPIED {
+                        self.copied = std::mem::take(&mut self.data);
+                        unsent.extend_from_slice(&self.copied);
+                    }
+                }
                 _ => {
                     return Poll::Ready(Err(Error::RequestBodyAborted(
                         "the body has another length than its head says".into(),
@@ -180,16 +222,42 @@ impl Sending {
     }
 }
 
-/// A request head (RFC 9112, section 3) in place of what is in `out`.
-fn write_head(out: &mut Vec<u8>, head: &Request<Body>, witness: Option<&dyn Witness>) {
+/// A request head (RFC 9112, section 3) in place of what is in `out`: in the origin form, of our version, framed by `stated`
+/// and nothing else.
+fn write_head(
+    out: &mut Vec<u8>,
+    head: &Request<Body>,
+    stated: Stated,
+    host: &Authority,
+    witness: Option<&dyn Witness>,
+) {
     out.clear();
     out.reserve(2048);
     out.extend_from_slice(head.method().as_str().as_bytes());
     out.push(b' ');
     out.extend_from_slice(head.uri().path_and_query().map_or("/", |target| target.as_str()).as_bytes());
     out.extend_from_slice(b" HTTP/1.1\r\n");
+    let mut hosted = false;
     for (name, value) in head.headers() {
+        // What the client stated of the body. Trailers are not passed on, so none are announced.
+        if *name == CONTENT_LENGTH || *name == TRANSFER_ENCODING || *name == TRAILER {
+            continue;
+        }
+        hosted |= *name == HOST;
         lines::push(out, name, value);
+    }
+    // A client of HTTP/1.0 need not name a host, but we speak 1.1 (RFC 9112 section 3.2).
+    if !hosted {
+        [&b"host: "[..], host.as_str().as_bytes(), b"\r\n"].iter().for_each(|part| out.extend_from_slice(part));
+    }
+    match stated {
+        Stated::None => {}
+        Stated::Length(length) => {
+            let mut digits = itoa::Buffer::new();
+            let length = digits.format(length).as_bytes();
+            [&b"content-length: "[..], length, b"\r\n"].iter().for_each(|part| out.extend_from_slice(part));
+        }
+        Stated::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
     }
     if let Some(witness) = witness {
         witness.push_lines(out);
@@ -201,4 +269,34 @@ fn write_head(out: &mut Vec<u8>, head: &Request<Body>, witness: Option<&dyn Witn
 fn write_size(out: &mut Vec<u8>, size: usize) {
     // Writing to memory does not fail.
     let _ = write!(out, "{size:x}\r\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(target: &str, lines: &[(&str, &str)], stated: Stated) -> String {
+        let mut request = Request::builder().method("PUT").uri(target);
+        for (name, value) in lines {
+            request = request.header(*name, *value);
+        }
+        let mut out = b"what was here before".to_vec();
+        let head = request.body(Body::empty()).unwrap();
+        write_head(&mut out, &head, stated, &Authority::from_static("10.0.0.1:80"), None);
+        String::from_utf8(out).unwrap().replace("\r\n", "|")
+    }
+
+    #[test]
+    fn a_head_states_our_framing_and_none_of_the_clients() {
+        let lies = [("host", "a.example"), ("content-length", "7"), ("transfer-encoding", "gzip"), ("trailer", "x")];
+        assert_eq!(written("/a?b", &lies, Stated::None), "PUT /a?b HTTP/1.1|host: a.example||");
+        assert_eq!(written("/", &lies, Stated::Length(5)), "PUT / HTTP/1.1|host: a.example|content-length: 5||");
+        let chunked = "PUT / HTTP/1.1|host: a.example|transfer-encoding: chunked||";
+        assert_eq!(written("/", &lies, Stated::Chunked), chunked);
+    }
+
+    #[test]
+    fn a_head_has_a_host_and_the_origin_form() {
+        assert_eq!(written("http://elsewhere/a?b", &[], Stated::None), "PUT /a?b HTTP/1.1|host: 10.0.0.1:80||");
+    }
 }

@@ -8,6 +8,7 @@ use super::error::Violation;
 use super::exchange::Answer;
 use super::headers;
 use super::response_body::Hold;
+use super::response_head::Head;
 use super::{Error, Limits};
 use crate::body::Body;
 use crate::tunnel::{self, Switched, Tunnel};
@@ -26,7 +27,7 @@ pub(super) fn ask(headers: &mut HeaderMap, protocol: &HeaderValue) {
 /// # Errors
 /// When the upstream has switched to something else.
 pub(super) fn switch(
-    (mut head, early): Answer,
+    (Head { parts: mut head, .. }, early): Answer,
     mut hold: Hold,
     protocol: &HeaderValue,
     limits: &Limits,

@@ -1,5 +1,9 @@
 //! The end of a server, told to everybody at once.
 
+use std::future::{Future as _, poll_fn};
+use std::pin::pin;
+use std::task::{Poll, Waker};
+
 use tokio::sync::watch;
 
 /// Tells the workers to stop.
@@ -44,7 +48,21 @@ pub struct Watch(watch::Receiver<bool>);
 
 impl Watch {
     /// Waits for the drain, or for a server that is gone.
+    ///
+    /// A connection asks at each of its turns. As long as nothing has changed since it was last told to wait, that is a look at
+    /// one number, and not a lock and a list of those who wait.
     pub async fn started(&mut self) {
-        let _ = self.0.wait_for(|started| *started).await;
+        let told = self.0.clone();
+        let mut started = pin!(self.0.wait_for(|started| *started));
+        let mut waits: Option<Waker> = None;
+        poll_fn(|cx| {
+            let same = waits.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
+            if same && told.has_changed().is_ok_and(|changed| !changed) {
+                return Poll::Pending;
+            }
+            waits = Some(cx.waker().clone());
+            started.as_mut().poll(cx).map(drop)
+        })
+        .await;
     }
 }

@@ -6,7 +6,7 @@ fn request_ids_are_unique_hex_and_never_zero() {
     let mut seen = std::collections::HashSet::new();
     for _ in 0..10_000 {
         let id = ids.next();
-        let text = id.to_str().unwrap().to_owned();
+        let text = String::from_utf8(id.to_vec()).unwrap();
         assert!(text.len() == 32 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')));
         assert!(seen.insert(text));
     }

@@ -17,6 +17,7 @@ use http_body_util::BodyExt as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::*;
 use crate::config::section;
@@ -121,6 +122,7 @@ impl Gateway {
     fn forward(&self, request: Request<Body>) -> impl Future<Output = Result<Response<Body>, Error>> + Send + use<> {
         let upstream = Arc::clone(&self.upstream);
         self.forwarder.forward(Outbound {
+            now: Instant::now(),
             request: Box::new(request),
             upstream,
             limits: self.limits,
