@@ -26,11 +26,11 @@ while [ $# -gt 0 ]; do
     esac
     shift 2
 done
+. scripts/servers.sh
 command -v haproxy >/dev/null || { echo "Missing: haproxy (apt-get install haproxy)" >&2; exit 1; }
 cargo build --release --quiet --locked -p wxgate-open-loop
 generator=${CARGO_TARGET_DIR:-target}/release/wxgate-open-loop
 
-. scripts/servers.sh
 . scripts/proxies.sh
 start_service
 ids+=("${pids[-1]}") names+=("no proxy") ports+=("$upstream") checked+=(0)

@@ -3,15 +3,15 @@
 # 1, makes tokens, and proves that those which check tokens do. Source it after scripts/servers.sh with `binaries`, the
 # gateway's builds, filled. What is started is in `names`, `ports`, `ids` (process ids) and `checked` (1: reads the token).
 
-for tool in wrk nginx openssl taskset curl; do
-    command -v "$tool" >/dev/null || { echo "Missing: $tool (apt-get install wrk nginx openssl util-linux curl)" >&2; exit 1; }
+for tool in wrk nginx openssl python3 taskset curl; do
+    command -v "$tool" >/dev/null || { echo "Missing: $tool (apt-get install wrk nginx openssl python3 util-linux curl)" >&2; exit 1; }
 done
 if [ ${#binaries[@]} -eq 0 ]; then
     cargo build --release --locked --bin wxgate
     binaries=("${CARGO_TARGET_DIR:-target}/release/wxgate")
 fi
 
-issuer=https://auth.example.test audience=wxgate base=${BENCH_PORT:-18400}
+issuer=https://auth.example.test audience=wxgate base=${BENCH_PORT:-$(free_ports 90)}
 upstream=$base
 port=$base
 secret=$(openssl rand -hex 32)
@@ -25,16 +25,26 @@ fill() { # template, file: writes it with @NAME@ filled in
         -e "s|@SECRET@|$secret|g; s|@ISSUER@|$issuer|g; s|@AUDIENCE@|$audience|g" "benches/peers/$1" >"$work/$2"
 }
 
-encode() { openssl base64 -A | tr '+/' '-_' | tr -d '='; }
+# Prints tokens (HS256) of that many people, good for so many seconds from now.
+tokens() { # how many, seconds
+    python3 - "$secret" "$issuer" "$audience" "$1" "$2" <<'PY'
+import base64, hashlib, hmac, json, sys, time
+secret, issuer, audience, many, life = sys.argv[1].encode(), sys.argv[2], sys.argv[3], int(sys.argv[4]), int(sys.argv[5])
+def encode(data):
+    return base64.urlsafe_b64encode(data).rstrip(b"=")
+def text(value):
+    return json.dumps(value, separators=(",", ":")).encode()
 # The key's id (RFC 7638), by which the gateway finds it.
-kid=$(printf '{"k":"%s","kty":"oct"}' "$(printf %s "$secret" | encode)" | openssl dgst -sha256 -binary | encode)
-token() { # n, seconds until it expires
-    local now signed
-    now=$(date +%s)
-    signed=$(printf '{"typ":"at+jwt","alg":"HS256","kid":"%s"}' "$kid" | encode).$(
-        printf '{"iss":"%s","aud":"%s","sub":"0192f5a0-0000-7000-8000-%012d","client_id":"wx0123456789abcdef","appid":"wx0123456789abcdef","openid":"o6_bmasdasdsad6_2s%08d","unionid":"oGZUI0egBJY1zhBYw2KhdU%06d","sid":"0192f5a1-0000-7000-8000-%012d","jti":"%022d","auth_time":%d,"iat":%d,"exp":%d}' \
-            "$issuer" "$audience" "$1" "$1" "$1" "$1" "$1" "$now" "$now" $((now + $2)) | encode)
-    printf '%s.%s\n' "$signed" "$(printf %s "$signed" | openssl dgst -sha256 -mac HMAC -macopt "key:$secret" -binary | encode)"
+kid = encode(hashlib.sha256(text({"k": encode(secret).decode(), "kty": "oct"})).digest()).decode()
+now, app = int(time.time()), "wx0123456789abcdef"
+head = encode(text({"typ": "at+jwt", "alg": "HS256", "kid": kid}))
+for n in range(1, many + 1):
+    claims = {"iss": issuer, "aud": audience, "sub": f"0192f5a0-0000-7000-8000-{n:012d}", "client_id": app, "appid": app,
+              "openid": f"o6_bmasdasdsad6_2s{n:08d}", "unionid": f"oGZUI0egBJY1zhBYw2KhdU{n:06d}",
+              "sid": f"0192f5a1-0000-7000-8000-{n:012d}", "jti": f"{n:022d}", "auth_time": now, "iat": now, "exp": now + life}
+    signed = head + b"." + encode(text(claims))
+    print((signed + b"." + encode(hmac.digest(secret, signed, "sha256"))).decode())
+PY
 }
 
 start() { # core, command...: a process that is ended with the script
@@ -100,8 +110,7 @@ start_all() {
 }
 
 make_tokens() { # how many; good for a day, in $work/tokens
-    local n
-    for n in $(seq "$1"); do token "$n" 86400; done >"$work/tokens"
+    tokens "$1" 86400 >"$work/tokens"
 }
 
 ask() { # port, token -> status and body
@@ -111,7 +120,7 @@ ask() { # port, token -> status and body
 check_all() {
     local i bad good expired
     good=$(head -n 1 "$work/tokens")
-    expired=$(token 1 -10)
+    expired=$(tokens 1 -10)
     for i in "${!names[@]}"; do
         [ "${checked[$i]}" = 1 ] || continue
         [ "$(ask "${ports[$i]}" "$good")" = 'openid=o6_bmasdasdsad6_2s00000001 200' ] ||
