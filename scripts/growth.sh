@@ -64,6 +64,8 @@ make_tokens "$([ $by = cpu ] && echo 1000 || echo 100)"
 prepare() { # case; its port is in $port
     local n=${1#*-} file="$1.toml"
     fill wxgate.toml "$file"
+    # Under valgrind it takes its time until a connection's turn comes again.
+    sed -i 's/^workers = .*/&\nkeep_alive = "1h"/' "$work/$file"
     mkdir -m 700 "$work/$file.state"
     "$binary" keys import --config "$work/$file" --hs256 "$work/secret" >>"$work/out.log"
     case $1 in
@@ -110,13 +112,15 @@ PY
 cat >"$work/ask.py" <<'PY'
 import socket, sys
 port, tokens, times, connections, routes = int(sys.argv[1]), open(sys.argv[2]).read().split(), *map(int, sys.argv[3:6])
-held = [socket.create_connection(("127.0.0.1", port)) for _ in range(connections)]
+held = []
 head = (
     "Host: bench.example.test\r\nAccept: */*\r\nAccept-Language: zh-CN,zh;q=0.9\r\nContent-Type: application/json\r\n"
     "User-Agent: Mozilla/5.0 (iPhone; CPU iPhone OS 17_5 like Mac OS X) AppleWebKit/605.1.15 MicroMessenger/8.0.49 NetType/WIFI\r\n"
     "Referer: https://servicewechat.com/wx0123456789abcdef/17/page-frame.html\r\nX-WX-OPENID: forged\r\n\r\n"
 )
 def ask(n):
+    if len(held) < connections:
+        held.append(socket.create_connection(("127.0.0.1", port)))
     at = held[n % connections]
     path = f"/r{n * 7919 % routes}/orders" if routes else "/api/orders"
     at.sendall(f"GET {path}?page=1 HTTP/1.1\r\nAuthorization: Bearer {tokens[n % len(tokens)]}\r\n{head}".encode())
@@ -160,7 +164,7 @@ if [ $by = instructions ]; then
             "$binary" serve --config "$work/$case.toml" >"$work/$case.log" 2>&1 &
         gateway=$!
         pids+=("$gateway")
-        await "$work/$case.log" '.*\(wxgate is ready\).*' 600 >/dev/null
+        await "$work/$case.log" '.*\(wxgate is ready\).*' 600 "$gateway" >/dev/null
         read -r connections routes warm <<<"$(shape "$case")"
         mkfifo "$work/$case.go"
         python3 "$work/ask.py" "$port" "$work/tokens" "$requests" "$connections" "$routes" "$warm" \
@@ -168,10 +172,10 @@ if [ $by = instructions ]; then
         asking=$!
         pids+=("$asking")
         exec 9>"$work/$case.go"
-        await "$work/$case.asked" '\(warm\)' 600 >/dev/null
+        await "$work/$case.asked" '\(warm\)' 600 "$asking" >/dev/null
         callgrind_control -i on "$gateway" >/dev/null 2>&1
         echo go >&9
-        await "$work/$case.asked" '\(done\)' 600 >/dev/null
+        await "$work/$case.asked" '\(done\)' 600 "$asking" >/dev/null
         callgrind_control -i off "$gateway" >/dev/null 2>&1
         exec 9>&-
         wait "$asking"
@@ -201,9 +205,10 @@ for case in "${cases[@]}"; do
     case $case in connections-*)
         mkfifo "$work/hold"
         python3 "$work/ask.py" "$port" "$work/tokens" 0 "${case#*-}" 0 0 <"$work/hold" >"$work/held" 2>&1 &
-        pids+=($!)
+        holder=$!
+        pids+=("$holder")
         exec 8>"$work/hold"
-        await "$work/held" '\(warm\)' 120 >/dev/null
+        await "$work/held" '\(warm\)' 120 "$holder" >/dev/null
         ;;
     esac
 done

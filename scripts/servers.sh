@@ -19,12 +19,14 @@ trap cleanup EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-# await FILE PATTERN [SECONDS]: waits for a line in a file (30 s); prints what the pattern's group matched.
+# await FILE PATTERN [SECONDS [PROCESS]]: waits for a line in a file (30 s), which that process is to write; prints what the
+# pattern's group matched.
 await() {
     local file=$1 pattern=$2 found=
     for _ in $(seq $((${3:-30} * 10))); do
         found=$(sed -n "s|$pattern|\\1|p" "$file" 2>/dev/null | head -n 1)
         [ -z "$found" ] || { echo "$found"; return; }
+        [ -z "${4:-}" ] || kill -0 "$4" 2>/dev/null || break
         sleep 0.1
     done
     cat "$file" >&2
