@@ -50,6 +50,7 @@ pub struct Upstream {
     probes: Box<[Arc<Probe>]>,
     budget: Arc<Budget>,
     balance: Balance,
+    http2: bool,
     connect_timeout: Duration,
     /// `None` where all servers always have the same share.
     shares: Option<Shares>,
@@ -72,6 +73,7 @@ impl Upstream {
         Arc::new(Self {
             name: section.name.clone(),
             probes: section.health.as_ref().map(probe).unwrap_or_default(),
+            http2: own.iter().any(|backend| backend.speaks_http2()),
             backends: own,
             budget: backends.budget(&section.name),
             balance: section.balance,
@@ -96,8 +98,8 @@ impl Upstream {
     }
 
     /// Whether its servers speak HTTP/2.
-    pub fn speaks_http2(&self) -> bool {
-        self.backends.iter().any(|backend| backend.speaks_http2())
+    pub const fn speaks_http2(&self) -> bool {
+        self.http2
     }
 
     /// How it chooses, which tells what an affinity is to be made of.
