@@ -9,16 +9,17 @@
 # another processor takes other branches in the libraries (AVX2, AVX-512): where either is not that of the kept figure, nothing
 # is compared.
 #
-# --debug counts the debug build (1,000 requests), which scripts/test.sh has anyway: some twelve times as many, with a figure of its own. It
-# finds work that was added, as the other does; what the compiler makes of it is not in it. Needs valgrind, curl, nginx (the service).
+# --debug counts the debug build (1,000 requests, 15 %), which scripts/test.sh has anyway: some twelve times as many, with a figure of its own. It
+# finds much work that was added; what the compiler makes of it is not in it, and on a machine with ten times too much to do the
+# figure was 5 % higher than on a quiet one, since what goes by time is in it, too. Needs valgrind, curl, nginx (the service).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-keep=0 binary='' build=release requests=2000 warm=500
+keep=0 binary='' build=release requests=2000 warm=500 most=3
 while [ $# -gt 0 ]; do
     case $1 in
         --keep) keep=1; shift ;;
-        --debug) build=debug requests=1000 warm=200; shift ;;
+        --debug) build=debug requests=1000 warm=200 most=15; shift ;;
         --wxgate) binary=$2; shift 2 ;;
         *) echo "Unknown option $1; the head of this file names them." >&2; exit 64 ;;
     esac
@@ -76,7 +77,7 @@ if [ "$keep" = 1 ]; then
     printf '%s\nproxied request, %s build: %s instructions (%s)\n' "$others" "$build" "$found" "$on" | sed '/^$/d' >benches/instructions.txt
 elif [ "$kept_on" != "$on" ]; then
     echo "No figure is kept of this compiler on this processor: nothing is compared. --keep makes one."
-elif [ $((found * 100)) -gt $((kept * 103)) ]; then
-    echo "More than 3 % over the figure that is kept: find out why, or keep the new one with --keep and say why in the commit." >&2
+elif [ $((found * 100)) -gt $((kept * (100 + most))) ]; then
+    echo "More than $most % over the figure that is kept: find out why, or keep the new one with --keep and say why in the commit." >&2
     exit 1
 fi
