@@ -3,10 +3,10 @@
 #
 # Needs Rust (the version in Cargo.toml), a C compiler, curl (the tests run the lines that `wxgate demo` prints), nginx and
 # caddy (the tests put them in front), h2load and openssl (for real peers), Redis 7 and PostgreSQL 13 or newer (the tests
-# start their own on free ports), Node 20 with npm and Chromium (the SDKs), Python 3.10 with venv (an example, tokens, gRPC), and
-# the network once for crates and packages. Where apt-get can be used, what is missing of the compiler, curl, nginx, caddy,
-# h2load, openssl, Redis, PostgreSQL, Chromium and venv is installed. cargo-deny, systemd-analyze and docker-compose are run
-# when they are there.
+# start their own on free ports), valgrind (which counts instructions), Node 20 with npm and Chromium (the SDKs), Python 3.10
+# with venv (an example, tokens, gRPC), and the network once for crates and packages. Where apt-get can be used, what is missing
+# of the compiler, curl, nginx, caddy, h2load, openssl, Redis, PostgreSQL, valgrind, Chromium and venv is installed. cargo-deny,
+# systemd-analyze and docker-compose are run when they are there.
 #
 # Every phase runs, also after one has failed. The last line is "N passed, N failed": all tests of the run, and one
 # failure for each other phase that failed. Exit code 1 when anything failed.
@@ -247,6 +247,12 @@ peers() {
     WXGATE=$target/debug/wxgate scripts/peers.sh "$work/peers/bin/python" "$work/ws"
 }
 
+# What a request costs, counted and not timed; of the debug build, which is there.
+instructions() {
+    cargo build --locked || return
+    scripts/instructions.sh --debug
+}
+
 need_rust
 need_cc
 need_program curl curl
@@ -254,6 +260,7 @@ need_program nginx nginx-light
 need_program caddy caddy
 need_program h2load nghttp2-client
 need_program openssl openssl
+need_program valgrind valgrind
 need_program redis-server redis-server
 need_program redis-cli redis-tools
 need_postgres
@@ -265,6 +272,7 @@ phase "lints" cargo clippy --workspace --all-targets --locked -- -D warnings
 phase "documentation" docs
 counted_phase "tests" cargo test --locked --no-fail-fast
 counted_phase "tokens, with PyJWT and jose" verifiers
+phase "instructions of a request" instructions
 counted_phase "h2load, curl, grpcio and ws" peers
 phase "mini-program SDK: types and build" sdk_build sdk/miniprogram
 counted_phase "mini-program SDK: tests" sdk_tests sdk/miniprogram

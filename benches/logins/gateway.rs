@@ -38,10 +38,10 @@ pub(crate) fn configure(folder: &Path, api_base: &str, stores: &Stores) {
 }
 
 #[expect(clippy::zombie_processes, reason = "a Gateway waits for its process when it goes")]
-pub(crate) fn start(folder: &Path) -> Gateway {
+pub(crate) fn start(binary: &Path, folder: &Path) -> Gateway {
     let log = folder.join("log");
     let begun = Instant::now();
-    let child = Command::new(env!("CARGO_BIN_EXE_wxgate"))
+    let child = Command::new(binary)
         .arg("serve")
         .current_dir(folder)
         .stdout(std::fs::File::create(&log).unwrap())

@@ -29,6 +29,8 @@ mod postgres;
 #[path = "../../tests/gateway/support/redis.rs"]
 mod redis;
 
+use std::path::{Path, PathBuf};
+
 use clap::{Parser, ValueEnum};
 
 /// What is measured.
@@ -80,13 +82,21 @@ struct Wish {
     /// Where files of databases and keys go: on the disk whose syncs are to be measured. By default the system's folder for
     /// what is temporary.
     #[arg(long)]
-    folder: Option<std::path::PathBuf>,
+    folder: Option<PathBuf>,
+    /// Another binary of the gateway than the one that cargo has built for this.
+    #[arg(long)]
+    wxgate: Option<PathBuf>,
     /// `cargo bench` says this.
     #[arg(long, hide = true)]
     bench: bool,
 }
 
 impl Wish {
+    /// The gateway's binary.
+    fn binary(&self) -> &Path {
+        self.wxgate.as_deref().unwrap_or(Path::new(env!("CARGO_BIN_EXE_wxgate")))
+    }
+
     /// A new folder that goes with its handle.
     fn new_folder(&self) -> tempfile::TempDir {
         match &self.folder {
@@ -98,7 +108,9 @@ impl Wish {
 
 #[tokio::main]
 async fn main() {
-    let wish = Wish::parse();
+    let mut wish = Wish::parse();
+    // It is started in another folder.
+    wish.wxgate = wish.wxgate.map(|binary| binary.canonicalize().expect("the binary is there"));
     for part in &wish.parts {
         match part {
             Part::Throughput => throughput::measure(&wish).await,

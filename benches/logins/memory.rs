@@ -17,7 +17,7 @@ pub(crate) async fn measure(wish: &Wish) {
         let (folder, stores) = (wish.new_folder(), Stores::start(*kind));
         let wechat = WeChat::start(Duration::ZERO).await;
         configure(folder.path(), &wechat.api_base(), &stores);
-        let gateway = start(folder.path());
+        let gateway = start(wish.binary(), folder.path());
         let logins = |callers: Vec<Caller>, name: &'static str, n: u64| {
             callers::all(callers, n, move |n, mut caller: Caller| async move {
                 caller.log_in(&format!("{name}{n}")).await;

@@ -26,15 +26,16 @@ pub(crate) async fn measure(wish: &Wish) {
         let (folder, stores) = (wish.new_folder(), Stores::start(*kind));
         configure(folder.path(), "http://127.0.0.1:9", &stores);
         // The first makes keys and tables.
-        drop(start(folder.path()));
+        drop(start(wish.binary(), folder.path()));
         let millis = |ready: Duration| ready.as_secs_f64() * 1000.0;
-        let empty: Vec<f64> = (0..wish.rounds).map(|_| millis(start(folder.path()).ready_after)).collect();
+        let empty: Vec<f64> =
+            (0..wish.rounds).map(|_| millis(start(wish.binary(), folder.path()).ready_after)).collect();
         let begun = Instant::now();
         fill(&stores.open(folder.path()).await, sessions).await;
         eprintln!("{sessions} sessions written to {} in {:?}", stores.name(), begun.elapsed());
         let (mut ready, mut memory) = (Vec::new(), Vec::new());
         for _ in 0..wish.rounds {
-            let gateway = start(folder.path());
+            let gateway = start(wish.binary(), folder.path());
             ready.push(millis(gateway.ready_after));
             memory.push(mib(gateway.memory() as f64));
         }

@@ -74,7 +74,7 @@ async fn one(wish: &Wish, kind: Kind, wechat_ms: u64) {
     let (folder, stores) = (wish.new_folder(), Stores::start(kind));
     let wechat = WeChat::start(Duration::from_millis(wechat_ms)).await;
     configure(folder.path(), &wechat.api_base(), &stores);
-    let gateway = start(folder.path());
+    let gateway = start(wish.binary(), folder.path());
     let callers = wish.callers.max(10 * wechat_ms);
     let (mut logins, mut refreshes) = (Rows::default(), Rows::default());
     // The first is not counted: connections are made, caches filled.

@@ -22,9 +22,9 @@ const CLOCK_FAULT: Duration = Duration::from_secs(2 * 3600);
 /// # Errors
 /// When the store cannot be read.
 pub async fn resync(sessions: &dyn Sessions, revocations: &Revocations, now: Timestamp) -> Result<(), Error> {
-    for revoked in sessions.revoked(now).await? {
-        apply(revocations, &Notice::Session(revoked));
-    }
+    let revoked = sessions.revoked(now).await?;
+    revocations.revoke_sessions(revoked.iter().map(|Revoked { session_id, until }| (session_id, *until)));
+    drop(revoked);
     for notice in sessions.notices(now).await? {
         apply(revocations, &notice);
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::Error;
+use super::backend::Backend;
 use super::circuit::{Change, Circuit};
 use super::health::now;
 use super::pool::Pool;
@@ -57,8 +58,9 @@ impl Admission {
                 self.line.wait(all, self.most, self.queue.size, by).await?
             }
         };
+        let is_it = |backend: &Arc<Backend>| Arc::ptr_eq(backend, &room.backend);
         // One that waited since before a reload may be given a server that only the new configuration knows.
-        let index = all.iter().position(|backend| Arc::ptr_eq(backend, &room.backend)).unwrap_or(index);
+        let index = if is_it(&all[index]) { index } else { all.iter().position(is_it).unwrap_or(index) };
         Ok((index, Hold::admitted(pool, counted.into(room), self)))
     }
 

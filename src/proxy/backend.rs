@@ -18,6 +18,7 @@ use super::circuit::Circuit;
 use super::health::{self, Change, Probe, Standing};
 use super::queue::Line;
 use super::retry::Budget;
+use super::roster::Verdicts;
 use crate::config::section::{self, Transport};
 
 /// How long a resolved name is used without asking again: many connects at once ask once, and a moved server is found
@@ -29,6 +30,7 @@ const FRESH: Duration = Duration::from_secs(5);
 pub struct Backends {
     /// Locked only while a configuration is built, never by a request.
     known: Mutex<Known>,
+    verdicts: Arc<Verdicts>,
 }
 
 /// What makes two servers one: host, port, and how they are spoken to.
@@ -61,10 +63,15 @@ impl Backends {
         if let Some(backend) = known.by_address.get(&address).and_then(Weak::upgrade) {
             return backend;
         }
-        let backend = Arc::new(Backend::new(section, known.next));
+        let backend = Arc::new(Backend::new(section, known.next, self.verdicts()));
         known.next += 1;
         known.by_address.insert(address, Arc::downgrade(&backend));
         backend
+    }
+
+    /// How often one of them came to be thought of otherwise.
+    pub(super) fn verdicts(&self) -> Arc<Verdicts> {
+        Arc::clone(&self.verdicts)
     }
 
     /// The retry budget of this upstream: the one in use if there is one.
@@ -117,6 +124,7 @@ pub struct Backend {
     resolved: Resolved,
     pub(super) counts: Counts,
     standing: Standing,
+    verdicts: Arc<Verdicts>,
     /// When it became known, milliseconds of this process.
     known_since: u64,
 }
@@ -135,7 +143,7 @@ enum Resolved {
 }
 
 impl Backend {
-    fn new(section: &section::Backend, slot: usize) -> Self {
+    fn new(section: &section::Backend, slot: usize, verdicts: Arc<Verdicts>) -> Self {
         let resolved = match section.host.parse::<IpAddr>() {
             Ok(ip) => Resolved::Literal(SocketAddr::new(ip, section.port)),
             Err(_) => Resolved::Name { known: Mutex::new(None), asking: tokio::sync::Mutex::new(()) },
@@ -145,7 +153,8 @@ impl Backend {
         let authority = section.authority.clone();
         let (counts, standing, known_since) = (Counts::default(), Standing::default(), health::now());
         let transport = section.transport.clone();
-        Self { authority, host, port: section.port, slot, identity, transport, resolved, counts, standing, known_since }
+        let port = section.port;
+        Self { authority, host, port, slot, identity, transport, resolved, counts, standing, verdicts, known_since }
     }
 
     /// Host and port as the configuration writes them.
@@ -194,6 +203,16 @@ impl Backend {
         self.standing.is_out(health::now)
     }
 
+    /// When its present ejection ends, milliseconds of this process; 0 when it is not ejected at `now`.
+    pub(super) fn ejected_until(&self, now: u64) -> u64 {
+        self.standing.out_until(now)
+    }
+
+    /// To be told when what is thought of it has changed.
+    pub(super) fn verdicts(&self) -> &Verdicts {
+        &self.verdicts
+    }
+
     /// Since when it has been there: known, and back from its last ejection.
     pub(super) fn since(&self) -> u64 {
         self.known_since.max(self.standing.returned())
@@ -202,6 +221,7 @@ impl Backend {
     /// It failed, or answered badly.
     pub(super) fn failed(&self) {
         if let Change::Ejected(span) = self.standing.bad(health::now()) {
+            self.verdicts.changed();
             let (backend, secs) = (&self.authority, span.as_secs());
             tracing::warn!(%backend, secs, "backend ejected: it failed several times in a row");
         }
@@ -330,7 +350,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_name_that_stops_resolving_keeps_its_last_addresses() {
-        let backend = Backend::new(&section("no-such-host.invalid", 80), 0);
+        let backend = Backend::new(&section("no-such-host.invalid", 80), 0, Arc::default());
         assert!(backend.addresses().await.is_err());
         let address: SocketAddr = "127.0.0.1:80".parse().unwrap();
         let Resolved::Name { known: cell, .. } = &backend.resolved else { panic!("a name") };

@@ -76,6 +76,12 @@ impl Standing {
         until != 0 && until > now()
     }
 
+    /// When its present ejection ends; 0 when it is not ejected at `now`.
+    pub(super) fn out_until(&self, now: u64) -> u64 {
+        let until = self.out_until.load(Ordering::Relaxed);
+        if until > now { until } else { 0 }
+    }
+
     /// When it came back from its last ejection; 0 when there was none.
     pub(super) fn returned(&self) -> u64 {
         self.returns.load(Ordering::Relaxed)
@@ -175,15 +181,17 @@ async fn watch(probe: Weak<Probe>, backend: Arc<Backend>, section: section::Heal
             Err(_) => Err("no answer in time".to_owned()),
         };
         let Some(probe) = probe.upgrade() else { return };
-        let backend = backend.authority();
+        let (verdicts, backend) = (backend.verdicts(), backend.authority());
         match (count.add(outcome.is_ok()), outcome) {
             (Some(false), Err(why)) => {
                 probe.up.store(false, Ordering::Relaxed);
+                verdicts.changed();
                 tracing::warn!(%backend, path = section.path, why, "backend is down: its health checks fail");
             }
             (Some(true), _) => {
                 probe.since.store(now(), Ordering::Relaxed);
                 probe.up.store(true, Ordering::Relaxed);
+                verdicts.changed();
                 tracing::info!(%backend, path = section.path, "backend is up: its health checks pass");
             }
             _ => {}

@@ -8,7 +8,7 @@
 //! retry                                how often
 //!    │
 //! forward ── upstream ── balance        which backend (weight, slow_start: where shares differ)
-//!    │          └── health             and which not
+//!    │          └── health             and which not (roster: of many, known without asking each)
 //!    ├────── admission ── circuit      whether at all
 //!    │          └── queue              or later
 //!    ├────── pool ────── connection     over which connection
@@ -44,6 +44,7 @@ mod request_body;
 mod response_body;
 mod response_head;
 mod retry;
+mod roster;
 mod sending;
 mod silence;
 mod slow_start;

@@ -14,9 +14,13 @@ use super::circuit::Circuit;
 use super::health::{Probe, now};
 use super::queue::{Line, QueueFigures};
 use super::retry::Budget;
+use super::roster::{Present, Roster};
 use super::slow_start::ramp;
 use super::weight;
 use crate::config::section::{self, Balance};
+
+/// Up to so many backends are asked one by one whether they are up: that is cheaper than to know it.
+const FEW: usize = 16;
 
 /// What each server takes of the requests.
 #[derive(Debug)]
@@ -46,6 +50,7 @@ pub struct Upstream {
     probes: Box<[Arc<Probe>]>,
     budget: Arc<Budget>,
     balance: Balance,
+    http2: bool,
     connect_timeout: Duration,
     /// `None` where all servers always have the same share.
     shares: Option<Shares>,
@@ -53,6 +58,7 @@ pub struct Upstream {
     admission: Option<Arc<Admission>>,
     line: Arc<Line>,
     circuit: Arc<Circuit>,
+    roster: Roster,
     /// Counts choices: the turn of round robin, and the seed of the next draw.
     turn: AtomicU64,
 }
@@ -67,6 +73,7 @@ impl Upstream {
         Arc::new(Self {
             name: section.name.clone(),
             probes: section.health.as_ref().map(probe).unwrap_or_default(),
+            http2: own.iter().any(|backend| backend.speaks_http2()),
             backends: own,
             budget: backends.budget(&section.name),
             balance: section.balance,
@@ -75,6 +82,7 @@ impl Upstream {
             admission: Admission::new(&section.capacity, &line, &circuit),
             line,
             circuit,
+            roster: Roster::new(backends.verdicts()),
             turn: AtomicU64::new(0),
         })
     }
@@ -90,8 +98,8 @@ impl Upstream {
     }
 
     /// Whether its servers speak HTTP/2.
-    pub fn speaks_http2(&self) -> bool {
-        self.backends.iter().any(|backend| backend.speaks_http2())
+    pub const fn speaks_http2(&self) -> bool {
+        self.http2
     }
 
     /// How it chooses, which tells what an affinity is to be made of.
@@ -139,19 +147,33 @@ impl Upstream {
             return self.choose_by_share(shares, affinity, excluded);
         }
         let all = self.backends.len();
-        let up = (0..all).filter(|&index| self.is_up(index)).count();
+        if all <= FEW {
+            let up: SmallVec<[usize; FEW]> = (0..all).filter(|&index| self.is_up(index)).collect();
+            return self.choose_among(&up, affinity, excluded);
+        }
+        self.choose_among(self.roster.current(now, || self.present()).up(), affinity, excluded)
+    }
+
+    /// Asks every backend.
+    fn present(&self) -> Present {
+        let now = now();
+        let ends = self.backends.iter().map(|backend| backend.ejected_until(now)).filter(|until| *until != 0);
+        let until = ends.min().unwrap_or(0);
+        Present { up: (0..self.backends.len()).filter(|&index| self.is_up(index)).collect(), until }
+    }
+
+    /// As [`Self::choose`], where these are up, in ascending order.
+    fn choose_among(&self, up: &[usize], affinity: u64, excluded: Option<usize>) -> Option<usize> {
+        let all = self.backends.len();
         // Half of them or more are out: more likely it is us, or what all of them need. Nobody is left out then.
-        if up == all || up * 2 <= all {
-            let n = all - usize::from(excluded.is_some());
-            // Chosen among n places, of which those from the excluded one on stand for their right neighbour.
-            return self.pick(affinity, n, |i| if excluded.is_some_and(|excluded| i >= excluded) { i + 1 } else { i });
-        }
-        let others = |index: &usize| Some(*index) != excluded;
-        let mut open: SmallVec<[usize; 16]> = (0..all).filter(others).filter(|&index| self.is_up(index)).collect();
-        if open.is_empty() {
-            open.extend((0..all).filter(others));
-        }
-        self.pick(affinity, open.len(), |i| open[i])
+        let everybody = up.len() == all || up.len() * 2 <= all;
+        let left_out = if everybody { excluded } else { excluded.and_then(|index| up.binary_search(&index).ok()) };
+        let n = if everybody { all } else { up.len() } - usize::from(left_out.is_some());
+        // Chosen among n places, of which those from the one that is left out on stand for their right neighbour.
+        self.pick(affinity, n, |i| {
+            let i = if left_out.is_some_and(|left_out| i >= left_out) { i + 1 } else { i };
+            if everybody { i } else { up[i] }
+        })
     }
 
     /// As [`Self::choose`], where servers have shares of their own.
@@ -215,6 +237,8 @@ impl Upstream {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     fn upstream(balance: Balance, n: u16) -> Arc<Upstream> {
@@ -310,7 +334,7 @@ mod tests {
                 assert_eq!(upstream.choose(affinity, Some(0)), Some(1), "{balance:?}");
             }
             eject(&upstream, 1);
-            let all: std::collections::BTreeSet<_> = (1..500).map(|a| upstream.choose(a, None).unwrap()).collect();
+            let all: BTreeSet<_> = (1..500).map(|a| upstream.choose(a, None).unwrap()).collect();
             assert_eq!(all.len(), 3, "{balance:?}: half are out, so all are asked");
         }
     }
@@ -364,6 +388,25 @@ mod tests {
             eject(&upstream, 2);
             assert_eq!(seen(None), [true; 4], "{balance:?}: half are out");
             assert_eq!(seen(Some(3)), [true, true, true, false], "{balance:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_many_backends_too_the_ejected_one_is_left_out_and_comes_back() {
+        let many = FEW as u16 + 4;
+        for balance in ALL {
+            let upstream = upstream(balance, many);
+            let seen = |excluded| (1..5000).map(|n| upstream.choose(n, excluded).unwrap()).collect::<BTreeSet<_>>();
+            let others = |gone: &[usize]| (0..usize::from(many)).filter(|n| !gone.contains(n)).collect::<BTreeSet<_>>();
+            assert_eq!(seen(None), others(&[]), "{balance:?}");
+            eject(&upstream, 7);
+            assert_eq!(seen(None), others(&[7]), "{balance:?}");
+            assert_eq!(seen(Some(9)), others(&[7, 9]), "{balance:?}");
+            assert_eq!(seen(Some(7)), others(&[7]), "{balance:?}");
+            tokio::time::advance(Duration::from_secs(6)).await;
+            assert_eq!(seen(None), others(&[]), "{balance:?}: its time is over");
+            (0..usize::from(many) / 2).for_each(|n| eject(&upstream, n));
+            assert_eq!(seen(None), others(&[]), "{balance:?}: half are out");
         }
     }
 

@@ -17,7 +17,7 @@
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 
 use foldhash::quality::RandomState;
-use papaya::{Compute, HashMap, Operation};
+use papaya::{Compute, HashMap, HashMapRef, LocalGuard, Operation};
 use tokio::sync::watch;
 
 use super::Claims;
@@ -113,6 +113,24 @@ impl Revocations {
         self.put(&self.sessions, id, until, Ord::max);
     }
 
+    /// As [`Self::revoke_session`], of many: room for all is made once, and those who listen are told once. What is known
+    /// already costs a look.
+    pub fn revoke_sessions<'a>(&self, all: impl ExactSizeIterator<Item = (&'a SessionId, Timestamp)>) {
+        let sessions = self.sessions.pin();
+        // While the map grows, every insertion takes part in moving what is there; of a million that is most of the work.
+        sessions.reserve(all.len().saturating_sub(sessions.len()));
+        let mut are_new = false;
+        for (id, until) in all {
+            if sessions.get(id).is_none_or(|known| *known < until) {
+                self.put_pinned(&sessions, id, until, Ord::max);
+                are_new = true;
+            }
+        }
+        if are_new {
+            self.changes.send_replace(());
+        }
+    }
+
     /// Ends the sessions of a member that were opened before `at`. `until`: when the last access token of theirs has
     /// expired. Epochs only ever move forward.
     pub fn revoke_member(&self, id: &MemberId, at: Timestamp, until: Timestamp) {
@@ -163,14 +181,26 @@ impl Revocations {
         K: Clone + Eq + std::hash::Hash,
         V: Copy,
     {
+        self.put_pinned(&map.pin(), key, value, merge);
+        self.changes.send_replace(());
+    }
+
+    fn put_pinned<K, V>(
+        &self,
+        map: &HashMapRef<'_, K, V, RandomState, LocalGuard<'_>>,
+        key: &K,
+        value: V,
+        merge: fn(V, V) -> V,
+    ) where
+        K: Clone + Eq + std::hash::Hash,
+        V: Copy,
+    {
         self.entries.fetch_add(1, Ordering::AcqRel);
-        let map = map.pin();
         let done = map
             .compute(key.clone(), |old| Operation::<V, ()>::Insert(old.map_or(value, |(_, &old)| merge(old, value))));
         if !matches!(done, Compute::Inserted(..)) {
             self.entries.fetch_sub(1, Ordering::AcqRel);
         }
-        self.changes.send_replace(());
     }
 
     fn drop_from<K, V>(&self, map: &HashMap<K, V, RandomState>, over: impl Fn(&V) -> bool)
@@ -248,6 +278,28 @@ mod tests {
         set.revoke_session(&SessionId::parse("s1").unwrap(), ms(LOGIN + 1));
         assert!(set.is_revoked(&token("s1", None)));
         assert!(!set.is_revoked(&token("s2", None)));
+    }
+
+    #[test]
+    fn many_sessions_at_once_are_revoked_as_one_by_one_and_told_of_when_there_is_news() {
+        let set = Revocations::new();
+        let mut told = set.changes();
+        let ids: Vec<SessionId> = (0..1000).map(|n| SessionId::parse(&format!("s{n}")).unwrap()).collect();
+        let revoke = |until: i64| set.revoke_sessions(ids.iter().map(|id| (id, ms(until))));
+        set.revoke_session(&ids[7], ms(LOGIN + 5));
+        told.mark_unchanged();
+        revoke(LOGIN + 3);
+        assert!(told.has_changed().unwrap());
+        assert_eq!(set.len(), 1000, "one was there");
+        assert!(set.is_revoked(&token("s999", None)) && !set.is_revoked(&token("s1000", None)));
+        told.mark_unchanged();
+        revoke(LOGIN + 3);
+        assert!(!told.has_changed().unwrap(), "nothing new");
+        // The one that was to last longer still does.
+        set.sweep(ms(LOGIN + 4));
+        assert_eq!(set.len(), 1);
+        revoke(LOGIN + 6);
+        assert_eq!(set.len(), 1000);
     }
 
     #[test]

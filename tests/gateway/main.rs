@@ -60,6 +60,7 @@ mod route;
 mod sealing;
 mod secrets;
 mod shared_limit;
+mod store_crash;
 mod store_faults;
 mod store_file;
 mod streams;

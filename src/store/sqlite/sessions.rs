@@ -25,6 +25,13 @@ const OF_MEMBER: &str = "FROM sessions WHERE member_id = ?1 AND ended = 0 AND ex
 const OF_APP: &str = "FROM sessions WHERE appid = ?1 AND ended = 0 AND expires_at > ?2 AND session_id < ?3
     ORDER BY session_id DESC";
 
+/// Live revocations: `?1` and `?2` where the last page ended, `?3` how many.
+pub(super) const REVOKED: &str = "SELECT session_id, until FROM revocations WHERE (until, session_id) > (?1, ?2)
+    ORDER BY until, session_id LIMIT ?3";
+
+/// Revocations that one job reads: some tens of milliseconds, so that a million of them meets no deadline.
+pub(super) const READ_AT_ONCE: u32 = 50_000;
+
 /// For the test that asks SQLite for its plans.
 #[cfg(test)]
 pub(super) const QUESTIONS: [&str; 2] = [OF_MEMBER, OF_APP];
@@ -178,12 +185,20 @@ impl Sessions for Sqlite {
     }
 
     async fn revoked(&self, now: Timestamp) -> Result<Vec<Revoked>, Error> {
-        self.read(move |db| {
-            let mut query = db.prepare_cached("SELECT session_id, until FROM revocations WHERE until > ?1")?;
-            let live = query.query_map([now], |row| Ok(Revoked { session_id: row.get(0)?, until: row.get(1)? }))?;
-            Ok(live.collect::<rusqlite::Result<_>>()?)
-        })
-        .await
+        let mut all = Vec::new();
+        // What is revoked meanwhile, behind the place that was reached, is in force already.
+        let (mut until, mut id) = (now, PAST_IDS.to_owned());
+        loop {
+            let page = self.read(move |db| Ok(revoked_after(db, until, &id)?)).await?;
+            let is_last = page.len() < READ_AT_ONCE as usize;
+            all.extend(page);
+            match all.last() {
+                Some(Revoked { session_id, until: end }) if !is_last => {
+                    (until, id) = (*end, session_id.as_str().to_owned())
+                }
+                _ => return Ok(all),
+            }
+        }
     }
 
     async fn keep_key(&self, appid: &AppId, openid: &OpenId, key: SealedKey) -> Result<(), Error> {
@@ -255,6 +270,13 @@ impl Sessions for Sqlite {
     async fn ping(&self) -> Result<(), Error> {
         self.answers().await
     }
+}
+
+/// A page of [`REVOKED`].
+fn revoked_after(db: &Connection, until: Timestamp, id: &str) -> rusqlite::Result<Vec<Revoked>> {
+    let mut query = db.prepare_cached(REVOKED)?;
+    let one = |row: &Row<'_>| Ok(Revoked { session_id: row.get(0)?, until: row.get(1)? });
+    query.query_map((until, id, READ_AT_ONCE), one)?.collect()
 }
 
 impl Sqlite {

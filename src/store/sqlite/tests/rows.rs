@@ -1,11 +1,13 @@
 //! What stands in the tables, and how it is found.
 
+use std::collections::HashSet;
+
 use rusqlite::Connection;
 
 use super::folder;
 use crate::store::contract::{ACCESS_TTL, REFRESH_TTL, SESSION_TTL, START, app, at, login, person, refresh, token};
 use crate::store::sqlite::{Sqlite, epochs, member_list, sessions};
-use crate::store::{Error, Sessions};
+use crate::store::{Error, Revoked, Sessions};
 
 #[tokio::test]
 async fn damage_that_shows_while_running_is_named_damage() {
@@ -115,9 +117,33 @@ async fn no_list_reads_more_than_its_page_and_none_is_sorted() {
         let plan = plan(&store, format!("SELECT * {question} LIMIT 9")).await;
         assert!(plan[0].contains(bound), "{question}: {plan:?}");
     }
+    let revoked = plan(&store, sessions::REVOKED.to_owned()).await;
+    assert!(revoked.len() == 1 && revoked[0].contains("revocations_by_end ((until,session_id)>("), "{revoked:?}");
     let plan = plan(&store, epochs::END_OF_APP.to_owned()).await;
     assert!(plan.iter().any(|step| step.contains("appid=? AND session_id<?")), "{plan:?}");
     assert!(!plan.iter().any(|step| step.starts_with("SCAN")), "{plan:?}");
+}
+
+#[tokio::test]
+async fn many_revocations_are_read_page_by_page_and_none_is_left_out() {
+    let (_folder, path) = folder();
+    let store = Sqlite::open(&path).unwrap();
+    let many = 2 * i64::from(sessions::READ_AT_ONCE) + 1;
+    store
+        .write(move |db| {
+            // Three ends, so that pages begin and end in the middle of one.
+            let fill = "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < ?1)
+                 INSERT INTO revocations SELECT 's' || n, ?2 + n % 3 FROM n";
+            Ok(db.execute(fill, (many, at(600)))?)
+        })
+        .await
+        .unwrap();
+    let of = |revoked: Vec<Revoked>| revoked.into_iter().map(|one| one.session_id).collect::<HashSet<_>>().len() as i64;
+    let all = store.revoked(at(599)).await.unwrap();
+    assert_eq!((all.len() as i64, of(all)), (many, many));
+    // What ends now is over.
+    let later = store.revoked(at(600)).await.unwrap();
+    assert_eq!(of(later), many - many / 3);
 }
 
 #[tokio::test]
