@@ -103,7 +103,7 @@ pub struct Server {
     pub max_sockets_per_member: Option<NonZeroUsize>,
     /// Most open connections of clients; `None` means as many as there are descriptors for.
     pub max_connections: Option<NonZeroUsize>,
-    /// How long requests may wait for a worker before new ones are refused; zero means that none is.
+    /// How long requests may wait for a worker before the oldest are refused and the newest served; zero means that none is.
     pub shed_above: Duration,
 }
 

@@ -27,10 +27,12 @@ use super::via;
 /// One request and its answer (RFC 9110, section 3.4), as far as they are known.
 #[derive(Debug)]
 pub struct Exchange {
-    /// Its connection. Set by `trace`, as are the next two.
+    /// Its connection. Set by `trace`, as are the next three.
     pub connection: Arc<Connection>,
     /// When the head was read.
     pub started: Instant,
+    /// Whether it has waited for too long at the turnstile. Set by `trace`.
+    pub overdue: bool,
     /// Our id of the request, until `client_addr` finds one of a trusted proxy.
     pub own_id: HeaderValue,
     /// Which requests are recorded; `None`: none. Set by `trace`.
@@ -67,6 +69,7 @@ impl Exchange {
         Self {
             connection,
             started,
+            overdue: false,
             own_id,
             sampler: None,
             recording: OnceLock::new(),

@@ -5,6 +5,7 @@
 //! answers a request is not known here: that is `gateway`.
 
 pub mod connection;
+mod crew;
 mod descriptors;
 pub mod drain;
 mod guard;
@@ -32,6 +33,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::gateway::Gateway;
 
+use crew::Crew;
 use drain::{Drain, Drained};
 use inherited::Inherited;
 use worker::{Door, Handle};
@@ -127,7 +129,7 @@ impl Server {
             let (descriptors, wanted) = (share.descriptors, section.max_connections);
             tracing::warn!(descriptors, ?wanted, connections, "there are too few file descriptors for max_connections");
         }
-        for n in 0..section.workers.get() {
+        for (n, crew) in Crew::of(section.workers.get()).into_iter().enumerate() {
             let mut listeners = Vec::with_capacity(addresses.len() + redirect.len());
             let public = addresses.iter_mut().map(|address| (Door::Public, address));
             let doors = public.chain(redirect.iter_mut().map(|address| (Door::Redirect, address)));
@@ -144,7 +146,7 @@ impl Server {
                     listeners.push((door, listener));
                 }
             }
-            workers.push(worker::start(n, gateway, listeners, drain.watch(), share).map_err(Error::Worker)?);
+            workers.push(worker::start(n, gateway, listeners, crew, drain.watch(), share).map_err(Error::Worker)?);
         }
         sockets.extend(passed.drain(..).flatten());
         let admin = tokio::spawn(async move {

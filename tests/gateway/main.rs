@@ -79,3 +79,4 @@ mod verifiers;
 mod wafer2;
 mod web;
 mod well_known;
+mod workers;
