@@ -68,6 +68,15 @@ pub struct Config {
     pub error_pages: Vec<ErrorPage>,
 }
 
+impl Config {
+    /// The addresses of all listeners; port 0 where the system chooses one.
+    pub fn listeners(&self) -> Vec<SocketAddr> {
+        let internal = self.internal.as_ref().map(|section| section.listen);
+        let public = self.server.listen.iter().chain(&self.server.tls.redirect).copied();
+        public.chain([self.admin.listen]).chain(internal).collect()
+    }
+}
+
 /// `[server]`.
 #[derive(Debug, Clone)]
 pub struct Server {

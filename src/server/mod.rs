@@ -31,6 +31,7 @@ use axum::Router;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout_at};
 
+use crate::config::Config;
 use crate::gateway::Gateway;
 
 use crew::Crew;
@@ -90,6 +91,18 @@ struct Internal {
 }
 
 impl Server {
+    /// Whether every listener of `config` that is not `inherited` can be had.
+    ///
+    /// # Errors
+    /// The first that cannot.
+    pub fn rehearse(config: &Config, inherited: &Inherited) -> Result<(), Error> {
+        let needed = config.listeners().into_iter().filter(|address| address.port() != 0 && !inherited.has(*address));
+        for address in needed {
+            listen::probe(address).map_err(|source| Error::Listen { address, source })?;
+        }
+        Ok(())
+    }
+
     /// Opens the sockets, but for those that are `inherited`, and starts the workers. `admin` answers on the operators' listener and `internal` on the
     /// services', if there is one, on the runtime that this is called on.
     ///

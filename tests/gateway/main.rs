@@ -66,6 +66,7 @@ mod streams;
 mod supervisor;
 mod support;
 mod takeover;
+mod takeover_faults;
 mod tls;
 mod tls_options;
 mod token;
