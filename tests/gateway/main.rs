@@ -19,6 +19,7 @@ mod explain;
 mod follower;
 mod forward;
 mod forward_auth;
+mod frame_flood;
 mod framing;
 mod grpc;
 mod health;
