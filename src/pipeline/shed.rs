@@ -131,10 +131,8 @@ impl Turnstile {
             let waited = now.saturating_duration_since(since);
             refused += usize::from(one.send(Passage { waited, overdue: true }).is_ok());
         }
-        if refused > 0 {
-            if state.refused.replace(now).is_none() {
-                tracing::warn!("overloaded: requests that have waited for too long are refused");
-            }
+        if refused > 0 && state.refused.replace(now).is_none() {
+            tracing::warn!("overloaded: requests that have waited for too long are refused");
         }
         state.turning = state.line.anybody();
         self.busy.store(state.turning, Ordering::Relaxed);
