@@ -28,7 +28,7 @@
 //!
 //! | module | what it is |
 //! | --- | --- |
-//! | [`ids`], [`clock`], [`body`], [`credential`], [`keyfile`], `http1`, [`limiter`], [`metrics`], [`telemetry`] | leaves, which everybody may import |
+//! | [`ids`], [`clock`], [`body`], [`credential`], [`keyfile`], `http1`, [`limiter`], [`metrics`], [`telemetry`], [`tunnel`], `waiting` | leaves, which everybody may import |
 //! | [`config`] | `gateway.toml`: file → checked |
 //! | [`token`], [`store`], [`wechat`], [`proxy`] | four trades that do not know each other |
 //! | [`problem`] | the one HTTP error, and the table from their errors to it |
@@ -63,4 +63,5 @@ pub mod store;
 pub mod telemetry;
 pub mod token;
 pub mod tunnel;
+mod waiting;
 pub mod wechat;

@@ -263,6 +263,10 @@ impl Metrics {
             head(&mut page, name, "gauge", help);
             let _ = writeln!(page, "{name} {value}");
         }
+        let most = shards.iter().map(|s| s.connections.get()).max().unwrap_or(0);
+        let name = "wxgate_worker_connections_max";
+        head(&mut page, name, "gauge", "Open connections of the worker that has most of them.");
+        let _ = writeln!(page, "{name} {most}");
         let wait = shards.iter().map(|s| s.wait_us.get()).max().unwrap_or(0);
         head(&mut page, "wxgate_worker_wait_seconds", "gauge", "How long a request waits for the busiest worker.");
         let _ = writeln!(page, "wxgate_worker_wait_seconds {}.{:06}", wait / 1_000_000, wait % 1_000_000);

@@ -15,6 +15,7 @@ pub mod serve;
 pub mod sessions;
 pub mod simulate;
 pub mod table;
+mod takeover;
 pub mod token;
 
 use std::io::{Write, stderr, stdin, stdout};

@@ -1,29 +1,28 @@
 //! `wxgate serve`: the gateway, until SIGTERM, ctrl-c or a successor, and then a clean drain.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
 
 use crate::admin::{self, AdminToken, AuditLog};
 use crate::clock::Clock;
 use crate::config::{Config, MembersStore};
-use crate::gateway::{self, Gateway};
+use crate::gateway::Gateway;
 use crate::internal;
 use crate::server::Server;
 use crate::server::drain::Drained;
-use crate::server::handover::{Handover, Predecessor};
+use crate::server::handover::Handover;
 use crate::server::inherited::Inherited;
 use crate::server::reload::{Hangup, Triggers};
 use crate::server::supervisor::{self, Watchdog};
 use crate::telemetry::LogWriter;
 
-/// How often it is looked whether the database is free: a handful of system calls.
-const LOOK: Duration = Duration::from_millis(10);
+use super::takeover;
 
 /// A gateway with its listeners.
 #[derive(Debug)]
@@ -80,6 +79,18 @@ impl Running {
         self.drain().await
     }
 
+    /// The configuration in force, with the addresses that it came to.
+    fn resumable(&self) -> Config {
+        let mut config = self.gateway.current().config.clone();
+        config.server.listen = self.server.addresses().to_vec();
+        config.server.tls.redirect = self.server.redirect_addresses().to_vec();
+        config.admin.listen = self.server.admin_address();
+        if let (Some(section), Some(address)) = (&mut config.internal, self.server.internal_address()) {
+            section.listen = address;
+        }
+        config
+    }
+
     async fn drain(self) -> Drained {
         tracing::info!("draining");
         self.gateway.start_draining();
@@ -95,7 +106,7 @@ impl Running {
 }
 
 /// Beside the database; where that is a server, beside the keys.
-fn data_folder(config: &Config) -> PathBuf {
+pub(super) fn data_folder(config: &Config) -> PathBuf {
     match &config.store.members {
         MembersStore::Sqlite(database) => database.parent().unwrap_or(Path::new(".")).to_owned(),
         MembersStore::Postgres(_) => config.token.keys.clone(),
@@ -122,37 +133,49 @@ fn network() -> String {
 ///
 /// # Errors
 /// When it cannot start.
-pub async fn run(config: Config, log: LogWriter, mut sockets: Inherited, takeover: bool) -> anyhow::Result<()> {
+pub async fn run(config: Config, log: LogWriter, sockets: Inherited, takeover: bool) -> anyhow::Result<()> {
     // Caught before anybody can know that we run: a signal during the start stops us cleanly, or reloads, too.
     let stop = Stop::catch()?;
-    let hangup = Hangup::catch().context("cannot catch SIGHUP")?;
+    let mut hangup = Hangup::catch().context("cannot catch SIGHUP")?;
     let file = handover_file(&config);
-    let mut predecessor = None;
-    if takeover {
-        if sockets.is_empty() {
-            (predecessor, sockets) = find(file.as_deref(), &config).await?;
+    let mut running = if takeover {
+        match takeover::run(config, log.clone(), sockets, file.as_deref(), &stop).await? {
+            Some(running) => running,
+            None => return Ok(()),
         }
-        // What only one process can have, the running one has to give up first.
-        if gateway::holder(&config)?.is_some() {
-            if let Some(predecessor) = predecessor.take() {
-                Predecessor::leave(predecessor, file.as_deref().unwrap_or(Path::new("")))
-                    .await
-                    .context("the running gateway does not leave")?;
-            }
-            if !free(&config, &stop).await? {
-                return Ok(());
-            }
+    } else {
+        Running::start_on(config, Clock::system(), log.clone(), sockets).await?
+    };
+    let _watchdog = Watchdog::start();
+    let mut drains = Vec::new();
+    while let Some(Interrupted { config, sockets, drain }) = serve(running, hangup, file.as_deref(), &stop).await {
+        drains.push(drain);
+        hangup = Hangup::catch().context("cannot catch SIGHUP")?;
+        // Our own drain lets go of the database.
+        if !takeover::free(&config, &stop).await? {
+            break;
         }
+        running = Running::start_on(config, Clock::system(), log.clone(), Inherited::of(sockets)?).await?;
     }
-    let mut running = Running::start_on(config, Clock::system(), log, sockets).await?;
-    if let Some(predecessor) = predecessor {
-        // We accept already, from the same queues.
-        Predecessor::leave(predecessor, file.as_deref().unwrap_or(Path::new("")))
-            .await
-            .context("the running gateway does not leave")?;
+    for drain in drains {
+        let _ = drain.await;
     }
+    Ok(())
+}
+
+/// What is left of a gateway whose successor has failed.
+struct Interrupted {
+    config: Config,
+    sockets: Vec<TcpListener>,
+    /// Of the connections that it had.
+    drain: JoinHandle<Drained>,
+}
+
+/// Serves until it is told to stop or a successor serves, and drains. A successor that goes away before it serves leaves
+/// everything to be begun anew.
+async fn serve(mut running: Running, hangup: Hangup, file: Option<&Path>, stop: &Stop) -> Option<Interrupted> {
     let sockets = running.server.take_sockets();
-    let mut handover = file.and_then(|file| match Handover::open(&file, sockets) {
+    let mut handover = file.and_then(|file| match Handover::open(file, sockets) {
         Ok(handover) => Some(handover),
         Err(error) => {
             let file = file.display();
@@ -161,24 +184,35 @@ pub async fn run(config: Config, log: LogWriter, mut sockets: Inherited, takeove
         }
     });
     supervisor::ready();
-    let _watchdog = Watchdog::start();
     let triggers = Triggers::start(&running.gateway, hangup);
     tokio::select! {
-        () = stop.told() => {}
+        () = stop.clone().told() => {}
         () = asked(&mut handover) => tracing::info!("another gateway takes over"),
     }
-    supervisor::stopping();
     drop(triggers);
-    let taken = match handover {
+    let successor = match handover {
         Some(handover) => handover.close().await,
-        None => false,
+        None => None,
     };
-    if taken {
-        running.give_way().await
-    } else {
-        running.stop().await
+    let Some(mut successor) = successor else {
+        supervisor::stopping();
+        running.stop().await;
+        return None;
     };
-    Ok(())
+    let config = running.resumable();
+    let drain = tokio::spawn(running.give_way());
+    let alone = tokio::select! {
+        serves = successor.serves() => !serves,
+        () = stop.clone().told() => false,
+    };
+    if alone {
+        tracing::error!("the gateway that was to take over has gone before it served: this one goes on");
+        return Some(Interrupted { config, sockets: successor.into_sockets(), drain });
+    }
+    supervisor::stopping();
+    drop(successor);
+    let _ = drain.await;
+    None
 }
 
 async fn asked(handover: &mut Option<Handover>) {
@@ -186,43 +220,6 @@ async fn asked(handover: &mut Option<Handover>) {
         Some(handover) => handover.asked().await,
         None => std::future::pending().await,
     }
-}
-
-/// The running gateway and the sockets of it that this configuration wants.
-async fn find(file: Option<&Path>, config: &Config) -> anyhow::Result<(Option<Predecessor>, Inherited)> {
-    let file = file.context("--takeover needs a port in [server] listen: 0 is another one each time")?;
-    let found = Predecessor::find(file).await.with_context(|| format!("cannot take over by {}", file.display()))?;
-    let Some((predecessor, sockets)) = found else {
-        tracing::info!("no running gateway offers its sockets: starting anew");
-        return Ok((None, Inherited::none()));
-    };
-    let internal = config.internal.as_ref().map(|section| section.listen);
-    let server = &config.server;
-    let wanted = server.listen.iter().chain(&server.tls.redirect).copied();
-    let wanted: Vec<SocketAddr> = wanted.chain([config.admin.listen]).chain(internal).collect();
-    let first = server.listen.first().copied();
-    anyhow::ensure!(
-        first.is_some_and(|first| sockets.has(first)),
-        "the gateway that offers its sockets at {} listens elsewhere: let both name the same first address in [server] listen",
-        file.display(),
-    );
-    Ok((Some(predecessor), sockets.only(&wanted)))
-}
-
-/// Waits until no other gateway has the database. False when this one was told to stop meanwhile.
-async fn free(config: &Config, stop: &Stop) -> anyhow::Result<bool> {
-    let mut said = false;
-    while let Some(holder) = gateway::holder(config)? {
-        if !said {
-            tracing::info!(%holder, "waiting for the gateway that has the database");
-            said = true;
-        }
-        tokio::select! {
-            () = stop.clone().told() => return Ok(false),
-            () = tokio::time::sleep(LOOK) => {}
-        }
-    }
-    Ok(true)
 }
 
 /// SIGTERM and ctrl-c, caught for the life of the process: a second one does not cut the drain short.

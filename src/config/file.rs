@@ -211,7 +211,7 @@ pub struct Server {
     /// Most open connections of clients, 1 to 10000000. Default: as many as there are file descriptors for.
     #[schemars(range(min = 1, max = 10_000_000), example = 10_000)]
     pub max_connections: Option<i64>,
-    /// How long requests may wait for a worker before new ones are refused; "0s" refuses none. Default: "250ms".
+    /// How long requests may wait for a worker before the oldest are refused and the newest served; "0s" refuses none. Default: "250ms".
     pub shed_above: Option<Duration>,
 }
 

@@ -68,6 +68,15 @@ pub struct Config {
     pub error_pages: Vec<ErrorPage>,
 }
 
+impl Config {
+    /// The addresses of all listeners; port 0 where the system chooses one.
+    pub fn listeners(&self) -> Vec<SocketAddr> {
+        let internal = self.internal.as_ref().map(|section| section.listen);
+        let public = self.server.listen.iter().chain(&self.server.tls.redirect).copied();
+        public.chain([self.admin.listen]).chain(internal).collect()
+    }
+}
+
 /// `[server]`.
 #[derive(Debug, Clone)]
 pub struct Server {
@@ -103,7 +112,7 @@ pub struct Server {
     pub max_sockets_per_member: Option<NonZeroUsize>,
     /// Most open connections of clients; `None` means as many as there are descriptors for.
     pub max_connections: Option<NonZeroUsize>,
-    /// How long requests may wait for a worker before new ones are refused; zero means that none is.
+    /// How long requests may wait for a worker before the oldest are refused and the newest served; zero means that none is.
     pub shed_above: Duration,
 }
 

@@ -10,7 +10,8 @@ use bytes::Bytes;
 use http::HeaderValue;
 use http_body_util::{BodyExt as _, Limited};
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
 use tower::Service;
 
 use crate::auth::CallInfo;
@@ -47,24 +48,46 @@ pub(super) struct Endpoints {
 /// How often it is looked whether calls have ended, when the gateway lets go of its store.
 const LOOK: Duration = Duration::from_millis(5);
 
+/// How long a body that is on its way may keep a successor waiting, who cannot open the store before.
+const SLOW_BODY: Duration = Duration::from_secs(1);
+
 /// How many calls there may be at once. Those that wait for a slow client's body do not take the place of those that work.
 #[derive(Debug, Clone)]
 pub struct Room {
     reading: Arc<Semaphore>,
     working: Arc<Semaphore>,
+    /// Nobody waits for bodies any more.
+    closing: Arc<watch::Sender<bool>>,
 }
 
 impl Room {
-    /// Waits until no call is under way, and lets none begin any more: their callers are told to try again.
+    /// Waits until no call is under way, and lets none begin any more: their callers are told to try again. So are those whose
+    /// body trickles in.
     pub(super) async fn close(&self) {
         let all = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        let late = Instant::now() + SLOW_BODY;
         for (places, most) in [(&self.reading, MAX_READING), (&self.working, MAX_WORKING)] {
             // Those who wait in a semaphore gather its places one by one, and would lock out calls that are still good.
             while places.available_permits() < most {
+                if Instant::now() > late {
+                    self.closing.send_replace(true);
+                }
                 tokio::time::sleep(LOOK).await;
             }
             if let Ok(permits) = places.acquire_many(all(most)).await {
                 permits.forget();
+            }
+        }
+    }
+
+    /// The body of a call, if it comes in time.
+    async fn read(&self, headers: &http::HeaderMap, body: Body) -> Result<Bytes, Problem> {
+        let mut closing = self.closing.subscribe();
+        tokio::select! {
+            biased;
+            body = read(headers, body) => body,
+            _ = closing.wait_for(|closing| *closing) => {
+                Err(Problem::new(Code::Draining, "This instance is going away: ask again, on another connection."))
             }
         }
     }
@@ -77,7 +100,11 @@ impl Room {
 
 impl Default for Room {
     fn default() -> Self {
-        Self { reading: Arc::new(Semaphore::new(MAX_READING)), working: Arc::new(Semaphore::new(MAX_WORKING)) }
+        Self {
+            reading: Arc::new(Semaphore::new(MAX_READING)),
+            working: Arc::new(Semaphore::new(MAX_WORKING)),
+            closing: Arc::default(),
+        }
     }
 }
 
@@ -105,15 +132,15 @@ impl Service<Request> for Endpoints {
         let Ok(reading) = Arc::clone(&self.room.reading).try_acquire_owned() else {
             return Box::pin(std::future::ready(Ok(exchange.refuse(overloaded()))));
         };
-        let (router, working) = (self.router.clone(), Arc::clone(&self.room.working));
+        let (router, room) = (self.router.clone(), self.room.clone());
         let request_id = HeaderValue::from_str(exchange.id()).unwrap_or(HeaderValue::from_static(""));
         let info = CallInfo { request_id, client: exchange.client() };
         // A task of its own: when the client goes away in the middle of a login, the login is finished all the same.
         let task = self.control.spawn(async move {
             let (parts, body) = request.into_parts();
-            let body = read(&parts.headers, body).await?;
+            let body = room.read(&parts.headers, body).await?;
             drop(reading);
-            let _working = working.try_acquire().map_err(|_| overloaded())?;
+            let _working = room.working.try_acquire().map_err(|_| overloaded())?;
             match tokio::time::timeout(ENDPOINT_TIMEOUT, answer(router, parts, body, info)).await {
                 Ok(answered) => answered,
                 Err(_) => Err(Problem::internal("an endpoint took too long")),

@@ -169,7 +169,7 @@ fn path(
         hygiene: HygieneLayer::new(config.login.wafer2.as_deref()),
         route: RouteLayer::new(Arc::new(Routes::new(config, &limits))),
         cors: Gateway::endpoint_cors(config),
-        limit_before: LimitLayer::before(config, &limits, clock.clone(), &Arc::default(), &shard),
+        limit_before: LimitLayer::before(config, &limits, clock.clone(), &shard),
         limit_after: LimitLayer::after(clock.clone()),
         authenticate: AuthenticateLayer::new(authenticator),
         renew: RenewLayer::default(),

@@ -224,7 +224,7 @@ impl Kept {
 }
 
 /// The key for names in logs; made on the first start.
-fn log_key(keys: &Path) -> std::io::Result<Zeroizing<Vec<u8>>> {
+pub(super) fn log_key(keys: &Path) -> std::io::Result<Zeroizing<Vec<u8>>> {
     let path = keys.join(LOG_KEY);
     match keyfile::read(&path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {

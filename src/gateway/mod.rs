@@ -16,6 +16,7 @@ mod instances;
 mod kept;
 mod key_care;
 mod lookup;
+mod rehearsal;
 mod release;
 mod reload;
 mod renewal;
@@ -60,7 +61,7 @@ use crate::pipeline::pages::PagesLayer;
 use crate::pipeline::principal::Principal;
 use crate::pipeline::renew::{RenewLayer, Renewing};
 use crate::pipeline::route::{RouteLayer, Routes};
-use crate::pipeline::shed::Load;
+use crate::pipeline::shed::Turnstile;
 use crate::pipeline::tenure;
 use crate::pipeline::trace::{Observer, TraceLayer};
 use crate::pipeline::{Steps, stack};
@@ -78,12 +79,14 @@ use crate::wechat;
 
 pub use crate::acme::{ALPN as ACME_ALPN, WELL_KNOWN as ACME_WELL_KNOWN};
 pub use crate::pipeline::connection::Connection;
+pub use crate::pipeline::shed::Passage;
 pub use crate::pipeline::trace::{Inbound, Traced};
 pub use copy::Copying;
 pub use endpoints::Room;
 pub use forward_auth::Demand;
 pub use inspect::Inspection;
 pub use kept::Kept;
+pub use rehearsal::rehearse;
 pub use release::holder;
 pub use reload::{ReloadError, Reloaded};
 pub use worker::{ConnectionLimits, Worker};
@@ -352,9 +355,9 @@ impl Gateway {
         snapshot: &Arc<Snapshot>,
         observer: &Arc<Observer>,
         forwarder: &Forwarder,
-        load: &Arc<Load>,
+        turnstile: &Turnstile,
     ) -> WorkerStack {
-        load.aim(snapshot.config.server.shed_above);
+        turnstile.aim(snapshot.config.server.shed_above);
         observer.spans.store(snapshot.spans.clone());
         let sampler = snapshot.config.telemetry.otlp.as_ref().map(|otlp| Sampler::new(otlp.sample));
         let trace = TraceLayer::new(Arc::clone(observer), sampler);
@@ -368,7 +371,6 @@ impl Gateway {
                 &snapshot.config,
                 &snapshot.limits,
                 self.kept.clock.clone(),
-                load,
                 &observer.shard,
             ),
             limit_after: LimitLayer::after(self.kept.clock.clone()),

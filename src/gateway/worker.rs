@@ -13,7 +13,7 @@ use crate::metrics::Shard;
 use crate::pipeline::Stack;
 use crate::pipeline::access_log::AccessLog;
 use crate::pipeline::dispatch::Dispatch;
-use crate::pipeline::shed::Load;
+use crate::pipeline::shed::{Passage, Turnstile};
 use crate::pipeline::trace::{Inbound, Observer, RequestIds, Traced};
 use crate::proxy::Forwarder;
 
@@ -35,10 +35,17 @@ impl Gateway {
         });
         let forwarder = Forwarder::new();
         let snapshot = self.current();
-        let load = Arc::<Load>::default();
-        let stack = self.stack(&snapshot, &observer, &forwarder, &load);
+        let turnstile = Turnstile::default();
+        let stack = self.stack(&snapshot, &observer, &forwarder, &turnstile);
         let date = HttpDate::new(self.kept.clock.clone());
-        Worker { gateway: Arc::clone(self), observer, forwarder, load, date, current: Mutex::new((snapshot, stack)) }
+        Worker {
+            gateway: Arc::clone(self),
+            observer,
+            forwarder,
+            turnstile,
+            date,
+            current: Mutex::new((snapshot, stack)),
+        }
     }
 }
 
@@ -66,7 +73,7 @@ pub struct Worker {
     gateway: Arc<Gateway>,
     observer: Arc<Observer>,
     forwarder: Forwarder,
-    load: Arc<Load>,
+    turnstile: Turnstile,
     date: HttpDate,
     /// Locked for a few instructions and only by this worker's thread, so never contended. It is a lock because the
     /// stack is `&mut` while it is called, and so that the worker stays `Send`.
@@ -74,6 +81,16 @@ pub struct Worker {
 }
 
 impl Worker {
+    /// A request has come: `None` when it may be answered at once, else its turn to wait for.
+    pub fn enter(&self) -> Option<impl Future<Output = Passage> + Send + use<>> {
+        self.turnstile.enter(self.observer.shard.in_flight.get())
+    }
+
+    /// Gives those their turn that wait; never ends.
+    pub async fn turn(&self) {
+        self.turnstile.turn().await;
+    }
+
     /// Answers a request.
     pub fn call(
         &self,
@@ -87,7 +104,7 @@ impl Worker {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         if !std::ptr::eq(Arc::as_ptr(&current.0), Arc::as_ptr(&self.gateway.snapshot.load())) {
             let snapshot = self.gateway.current();
-            let stack = self.gateway.stack(&snapshot, &self.observer, &self.forwarder, &self.load);
+            let stack = self.gateway.stack(&snapshot, &self.observer, &self.forwarder, &self.turnstile);
             *current = (snapshot, stack);
         }
         current
@@ -161,11 +178,10 @@ impl Worker {
         self.gateway.snapshot.load().config.server.max_connections
     }
 
-    /// A request would have waited so long for this worker just now.
-    pub fn waited(&self, wait: Duration) {
-        let shard = &self.observer.shard;
-        shard.wait_us.set(i64::try_from(wait.as_micros()).unwrap_or(i64::MAX));
-        self.load.looked(wait, shard.in_flight.get());
+    /// One turn of the worker took so long just now.
+    pub fn waited(&self, turn: Duration) {
+        let wait = turn + self.turnstile.age();
+        self.observer.shard.wait_us.set(i64::try_from(wait.as_micros()).unwrap_or(i64::MAX));
     }
 
     /// What is to be done a few times a second.

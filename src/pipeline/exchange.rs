@@ -59,12 +59,14 @@ pub enum Way {
 /// One request and its answer (RFC 9110, section 3.4), as far as they are known.
 #[derive(Debug)]
 pub struct Exchange {
-    /// Its connection. Set by `trace`, as are the next two.
+    /// Its connection. Set by `trace`, as are the next three.
     pub connection: Arc<Connection>,
     /// When the head was read.
     pub started: Instant,
     /// When it went on, where it had to wait on its way. Set by `authenticate`.
     pub resumed: OnceLock<Instant>,
+    /// Whether it has waited for too long at the turnstile. Set by `trace`.
+    pub overdue: bool,
     /// Our id of the request, until `client_addr` finds one of a trusted proxy.
     pub own_id: OwnId,
     /// What was asked, as it came. Set by `trace`.
@@ -105,6 +107,7 @@ impl Exchange {
             connection,
             started,
             resumed: OnceLock::new(),
+            overdue: false,
             own_id,
             asked: None,
             sampler: None,

@@ -23,7 +23,6 @@ use crate::token::Claims;
 
 use super::in_flight;
 use super::route::{Matched, Route};
-use super::shed::Load;
 use super::{Decided, Exchange, Request, Response, refuse};
 
 /// Every limit of one configuration.
@@ -139,8 +138,8 @@ pub struct LimitLayer {
     side: Side,
     login: Option<LoginLimit>,
     clock: Clock,
-    /// Before: how much the worker has to do, and where it counts whom it refuses.
-    load: Option<(Arc<Load>, Arc<Shard>)>,
+    /// Before: where those are counted that are refused because they had to wait for too long.
+    shed: Option<Arc<Shard>>,
 }
 
 /// The limit of logins by address.
@@ -162,23 +161,17 @@ impl LoginLimit {
 
 impl LimitLayer {
     /// The layer before authentication. `base` is where the endpoints stand.
-    pub fn before(
-        config: &config::Config,
-        limits: &Limits,
-        clock: Clock,
-        load: &Arc<Load>,
-        shard: &Arc<Shard>,
-    ) -> Self {
+    pub fn before(config: &config::Config, limits: &Limits, clock: Clock, shard: &Arc<Shard>) -> Self {
         let by_address = config.login.limit.is_some_and(|limit| limit.by == LimitBy::Ip);
         let path: Arc<str> = format!("{}/login", config.server.base).into();
         let wafer2 = config.login.wafer2.as_deref().map(Arc::from);
         let login = limits.login.clone().filter(|_| by_address).map(|limit| LoginLimit { limit, path, wafer2 });
-        Self { side: Side::Before, login, clock, load: Some((Arc::clone(load), Arc::clone(shard))) }
+        Self { side: Side::Before, login, clock, shed: Some(Arc::clone(shard)) }
     }
 
     /// The layer after it.
     pub fn after(clock: Clock) -> Self {
-        Self { side: Side::After, login: None, clock, load: None }
+        Self { side: Side::After, login: None, clock, shed: None }
     }
 }
 
@@ -213,9 +206,10 @@ impl LimitLayer {
     }
 
     fn route(&self, route: &Route, exchange: &Exchange) -> Result<(), Problem> {
-        if let Some((load, shard)) = &self.load
-            && load.refuses(shard)
+        if exchange.overdue
+            && let Some(shard) = &self.shed
         {
+            shard.shed.inc();
             return Err(Problem::new(Code::Overloaded, "The gateway has too much to do: try again in a moment."));
         }
         self.rate(route, exchange)?;

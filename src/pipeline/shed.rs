@@ -1,132 +1,254 @@
-//! Load shedding: when a worker cannot keep up, some requests are refused at once, so that the others are answered in time.
+//! The turnstile of one worker: how many requests begin in one turn of its loop, and what becomes of those that cannot.
 //!
-//! What counts is how long a request waits until its worker looks at it. The worker measures that with a task that asks to
-//! be run and sees how long it takes (the delay of the event loop). As with CoDel (RFC 8289), it is not the longest wait
-//! that says that there is too much to do, but the shortest over a while: a burst that is worked off leaves short ones
-//! between. While even the shortest is above the target, a growing part of the requests for routes is refused; it shrinks
-//! again below. Health, logins and refreshes are never refused here.
+//! A worker is one thread: whatever has arrived waits for whatever else has. Let in as they come, ten thousand requests are ten
+//! thousand pieces of work in front of each answer of an upstream, so that every exchange takes a second, and an upstream that
+//! may have 256 of them yields 256 answers a second while the worker is busy with refusals. So, once there is
+//! much under way, only so many requests begin in one turn; the others wait in front, where they cost nothing. The
+//! turns stay short, and what was let in is finished.
+//!
+//! Those in front wait in a [line](crate::waiting): in turn, and when the oldest of them has waited for too long, the newest first, while the
+//! oldest are let in to be refused. To refuse costs as well, so it is done in a fixed proportion to what is served: more
+//! requests than that are left waiting, rather than have the refusals eat up what is to be served. Health, logins and
+//! refreshes wait, too, and are never refused for it.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::future::Future;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::metrics::Shard;
+use tokio::sync::{Notify, oneshot};
+use tokio::task::yield_now;
+use tokio::time::Instant;
 
-/// Looks in a row whose shortest wait decides.
-const LOOKS: usize = 4;
+use crate::waiting::Waiting;
 
-/// By how much the refused part grows with each look that finds too much to do, thousandths.
-const STEP: u32 = 60;
+/// Requests that begin in one turn: a few milliseconds of work.
+const BATCH: usize = 128;
 
-/// The largest part, thousandths: somebody must get through to tell that it is better again.
-const MOST: u32 = 950;
+/// Of those that have waited for too long, so many are refused for a [`BATCH`].
+const REFUSED: usize = 16;
 
-/// Fewer requests under way are no overload, however long they wait: then it is the machine that is busy elsewhere.
+/// With fewer requests under way nobody waits: whatever is slow then is not what this worker has to do.
 const FEW: i64 = 64;
 
-/// How much one worker has to do.
-#[derive(Debug, Default)]
-pub struct Load {
-    /// Part of the requests that is refused, thousandths; 0 when all is well.
-    part: AtomicU32,
-    /// The target, microseconds; 0 turns it off.
-    target: AtomicU64,
-    /// Requests decided about while a part is refused.
-    turn: AtomicU64,
-    /// The last waits, newest last. Only the worker takes the lock.
-    waits: Mutex<Vec<u64>>,
+/// For so long nobody may be refused before it is said that the overload is over.
+const CALM: Duration = Duration::from_secs(2);
+
+/// How a request came through.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Passage {
+    /// How long it has waited.
+    pub waited: Duration,
+    /// Whether that was too long: if it is for a route, it is to be refused.
+    pub overdue: bool,
 }
 
-impl Load {
+/// Where requests wait for their turn at one worker.
+#[derive(Debug, Default)]
+pub struct Turnstile {
+    /// How long is too long, microseconds; 0: nothing is.
+    target: AtomicU64,
+    /// Whether somebody waits.
+    busy: AtomicBool,
+    state: Mutex<State>,
+    begun: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Requests that have begun in this turn.
+    begun: usize,
+    /// Whether the end of this turn will be noticed.
+    turning: bool,
+    line: Waiting<Passage>,
+    /// When somebody was refused last, while that has not been said to be over.
+    refused: Option<Instant>,
+}
+
+impl Turnstile {
     /// Waits longer than this are too long; zero: none is.
     pub fn aim(&self, target: Duration) {
-        self.target.store(micros(target), Ordering::Relaxed);
+        self.target.store(u64::try_from(target.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
-    /// A look found this wait, with so many requests under way.
-    pub fn looked(&self, wait: Duration, in_flight: i64) {
-        let target = self.target.load(Ordering::Relaxed);
-        let mut waits = self.waits.lock().unwrap_or_else(PoisonError::into_inner);
-        if waits.len() >= LOOKS {
-            waits.remove(0);
+    fn target(&self) -> Duration {
+        match self.target.load(Ordering::Relaxed) {
+            0 => Duration::MAX,
+            micros => Duration::from_micros(micros),
         }
-        waits.push(micros(wait));
-        let shortest = waits.iter().min().copied().unwrap_or(0);
-        let part = self.part.load(Ordering::Relaxed);
-        let too_much = target != 0 && waits.len() >= LOOKS && shortest > target && in_flight >= FEW;
-        let next = if too_much { (part + STEP).min(MOST) } else { part.saturating_sub(part / 8 + 10) };
-        if part == 0 && next > 0 {
-            tracing::warn!(wait_ms = shortest / 1000, "overloaded: some requests are refused");
-        } else if part > 0 && next == 0 {
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Only the worker takes it, for a few instructions.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A request has come, with so many others under way: `None` lets it in at once. One load while there are few.
+    pub fn enter(&self, in_flight: i64) -> Option<impl Future<Output = Passage> + Send + use<>> {
+        if in_flight < FEW && !self.busy.load(Ordering::Relaxed) {
+            return None;
+        }
+        let mut state = self.state();
+        if !state.turning {
+            state.turning = true;
+            // Asked to run now, behind everything that is ready now: so it will run when this turn is over.
+            self.begun.notify_one();
+        }
+        if state.begun < BATCH && !state.line.anybody() {
+            state.begun += 1;
+            return None;
+        }
+        self.busy.store(true, Ordering::Relaxed);
+        let since = Instant::now();
+        let turn: oneshot::Receiver<Passage> = state.line.join(since);
+        // A worker that ends has nobody left to let anybody in; the connection ends with it.
+        Some(async move { turn.await.unwrap_or_default() })
+    }
+
+    /// Lets requests in, turn by turn; never ends.
+    pub async fn turn(&self) {
+        loop {
+            self.begun.notified().await;
+            while self.next_turn(Instant::now()) {
+                yield_now().await;
+            }
+        }
+    }
+
+    /// A turn is over: lets in whoever comes next. False when nobody waits.
+    fn next_turn(&self, now: Instant) -> bool {
+        let target = self.target();
+        let mut state = self.state();
+        state.begun = 0;
+        let mut refused = 0;
+        while state.begun < BATCH {
+            let Some((since, one)) = state.line.next(now, target) else { break };
+            let waited = now.saturating_duration_since(since);
+            state.begun += usize::from(one.send(Passage { waited, overdue: false }).is_ok());
+        }
+        while refused < REFUSED {
+            let Some((since, one)) = state.line.overdue(now, target) else { break };
+            let waited = now.saturating_duration_since(since);
+            refused += usize::from(one.send(Passage { waited, overdue: true }).is_ok());
+        }
+        if refused > 0 && state.refused.replace(now).is_none() {
+            tracing::warn!("overloaded: requests that have waited for too long are refused");
+        }
+        state.turning = state.line.anybody();
+        self.busy.store(state.turning, Ordering::Relaxed);
+        state.turning
+    }
+
+    /// How long the oldest has been waiting; to be asked now and then.
+    pub fn age(&self) -> Duration {
+        let now = Instant::now();
+        let mut state = self.state();
+        if state.refused.is_some_and(|last| now.saturating_duration_since(last) > CALM) {
+            state.refused = None;
             tracing::info!("no longer overloaded");
         }
-        self.part.store(next, Ordering::Relaxed);
+        state.line.age(now)
     }
-
-    /// Whether the next request is to be refused. One load while all is well.
-    pub fn refuses(&self, shard: &Shard) -> bool {
-        let part = self.part.load(Ordering::Relaxed);
-        if part == 0 {
-            return false;
-        }
-        // Spread evenly, so that a client that asks again is likely to be let in.
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let refuses = (u128::from(turn) * 1000) >> 64 < u128::from(part);
-        if refuses {
-            shard.shed.inc();
-        }
-        refuses
-    }
-}
-
-fn micros(span: Duration) -> u64 {
-    u64::try_from(span.as_micros()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::pin::Pin;
+
+    use futures_util::FutureExt as _;
+    use tokio::task::unconstrained;
+
     use super::*;
 
-    const LONG: Duration = Duration::from_millis(400);
-    const SHORT: Duration = Duration::from_millis(1);
+    const MUCH: i64 = 1000;
 
-    fn load() -> Load {
-        let load = Load::default();
-        load.aim(Duration::from_millis(250));
-        load
+    type Turn = Pin<Box<dyn Future<Output = Passage> + Send>>;
+
+    fn turnstile(target: Duration) -> Turnstile {
+        let turnstile = Turnstile::default();
+        turnstile.aim(target);
+        turnstile
     }
 
-    fn refused(load: &Load) -> usize {
-        let shard = Shard::default();
-        let refused = (0..1000).filter(|_| load.refuses(&shard)).count();
-        assert_eq!(shard.shed.get(), refused as u64);
-        refused
+    /// So many requests come: those that have to wait.
+    fn come(turnstile: &Turnstile, n: usize) -> Vec<Turn> {
+        (0..n).filter_map(|_| turnstile.enter(MUCH).map(|turn| Box::pin(turn) as Turn)).collect()
     }
 
-    #[test]
-    fn a_queue_that_stands_sheds_more_and_more_and_stops_when_it_is_gone() {
-        let load = load();
-        (0..3).for_each(|_| load.looked(LONG, 1000));
-        assert_eq!(refused(&load), 0, "not long enough yet");
-        load.looked(LONG, 1000);
-        assert!((50..=70).contains(&refused(&load)));
-        (0..100).for_each(|_| load.looked(LONG, 1000));
-        assert!((940..=960).contains(&refused(&load)), "never all");
-        (0..60).for_each(|_| load.looked(SHORT, 1000));
-        assert_eq!(refused(&load), 0);
-    }
-
-    #[test]
-    fn a_burst_a_busy_machine_and_a_target_of_zero_shed_nothing() {
-        let load = load();
-        for n in 0..100 {
-            load.looked(if n % 4 == 0 { SHORT } else { LONG }, 1000);
+    /// What those got that were let in, with their places.
+    fn got(turns: &mut [Option<Turn>]) -> Vec<(usize, bool)> {
+        let mut got = Vec::new();
+        for (n, turn) in turns.iter_mut().enumerate() {
+            // As if each was in a task of its own: one task may not take so many turns in a row.
+            if let Some(passage) = turn.as_mut().and_then(|turn| unconstrained(turn).now_or_never()) {
+                got.push((n, passage.overdue));
+                *turn = None;
+            }
         }
-        assert_eq!(refused(&load), 0, "worked off in between");
-        (0..100).for_each(|_| load.looked(LONG, 3));
-        assert_eq!(refused(&load), 0, "hardly a request under way");
-        load.aim(Duration::ZERO);
-        (0..100).for_each(|_| load.looked(LONG, 1000));
-        assert_eq!(refused(&load), 0, "off");
+        got
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn with_few_under_way_nobody_waits() {
+        let turnstile = turnstile(Duration::from_millis(250));
+        assert!((0..10_000).all(|_| turnstile.enter(FEW - 1).is_none()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn so_many_begin_in_a_turn_and_the_others_in_the_next_ones_in_their_order() {
+        let turnstile = turnstile(Duration::from_millis(250));
+        let mut turns: Vec<Option<Turn>> = come(&turnstile, 3 * BATCH).into_iter().map(Some).collect();
+        assert_eq!(turns.len(), 2 * BATCH, "the first have begun at once");
+        assert!(got(&mut turns).is_empty());
+        let last = turnstile.enter(0);
+        assert!(last.is_some(), "nobody passes those that wait, also when little is under way");
+        assert!(turnstile.next_turn(Instant::now()));
+        assert_eq!(got(&mut turns), (0..BATCH).map(|n| (n, false)).collect::<Vec<_>>());
+        assert!(turnstile.next_turn(Instant::now()), "the last one");
+        assert_eq!(got(&mut turns), (BATCH..2 * BATCH).map(|n| (n, false)).collect::<Vec<_>>());
+        drop(last);
+        assert!(!turnstile.next_turn(Instant::now()));
+        assert!(come(&turnstile, BATCH).is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn when_the_oldest_have_waited_too_long_the_newest_are_served_and_a_part_of_the_oldest_refused() {
+        let turnstile = turnstile(Duration::from_millis(250));
+        let mut turns: Vec<Option<Turn>> = come(&turnstile, 6 * BATCH).into_iter().map(Some).collect();
+        let all = turns.len();
+        tokio::time::advance(Duration::from_millis(251)).await;
+        turnstile.next_turn(Instant::now());
+        let wanted: Vec<_> = (0..REFUSED).map(|n| (n, true)).chain((all - BATCH..all).map(|n| (n, false))).collect();
+        assert_eq!(got(&mut turns), wanted);
+        assert_eq!(turnstile.age(), Duration::from_millis(251));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_a_target_all_are_served_in_their_order_however_long_they_wait() {
+        let turnstile = turnstile(Duration::ZERO);
+        let mut turns: Vec<Option<Turn>> = come(&turnstile, 3 * BATCH).into_iter().map(Some).collect();
+        tokio::time::advance(Duration::from_secs(100)).await;
+        turnstile.next_turn(Instant::now());
+        assert_eq!(got(&mut turns), (0..BATCH).map(|n| (n, false)).collect::<Vec<_>>());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_has_gone_away_takes_nobodys_turn() {
+        let turnstile = turnstile(Duration::from_millis(250));
+        let mut turns: Vec<Option<Turn>> = come(&turnstile, 4 * BATCH).into_iter().map(Some).collect();
+        turns[..2 * BATCH].fill_with(|| None);
+        turnstile.next_turn(Instant::now());
+        assert_eq!(got(&mut turns).len(), BATCH);
+        assert!(!turnstile.next_turn(Instant::now()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_task_lets_everybody_in() {
+        let turnstile = std::sync::Arc::new(turnstile(Duration::from_millis(250)));
+        let turning = std::sync::Arc::clone(&turnstile);
+        let task = tokio::spawn(async move { turning.turn().await });
+        let turns = come(&turnstile, 5 * BATCH);
+        assert_eq!(futures_util::future::join_all(turns).await.len(), 4 * BATCH);
+        task.abort();
     }
 }

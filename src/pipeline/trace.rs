@@ -32,6 +32,7 @@ use super::access_log::{AccessLog, Client, Entry};
 use super::connection::Connection;
 use super::exchange::{Asked, Exchange, OwnId};
 use super::route::Matched;
+use super::shed::Passage;
 use super::streams::{Going, List};
 use super::{Request, Response};
 
@@ -42,6 +43,8 @@ pub struct Inbound {
     pub request: Box<http::Request<Body>>,
     /// Its connection.
     pub connection: Arc<Connection>,
+    /// How it came through the turnstile.
+    pub passage: Passage,
 }
 
 /// What one worker observes with.
@@ -157,9 +160,12 @@ where
     }
 
     fn call(&mut self, inbound: Inbound) -> Self::Future {
-        let Inbound { request, connection } = inbound;
+        let Inbound { request, connection, passage } = inbound;
         self.observer.shard.in_flight.add(1);
-        let mut exchange = Exchange::new(connection, self.observer.ids.next(), Instant::now());
+        let started = Instant::now();
+        let started = started.checked_sub(passage.waited).unwrap_or(started);
+        let mut exchange = Exchange::new(connection, self.observer.ids.next(), started);
+        exchange.overdue = passage.overdue;
         exchange.sampler = self.sampler;
         exchange.asked = Some(Asked {
             method: request.method().clone(),

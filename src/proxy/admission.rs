@@ -52,11 +52,7 @@ impl Admission {
         let all = upstream.backends();
         let room = match self.find(upstream, index) {
             Some(room) => room,
-            None => {
-                let by = Instant::now() + self.queue.timeout;
-                let by = total.map_or(by, |total| by.min(total));
-                self.line.wait(all, self.most, self.queue.size, by).await?
-            }
+            None => self.line.wait(all, self.most, &self.queue, total).await?,
         };
         let is_it = |backend: &Arc<Backend>| Arc::ptr_eq(backend, &room.backend);
         // One that waited since before a reload may be given a server that only the new configuration knows.

@@ -1,6 +1,7 @@
 //! One client connection: which HTTP it speaks; for HTTP/1 guard, reader, its place in the drain, and the tunnel that it
 //! may become. HTTP/2 is in `http2`.
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
+use futures_util::future::Either;
 use http::header::{CONNECTION, CONTENT_LENGTH, STRICT_TRANSPORT_SECURITY};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Body as _;
@@ -19,10 +21,11 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
 use crate::body::Body;
-use crate::gateway::{ACME_ALPN, Connection, ConnectionLimits, Inbound, Traced, Worker};
+use crate::gateway::{ACME_ALPN, Connection, ConnectionLimits, Inbound, Passage, Traced, Worker};
 use crate::metrics::Gauge;
 use crate::tunnel::{Stream, Switched};
 
+use super::crew::Seat;
 use super::drain::Watch;
 use super::guard::{Guard, Limits};
 use super::http1::{self, End};
@@ -46,7 +49,13 @@ pub(super) const CROWDED: Duration = Duration::from_secs(1);
 
 /// Serves one connection until it ends, or until its current answer is sent when the drain starts. One that is `crowded` in
 /// gets one answer, and little time to ask for it.
-pub async fn serve(stream: TcpStream, peer: SocketAddr, worker: Arc<Worker>, mut drain: Watch, crowded: bool) {
+pub(super) async fn serve(
+    stream: TcpStream,
+    (peer, _seat): (SocketAddr, Seat),
+    worker: Arc<Worker>,
+    mut drain: Watch,
+    crowded: bool,
+) {
     let _open = Open::new(&worker);
     let since = Instant::now();
     match worker.tls() {
@@ -148,7 +157,7 @@ async fn serve_http1<S: Stream + 'static>(
 
 /// What answers the requests of one connection.
 struct Answers<'a> {
-    worker: &'a Worker,
+    worker: &'a Arc<Worker>,
     connection: &'a Arc<Connection>,
     /// Each answer is the last.
     crowded: bool,
@@ -163,7 +172,7 @@ impl http1::Service for Answers<'_> {
 
     fn call(&self, request: Box<Request<Body>>) -> impl Future<Output = Response<Traced>> {
         let is_head = request.method() == Method::HEAD;
-        let answer = self.worker.call(Inbound { request, connection: Arc::clone(self.connection) });
+        let answer = answered(self.worker, request, Arc::clone(self.connection));
         async move {
             // It cannot fail; the type of its error is empty.
             let Ok(mut answer) = answer.await;
@@ -184,6 +193,25 @@ impl http1::Service for Answers<'_> {
 
     fn date(&self) -> [u8; 29] {
         self.worker.date()
+    }
+}
+
+/// Has a request answered, when it is its turn.
+pub(super) fn answered(
+    worker: &Arc<Worker>,
+    request: Box<Request<Body>>,
+    connection: Arc<Connection>,
+) -> impl Future<Output = Result<Response<Traced>, Infallible>> + use<> {
+    match worker.enter() {
+        None => Either::Left(worker.call(Inbound { request, connection, passage: Passage::default() })),
+        Some(turn) => {
+            let worker = Arc::clone(worker);
+            // Boxed, so that those that do not wait do not carry the room for it.
+            Either::Right(Box::pin(async move {
+                let passage = turn.await;
+                worker.call(Inbound { request, connection, passage }).await
+            }))
+        }
     }
 }
 

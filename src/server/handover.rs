@@ -3,7 +3,8 @@
 //!
 //! The successor connects and gets all of them, in messages of one byte (1: the last) with descriptors beside it
 //! (`SCM_RIGHTS`, unix(7)). Nothing has changed by that, and when it goes away nothing does. When it says `L`, the running one
-//! answers `G`, and leaves as after SIGTERM. Both look at whose process the other is: it must run as the same user, or root.
+//! answers `G`, and leaves as after SIGTERM. It keeps the sockets until the successor says `S`: it serves. If that one goes away
+//! before, the running one goes on with them. Both look at whose process the other is: it must run as the same user, or root.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -36,6 +37,7 @@ const START: Duration = Duration::from_secs(60);
 
 const LEAVE: u8 = b'L';
 const GOING: u8 = b'G';
+const SERVES: u8 = b'S';
 
 /// The running gateway's side. Dropped without [`close`](Self::close), the file stays; the next start replaces it.
 #[derive(Debug)]
@@ -43,8 +45,27 @@ pub struct Handover {
     path: PathBuf,
     /// Device and inode of the socket's file: another process may have put its own there since.
     file: (u64, u64),
-    task: JoinHandle<()>,
+    task: JoinHandle<Successor>,
     asked: watch::Receiver<bool>,
+}
+
+/// Who has the sockets and has told this gateway to leave.
+#[derive(Debug)]
+pub struct Successor {
+    stream: UnixStream,
+    sockets: Vec<TcpListener>,
+}
+
+impl Successor {
+    /// Waits until it serves; false when it goes away before.
+    pub async fn serves(&mut self) -> bool {
+        matches!(self.stream.read_u8().await, Ok(SERVES))
+    }
+
+    /// The sockets, to go on with.
+    pub fn into_sockets(self) -> Vec<TcpListener> {
+        self.sockets
+    }
 }
 
 impl Handover {
@@ -65,11 +86,15 @@ impl Handover {
         std::fs::rename(&fresh, path)?;
         let (tell, asked) = watch::channel(false);
         let task = tokio::spawn(async move {
-            while !*tell.borrow() {
+            loop {
                 match listener.accept().await {
                     // One at a time: two successors would both believe to be the one.
                     Ok((stream, _)) => match give(stream, &sockets).await {
-                        Ok(leave) => drop(tell.send_replace(leave)),
+                        Ok(Some(stream)) => {
+                            tell.send_replace(true);
+                            return Successor { stream, sockets };
+                        }
+                        Ok(None) => {}
                         Err(error) => tracing::warn!(%error, "the listening sockets could not be handed over"),
                     },
                     Err(_) => tokio::time::sleep(STEP).await,
@@ -86,15 +111,14 @@ impl Handover {
         }
     }
 
-    /// Offers nothing any more, and closes what it holds; says whether a successor has it all.
-    pub async fn close(self) -> bool {
+    /// Offers nothing any more. Where no successor has it all, what it holds is closed.
+    pub async fn close(self) -> Option<Successor> {
         self.task.abort();
-        let _ = self.task.await;
-        let taken = *self.asked.borrow();
+        let successor = self.task.await.ok();
         if identity(&self.path).is_ok_and(|file| file == self.file) {
             let _ = std::fs::remove_file(&self.path);
         }
-        taken
+        successor
     }
 }
 
@@ -102,8 +126,8 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
     std::fs::symlink_metadata(path).map(|file| (file.dev(), file.ino()))
 }
 
-/// Gives the sockets to whoever has connected; true when this gateway shall leave.
-async fn give(mut stream: UnixStream, sockets: &[TcpListener]) -> io::Result<bool> {
+/// Gives the sockets to whoever has connected, and him back when this gateway shall leave.
+async fn give(mut stream: UnixStream, sockets: &[TcpListener]) -> io::Result<Option<UnixStream>> {
     own(&stream)?;
     let batches = sockets.len().div_ceil(BATCH);
     for (n, batch) in sockets.chunks(BATCH).enumerate() {
@@ -111,10 +135,10 @@ async fn give(mut stream: UnixStream, sockets: &[TcpListener]) -> io::Result<boo
     }
     let mut word = [0];
     if timeout(START, stream.read(&mut word)).await?? == 0 || word[0] != LEAVE {
-        return Ok(false);
+        return Ok(None);
     }
     timeout(STEP, stream.write_all(&[GOING])).await??;
-    Ok(true)
+    Ok(Some(stream))
 }
 
 /// Whether the other side is a process of ours, or of root's.
@@ -143,6 +167,20 @@ async fn send(stream: &UnixStream, last: bool, sockets: &[TcpListener]) -> io::R
 #[derive(Debug)]
 pub struct Predecessor(UnixStream);
 
+/// One that has been told to leave. It goes on again when this is dropped before [`serving`](Self::serving).
+#[derive(Debug)]
+#[must_use]
+pub struct Leaving(Option<UnixStream>);
+
+impl Leaving {
+    /// This gateway serves: the other one need not go on.
+    pub async fn serving(self) {
+        let Some(mut stream) = self.0 else { return };
+        // One that has ended need not know.
+        let _ = timeout(STEP, stream.write_all(&[SERVES])).await;
+    }
+}
+
 impl Predecessor {
     /// The one that offers its sockets at `path`, and these; `None` when there is none.
     ///
@@ -168,13 +206,13 @@ impl Predecessor {
     ///
     /// # Errors
     /// When it does not answer.
-    pub async fn leave(mut self, path: &Path) -> io::Result<()> {
+    pub async fn leave(mut self, path: &Path) -> io::Result<Leaving> {
         if self.ask().await? {
-            return Ok(());
+            return Ok(Leaving(Some(self.0)));
         }
-        let Some((mut again, _)) = Self::find(path).await? else { return Ok(()) };
+        let Some((mut again, _)) = Self::find(path).await? else { return Ok(Leaving(None)) };
         match again.ask().await? {
-            true => Ok(()),
+            true => Ok(Leaving(Some(again.0))),
             false => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the running gateway breaks off")),
         }
     }
@@ -245,8 +283,23 @@ mod tests {
         let (predecessor, mut inherited) = Predecessor::find(&path).await.unwrap().unwrap();
         assert_eq!(inherited.take(address).len(), BATCH * 2 + 3);
         let (left, ()) = tokio::join!(predecessor.leave(&path), handover.asked());
-        left.unwrap();
-        assert!(handover.close().await);
+        let mut successor = handover.close().await.unwrap();
+        assert!(!path.exists());
+        left.unwrap().serving().await;
+        assert!(successor.serves().await);
+    }
+
+    #[tokio::test]
+    async fn when_the_successor_goes_away_before_it_serves_the_sockets_are_still_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("handover-1.sock");
+        let mut handover = Handover::open(&path, sockets(2)).unwrap();
+        let (predecessor, _) = Predecessor::find(&path).await.unwrap().unwrap();
+        let (left, ()) = tokio::join!(predecessor.leave(&path), handover.asked());
+        let mut successor = handover.close().await.unwrap();
+        drop(left.unwrap());
+        assert!(!successor.serves().await);
+        assert_eq!(successor.into_sockets().len(), 2);
     }
 
     #[tokio::test]
@@ -257,7 +310,7 @@ mod tests {
         drop(UnixListener::bind(&path).unwrap());
         assert!(Predecessor::find(&path).await.unwrap().is_none(), "the file of one that was killed");
         let handover = Handover::open(&path, sockets(1)).unwrap();
-        assert!(!handover.close().await);
+        assert!(handover.close().await.is_none());
         assert!(!path.exists());
     }
 
@@ -267,8 +320,8 @@ mod tests {
         let path = folder.path().join("handover-1.sock");
         let handover = Handover::open(&path, sockets(1)).unwrap();
         let (predecessor, _) = Predecessor::find(&path).await.unwrap().unwrap();
-        assert!(!handover.close().await);
-        predecessor.leave(&path).await.unwrap();
+        assert!(handover.close().await.is_none());
+        predecessor.leave(&path).await.unwrap().serving().await;
     }
 
     #[tokio::test]
@@ -279,8 +332,9 @@ mod tests {
         // As after a start that took too long: this connection is over, and the gateway runs.
         let (left, _other_side) = UnixStream::pair().map(|(a, b)| (Predecessor(a), drop(b))).unwrap();
         let (left, ()) = tokio::join!(left.leave(&path), handover.asked());
-        left.unwrap();
-        assert!(handover.close().await);
+        let mut successor = handover.close().await.unwrap();
+        left.unwrap().serving().await;
+        assert!(successor.serves().await);
     }
 
     #[tokio::test]

@@ -5,6 +5,7 @@
 //! answers a request is not known here: that is `gateway`.
 
 pub mod connection;
+mod crew;
 mod descriptors;
 pub mod drain;
 mod guard;
@@ -30,8 +31,10 @@ use axum::Router;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout_at};
 
+use crate::config::Config;
 use crate::gateway::Gateway;
 
+use crew::Crew;
 use drain::{Drain, Drained};
 use inherited::Inherited;
 use worker::{Door, Handle};
@@ -88,6 +91,18 @@ struct Internal {
 }
 
 impl Server {
+    /// Whether every listener of `config` that is not `inherited` can be had.
+    ///
+    /// # Errors
+    /// The first that cannot.
+    pub fn rehearse(config: &Config, inherited: &Inherited) -> Result<(), Error> {
+        let needed = config.listeners().into_iter().filter(|address| address.port() != 0 && !inherited.has(*address));
+        for address in needed {
+            listen::probe(address).map_err(|source| Error::Listen { address, source })?;
+        }
+        Ok(())
+    }
+
     /// Opens the sockets, but for those that are `inherited`, and starts the workers. `admin` answers on the operators' listener and `internal` on the
     /// services', if there is one, on the runtime that this is called on.
     ///
@@ -127,7 +142,7 @@ impl Server {
             let (descriptors, wanted) = (share.descriptors, section.max_connections);
             tracing::warn!(descriptors, ?wanted, connections, "there are too few file descriptors for max_connections");
         }
-        for n in 0..section.workers.get() {
+        for (n, crew) in Crew::of(section.workers.get()).into_iter().enumerate() {
             let mut listeners = Vec::with_capacity(addresses.len() + redirect.len());
             let public = addresses.iter_mut().map(|address| (Door::Public, address));
             let doors = public.chain(redirect.iter_mut().map(|address| (Door::Redirect, address)));
@@ -144,7 +159,7 @@ impl Server {
                     listeners.push((door, listener));
                 }
             }
-            workers.push(worker::start(n, gateway, listeners, drain.watch(), share).map_err(Error::Worker)?);
+            workers.push(worker::start(n, gateway, listeners, crew, drain.watch(), share).map_err(Error::Worker)?);
         }
         sockets.extend(passed.drain(..).flatten());
         let admin = tokio::spawn(async move {

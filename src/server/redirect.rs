@@ -18,11 +18,12 @@ use tokio::net::TcpStream;
 use crate::gateway::{ACME_WELL_KNOWN, Connection, ConnectionLimits, Worker};
 
 use super::connection::Open;
+use super::crew::Seat;
 use super::drain::Watch;
 use super::guard::{Guard, Limits};
 
 /// Serves one connection: one answer, and its end. A connection on which nothing is asked ends with the drain.
-pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, worker: Arc<Worker>, mut drain: Watch) {
+pub(super) async fn serve(stream: TcpStream, (peer, _seat): (SocketAddr, Seat), worker: Arc<Worker>, mut drain: Watch) {
     let _open = Open::new(&worker);
     let connection = Arc::new(Connection::new(peer, false));
     let ConnectionLimits { max_head, max_uri, head_timeout, keep_alive, .. } = worker.connection_limits();

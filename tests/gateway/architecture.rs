@@ -8,7 +8,7 @@ use super::support::source::Source;
 
 /// Modules that everybody may import, and that know nobody but `ids`.
 const LEAVES: &[&str] =
-    &["ids", "clock", "body", "credential", "http1", "keyfile", "limiter", "metrics", "telemetry", "tunnel"];
+    &["ids", "clock", "body", "credential", "http1", "keyfile", "limiter", "metrics", "telemetry", "tunnel", "waiting"];
 
 /// Who may import whom: a module, and what it may import besides itself. `*` stands for [`LEAVES`], `a::b` for that part
 /// of `a` alone. The order is bottom to top; nothing imports upwards.
@@ -23,13 +23,14 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("telemetry", &["ids"]),
     ("credential", &["ids"]),
     ("tunnel", &[]),
+    ("waiting", &[]),
     ("config", &["ids"]),
     ("token", &["*", "config"]),
     ("store", &["*", "config"]),
     // Keys in files are the business of `token` and `store` alone.
     ("wechat", &["ids", "clock", "body", "metrics", "telemetry", "config"]),
     // It does not know who the user is.
-    ("proxy", &["ids", "clock", "body", "http1", "metrics", "telemetry", "tunnel", "config"]),
+    ("proxy", &["ids", "clock", "body", "http1", "metrics", "telemetry", "tunnel", "waiting", "config"]),
     ("problem", &["ids", "body", "credential", "limiter", "token", "store", "wechat", "proxy"]),
     ("acme", &["*", "config"]),
     ("auth", &["*", "config", "token", "store", "wechat", "problem"]),

@@ -201,3 +201,45 @@ async fn no_header_host_or_target_leads_to_another_server() {
     }
     assert_eq!((elsewhere.connections(), gateway.upstream.requests().len()), (0, 4));
 }
+
+/// Patterns that a backtracking engine takes for ever over: each step can be taken in two ways, and only the last one tells. The
+/// table is a tree, so a request can cost no more than the tree has nodes, however long and however often it nearly matches.
+#[tokio::test]
+async fn paths_that_nearly_match_in_many_ways_are_answered_all_the_same() {
+    const DEPTH: usize = 7;
+    let ways = (0..1_usize << DEPTH).map(|way| {
+        let steps: String =
+            (0..DEPTH).map(|n| if way >> n & 1 == 1 { format!("/{{x{n}}}") } else { "/a".into() }).collect();
+        format!("[[route]]\npath = \"/w{steps}/end\"\n")
+    });
+    let gateway = gateway_of(&ways.chain(["[[route]]\npath = \"/long/*\"\n".to_owned()]).collect::<String>()).await;
+    let steps = "/a".repeat(DEPTH);
+    assert_eq!(ask(&gateway, "GET", "a", &format!("/w{steps}/end")).await.0, 200);
+    // All of the ways are looked at, and none is one; also when the path goes on for as long as it may.
+    let near = [format!("/w{steps}/en"), format!("/w{steps}/end/x"), format!("/w{}", "/a".repeat(4000))];
+    let mut client = Client::connect(gateway.address()).await;
+    for n in 0..300 {
+        client.send(format!("GET {} HTTP/1.1\r\nHost: a\r\n\r\n", near[n % near.len()])).await;
+        let answer = client.response().await.unwrap();
+        assert_eq!((answer.status, answer.json()["code"].as_str().unwrap()), (404, "route_not_found"));
+    }
+    // What is a repetition in other languages is a letter here, and dots, slashes and escapes without end are read once.
+    for path in [
+        format!("/long/{}!", "a".repeat(8000)),
+        format!("/long/{}", "%61".repeat(2600)),
+        format!("/long{}", "/x/..".repeat(1600)),
+    ] {
+        assert_eq!(ask(&gateway, "GET", "a", &path).await.0, 200, "{}", &path[..40]);
+    }
+    for pattern in ["/(a+)+$", "/a*b*c", "/**", "/{x*}"] {
+        let tables = format!("[[route]]\nupstream = \"echo\"\npath = \"{pattern}\"\n");
+        let text = std::fs::read_to_string(gateway.dir.path().join("gateway.toml")).unwrap() + &tables;
+        let path = gateway.dir.path().join("gateway.toml");
+        let parsed = wxgate::config::parse(&text, &path, &wxgate::config::Environment::of([]));
+        match pattern {
+            // Letters, as RFC 3986 has them.
+            "/(a+)+$" => assert!(parsed.is_ok(), "{pattern}"),
+            _ => assert!(parsed.is_err(), "{pattern}"),
+        }
+    }
+}

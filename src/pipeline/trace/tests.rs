@@ -81,7 +81,7 @@ async fn served(requests: &str) -> (String, u64) {
     let connection = Arc::new(Connection::new("127.0.0.1:1".parse().unwrap(), false));
     let service = hyper::service::service_fn(move |request: http::Request<hyper::body::Incoming>| {
         let request = Box::new(request.map(Body::from));
-        trace.clone().call(Inbound { request, connection: Arc::clone(&connection) })
+        trace.clone().call(Inbound { request, connection: Arc::clone(&connection), passage: Passage::default() })
     });
     let (mut client, server) = tokio::io::duplex(64 * 1024);
     let server = hyper_util::rt::TokioIo::new(server);

@@ -22,10 +22,10 @@ use hyper_util::rt::TokioIo;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use crate::body::Body;
-use crate::gateway::{Connection, ConnectionLimits, Inbound, Traced, Worker};
+use crate::gateway::{Connection, ConnectionLimits, Traced, Worker};
 use crate::tunnel::Stream;
 
-use super::connection::CROWDED;
+use super::connection::{CROWDED, answered};
 use super::drain::Watch;
 use frames::Frames;
 use streams::{Streams, Tasks, Ticket, Watched};
@@ -147,14 +147,14 @@ fn answer(
     mut request: http::Request<Incoming>,
     ticket: Ticket,
     connection: Arc<Connection>,
-    worker: &Worker,
+    worker: &Arc<Worker>,
     max_uri: usize,
 ) -> impl Future<Output = Result<http::Response<Watched<Traced>>, Infallible>> + use<> {
     let head = *request.method() == Method::HEAD;
     if let Err(refusal) = request::check(&mut request, max_uri) {
         *request.uri_mut() = Uri::from_static(refusal.target());
     }
-    let answer = worker.call(Inbound { request: Box::new(request.map(Body::from)), connection });
+    let answer = answered(worker, Box::new(request.map(Body::from)), connection);
     async move {
         let mut response = answer.await?;
         // It speaks of the connection, which goes on.

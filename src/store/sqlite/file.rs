@@ -112,6 +112,57 @@ pub fn holder(path: &Path) -> Result<Option<String>, OpenError> {
     }
 }
 
+/// Whether this build could open the database at `path`, as far as that can be told while another process has it. Nothing is
+/// changed.
+///
+/// # Errors
+/// What opening it would say.
+pub fn look(path: &Path) -> Result<(), OpenError> {
+    let path = settle(path).map_err(|source| OpenError::Io { path: path.to_path_buf(), source })?;
+    match File::open(&path) {
+        Ok(_) => {}
+        // It will be made.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(source) => return Err(OpenError::Io { path, source }),
+    }
+    check_head(&path)?;
+    let failed = |source| of_sqlite(&path, source);
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let db = Connection::open_with_flags(&path, flags).map_err(failed)?;
+    db.busy_timeout(BUSY).map_err(failed)?;
+    check_ours(&path, &db)
+}
+
+/// What can be told without SQLite: that it is not empty and says what it is.
+fn check_head(path: &Path) -> Result<fs::Metadata, OpenError> {
+    let failed = |source| OpenError::Io { path: path.to_path_buf(), source };
+    let damaged = |what: &str| OpenError::Damaged { path: path.to_path_buf(), what: what.into() };
+    let mut file = File::open(path).map_err(failed)?;
+    let metadata = file.metadata().map_err(failed)?;
+    if metadata.len() == 0 {
+        return Err(damaged("it is empty"));
+    }
+    let mut head = [0; 16];
+    if file.read_exact(&mut head).is_err() || head != *b"SQLite format 3\0" {
+        return Err(damaged("it does not begin like a database"));
+    }
+    Ok(metadata)
+}
+
+/// Before anything is written: whether it is ours, and not of a newer build.
+fn check_ours(path: &Path, db: &Connection) -> Result<(), OpenError> {
+    let failed = |source| of_sqlite(path, source);
+    let application: i32 = db.pragma_query_value(None, "application_id", |row| row.get(0)).map_err(failed)?;
+    if application != migration::APPLICATION_ID {
+        return Err(OpenError::Foreign { path: path.to_path_buf() });
+    }
+    let (found, known) = (migration::version(db).map_err(failed)?, migration::newest());
+    if found > known {
+        return Err(OpenError::Newer { path: path.to_path_buf(), found, known });
+    }
+    Ok(())
+}
+
 impl Claim {
     /// Locks the database at `path`, making its directory if need be.
     pub(super) fn take(path: &Path) -> Result<Self, OpenError> {
@@ -153,7 +204,7 @@ impl Claim {
             Err(source) => return Err(self.io(source)),
         }
         let mut db = self.open(&self.path)?;
-        self.check_ours(&db)?;
+        check_ours(&self.path, &db)?;
         self.prepare(&mut db)?;
         self.check_whole(&db, checked_whole)?;
         migration::migrate(&mut db).map_err(|e| self.sqlite(e))?;
@@ -224,31 +275,9 @@ impl Claim {
     /// What can be told without SQLite: that it is not empty and says what it is. Also makes it owner-only again, should
     /// a copy or a restore have opened it to others.
     fn check_frame(&self) -> Result<(), OpenError> {
-        let mut file = File::open(&self.path).map_err(|e| self.io(e))?;
-        let metadata = file.metadata().map_err(|e| self.io(e))?;
-        if metadata.len() == 0 {
-            return Err(self.damaged("it is empty".into()));
-        }
-        let mut head = [0; 16];
-        if file.read_exact(&mut head).is_err() || head != *b"SQLite format 3\0" {
-            return Err(self.damaged("it does not begin like a database".into()));
-        }
+        let metadata = check_head(&self.path)?;
         if metadata.permissions().mode() & 0o077 != 0 {
             fs::set_permissions(&self.path, Permissions::from_mode(0o600)).map_err(|e| self.io(e))?;
-        }
-        Ok(())
-    }
-
-    /// Before anything is written: whether it is ours, and not of a newer build.
-    fn check_ours(&self, db: &Connection) -> Result<(), OpenError> {
-        let application: i32 =
-            db.pragma_query_value(None, "application_id", |row| row.get(0)).map_err(|e| self.sqlite(e))?;
-        if application != migration::APPLICATION_ID {
-            return Err(OpenError::Foreign { path: self.path.clone() });
-        }
-        let (found, known) = (migration::version(db).map_err(|e| self.sqlite(e))?, migration::newest());
-        if found > known {
-            return Err(OpenError::Newer { path: self.path.clone(), found, known });
         }
         Ok(())
     }
@@ -282,11 +311,16 @@ impl Claim {
     }
 
     fn sqlite(&self, source: rusqlite::Error) -> OpenError {
-        use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
-        match source.sqlite_error_code() {
-            Some(DatabaseCorrupt | NotADatabase) => self.damaged(source.to_string()),
-            _ => OpenError::Sqlite { path: self.path.clone(), source },
-        }
+        of_sqlite(&self.path, source)
+    }
+}
+
+fn of_sqlite(path: &Path, source: rusqlite::Error) -> OpenError {
+    use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+    let path = path.to_path_buf();
+    match source.sqlite_error_code() {
+        Some(DatabaseCorrupt | NotADatabase) => OpenError::Damaged { path, what: source.to_string() },
+        _ => OpenError::Sqlite { path, source },
     }
 }
 

@@ -33,7 +33,7 @@ use arc_swap::ArcSwapOption;
 use rusqlite::Connection;
 
 pub use copy::copy;
-pub use file::{OpenError, holder};
+pub use file::{OpenError, holder, look};
 
 use super::Error;
 use fault::Failure;

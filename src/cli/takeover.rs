@@ -1,0 +1,103 @@
+//! `wxgate serve --takeover`: the place of a gateway that runs, without a moment in which nobody serves.
+//!
+//! Whatever can be found out beside the running one is found out before it is asked to leave. What only shows afterwards
+//! ends this process, and then the other one, which has kept its sockets, goes on.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context as _;
+
+use crate::admin::{AdminToken, AuditLog};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::gateway;
+use crate::server::Server;
+use crate::server::handover::{Leaving, Predecessor};
+use crate::server::inherited::Inherited;
+use crate::telemetry::LogWriter;
+
+use super::serve::{Running, Stop, data_folder};
+
+/// How often it is looked whether the database is free: a handful of system calls.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// Starts with the sockets of the running gateway, which leaves; or with those of a supervisor, once the other one has left.
+/// `None` when this one was told to stop meanwhile.
+pub(super) async fn run(
+    config: Config,
+    log: LogWriter,
+    sockets: Inherited,
+    file: Option<&Path>,
+    stop: &Stop,
+) -> anyhow::Result<Option<Running>> {
+    let (mut predecessor, sockets) = if sockets.is_empty() { find(file, &config).await? } else { (None, sockets) };
+    let file = file.unwrap_or(Path::new(""));
+    let mut leaving = None;
+    // What only one process can have, the running one has to give up first.
+    if gateway::holder(&config)?.is_some() {
+        rehearse(&config, &sockets)?;
+        if let Some(predecessor) = predecessor.take() {
+            leaving = Some(leave(predecessor, file).await?);
+        }
+        if !free(&config, stop).await? {
+            return Ok(None);
+        }
+    }
+    let running = Running::start_on(config, Clock::system(), log, sockets).await?;
+    if let Some(predecessor) = predecessor {
+        // We accept already, from the same queues.
+        leaving = Some(leave(predecessor, file).await?);
+    }
+    if let Some(leaving) = leaving {
+        leaving.serving().await;
+    }
+    Ok(Some(running))
+}
+
+async fn leave(predecessor: Predecessor, file: &Path) -> anyhow::Result<Leaving> {
+    predecessor.leave(file).await.context("the running gateway does not leave")
+}
+
+/// Whether this one could start, as far as that shows while another one runs.
+fn rehearse(config: &Config, sockets: &Inherited) -> anyhow::Result<()> {
+    let (keys, folder) = (&config.token.keys, data_folder(config));
+    gateway::rehearse(config, &Clock::system())?;
+    AdminToken::open(keys).context("admin.token in the key directory")?;
+    AuditLog::open(&folder, Clock::system()).with_context(|| format!("audit.log in {}", folder.display()))?;
+    Server::rehearse(config, sockets)?;
+    Ok(())
+}
+
+/// The running gateway and the sockets of it that this configuration wants.
+async fn find(file: Option<&Path>, config: &Config) -> anyhow::Result<(Option<Predecessor>, Inherited)> {
+    let file = file.context("--takeover needs a port in [server] listen: 0 is another one each time")?;
+    let found = Predecessor::find(file).await.with_context(|| format!("cannot take over by {}", file.display()))?;
+    let Some((predecessor, sockets)) = found else {
+        tracing::info!("no running gateway offers its sockets: starting anew");
+        return Ok((None, Inherited::none()));
+    };
+    let first = config.server.listen.first().copied();
+    anyhow::ensure!(
+        first.is_some_and(|first| sockets.has(first)),
+        "the gateway that offers its sockets at {} listens elsewhere: let both name the same first address in [server] listen",
+        file.display(),
+    );
+    Ok((Some(predecessor), sockets.only(&config.listeners())))
+}
+
+/// Waits until no other gateway has the database. False when this one was told to stop meanwhile.
+pub(super) async fn free(config: &Config, stop: &Stop) -> anyhow::Result<bool> {
+    let mut said = false;
+    while let Some(holder) = gateway::holder(config)? {
+        if !said {
+            tracing::info!(%holder, "waiting for the gateway that has the database");
+            said = true;
+        }
+        tokio::select! {
+            () = stop.clone().told() => return Ok(false),
+            () = tokio::time::sleep(LOOK) => {}
+        }
+    }
+    Ok(true)
+}
