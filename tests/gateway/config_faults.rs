@@ -268,7 +268,7 @@ fn a_text_nested_beyond_reason_is_a_fault() {
 fn relative_paths_start_at_the_folder_of_the_file() {
     let config = read(shipped()).unwrap();
     assert_eq!(config.source, repository("gateway.toml"));
-    assert_eq!(config.token.keys, repository("data/keys"));
+    assert_eq!(config.token.keys, Keys::Folder(repository("data/keys")));
 }
 
 #[test]
