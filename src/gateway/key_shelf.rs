@@ -14,7 +14,6 @@ use tokio::sync::Mutex;
 
 use crate::clock::Clock;
 use crate::config;
-use crate::ids::Secret;
 use crate::keyfile::{self, Bundle, BundleError, Fate, KeyFiles, MasterKey, Shelf};
 use crate::store::{self, Sessions};
 
@@ -40,13 +39,13 @@ pub enum Error {
     NoMasterKey,
     /// The record does not open. It is not replaced by another: with it, all would be signed out.
     #[error("the record of keys in the store {0}{remedy}", remedy = remedy(.0))]
-    Bundle(#[source] BundleError),
+    Bundle(BundleError),
     /// A key that was to be taken in does not open.
     #[error("the key that was sent {0}")]
-    Sealed(#[source] BundleError),
+    Sealed(BundleError),
     /// The store is away.
     #[error("the keys in the store cannot be read or written: {}", cause(.0))]
-    Store(#[source] store::Error),
+    Store(store::Error),
     /// It looks like a folder of keys that was to be moved.
     #[error(
         "there are no keys in the store, and {path} holds some: bring them in with `wxgate keys import --from {path}`, so that \
@@ -278,7 +277,7 @@ impl InStore {
 pub fn masters(keys: &config::Keys) -> Result<Vec<MasterKey>, Error> {
     let config::Keys::Store { master_key, previous, .. } = keys else { return Ok(Vec::new()) };
     let in_use = MasterKey::new(master_key.as_ref().ok_or(Error::NoMasterKey)?);
-    Ok(std::iter::once(in_use).chain(previous.iter().map(|text: &Secret<String>| MasterKey::new(text))).collect())
+    Ok(std::iter::once(in_use).chain(previous.iter().map(MasterKey::new)).collect())
 }
 
 /// Makes the folder, where it is one.

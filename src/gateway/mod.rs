@@ -116,7 +116,7 @@ pub enum Error {
     #[error("keys: {0}")]
     KeyFile(#[source] std::io::Error),
     /// Where the keys are.
-    #[error("keys: {0}")]
+    #[error(transparent)]
     KeyShelf(#[from] key_shelf::Error),
     /// The database.
     #[error("store: {0}")]

@@ -5,6 +5,7 @@ use futures_util::future::join_all;
 
 use super::*;
 use crate::clock::Timestamp;
+use crate::ids::Secret;
 use crate::store::sqlite::Sqlite;
 
 const NOW: Timestamp = Timestamp::from_secs(1_700_000_000);
