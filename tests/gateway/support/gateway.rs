@@ -134,9 +134,9 @@ impl Gateway {
     pub(crate) async fn beside(&self, tables: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (from, to) = (self.dir.path().join("keys"), dir.path().join("keys"));
-        wxgate::keyfile::create_dir(&to).unwrap();
-        // None, where they are in the store.
+        // There are none where the keys are in the store.
         for file in std::fs::read_dir(from).into_iter().flatten() {
+            wxgate::keyfile::create_dir(&to).unwrap();
             let file = file.unwrap();
             // Copied with its mode.
             std::fs::copy(file.path(), to.join(file.file_name())).unwrap();
