@@ -1,7 +1,16 @@
 //! Files that hold keys: owner-only, written whole or not at all.
 //!
-//! Signing keys (`token::keys`), the refresh secret and the sealing key (`store::vault`) all live in such files, in one
-//! directory. This module knows nothing of what is in them.
+//! Signing keys (`token::keys`), the refresh secret and the sealing key (`store::vault`) all live in such files, on one
+//! [`Shelf`]: a folder, or a [`Bundle`] that is sealed with a [`MasterKey`] and kept elsewhere. This module knows nothing
+//! of what is in them.
+
+mod bundle;
+mod master;
+mod shelf;
+
+pub use bundle::{Bundle, Error as BundleError, Fate, KeyFile, KeyFiles};
+pub use master::MasterKey;
+pub use shelf::{Lock, Shelf};
 
 use std::fs;
 use std::io::{self, Write as _};

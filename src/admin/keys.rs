@@ -1,17 +1,21 @@
-//! Signing and sealing keys, and what a token is worth: `/api/keys`, `/api/keys/rotate`, `/api/token/inspect`.
+//! Signing and sealing keys, and what a token is worth: `/api/keys`, `/api/keys/rotate`, `/api/keys/import`,
+//! `/api/token/inspect`.
 
 use std::sync::Arc;
 
 use axum::body::Bytes;
 use axum::extract::State;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::gateway::{Error, ShelfError};
 use crate::ids::Secret;
 use crate::problem::{Code, Problem};
 use crate::store::vault::keys::Described;
-use crate::token::keys::Entry;
+use crate::token::keys::{self, Entry, Imported};
 
 use super::{Admin, Answer, json_answer, refused, to_its_end};
 
@@ -81,6 +85,54 @@ pub(super) async fn rotate(State(admin): State<Arc<Admin>>, body: Bytes) -> Answ
             Ok(steps) => {
                 begun.end(&format!("done: {steps} steps")).await;
                 json_answer(StatusCode::OK, &ring(&admin))
+            }
+            Err(error) => {
+                begun.end("failed").await;
+                refused(Problem::internal(error))
+            }
+        }
+    })
+    .await
+}
+
+#[derive(Deserialize)]
+struct Import {
+    /// The key, sealed with the master key of the deployment; base64.
+    sealed: String,
+}
+
+/// Takes a key into the ring that is in the store: `{sealed}`, as `wxgate keys import` makes it.
+pub(super) async fn import(State(admin): State<Arc<Admin>>, body: Bytes) -> Answer {
+    let asked = serde_json::from_slice::<Import>(&body).ok();
+    let Some(sealed) = asked.and_then(|asked| STANDARD.decode(asked.sealed).ok()) else {
+        let what = "Send {\"sealed\": \"…\"}; `wxgate keys import` does.";
+        return refused(Problem::new(Code::InvalidRequest, what));
+    };
+    if !admin.gateway.kept().keys.is_in_store() {
+        let what = "The keys of this gateway are in a folder: `wxgate keys import` writes there itself.";
+        return refused(Problem::new(Code::NotImplemented, what));
+    }
+    to_its_end(async move {
+        let begun = match admin.audit.begin("keys.import", None).await {
+            Ok(begun) => begun,
+            Err(problem) => return refused(problem),
+        };
+        match admin.gateway.import_key(&sealed).await {
+            Ok(Imported { algorithm, kid, replaced, signs_at }) => {
+                begun.end(&format!("done: {} key {kid}", algorithm.name())).await;
+                let signs_at = signs_at.map(|at| at.to_string());
+                let document =
+                    json!({ "algorithm": algorithm.name(), "kid": kid, "replaced": replaced, "signs_at": signs_at });
+                json_answer(StatusCode::OK, &document)
+            }
+            // Says why, and nothing of the key.
+            Err(Error::Keys(keys::Error::Unfit(fault))) => {
+                begun.end("refused: the key is not fit").await;
+                refused(Problem::new(Code::InvalidRequest, format!("The key was not taken: {fault}.")))
+            }
+            Err(Error::KeyShelf(ShelfError::Sealed(error))) => {
+                begun.end("refused: the key does not open").await;
+                refused(Problem::new(Code::InvalidRequest, format!("The key that was sent {error}.")))
             }
             Err(error) => {
                 begun.end("failed").await;

@@ -60,6 +60,7 @@ pub fn router(gateway: &Arc<Gateway>, token: AdminToken, audit: AuditLog) -> Rou
         .route("/api/sessions/reset-key", post(reset_key))
         .route("/api/keys", get(keys::list))
         .route("/api/keys/rotate", post(keys::rotate))
+        .route("/api/keys/import", post(keys::import))
         .route("/api/token/inspect", post(keys::inspect))
         .route("/api/members", get(members::list))
         .route("/api/members/export", get(members::export))
@@ -190,9 +191,9 @@ async fn authenticate(State(admin): State<Arc<Admin>>, request: Request, next: N
         Ok(Some(shown)) if admin.token.is(shown) => next.run(request).await,
         Ok(None) => refused(Problem::new(
             Code::TokenMissing,
-            "Send `Authorization: Bearer` with the token of the file admin.token beside the keys.",
+            "Send `Authorization: Bearer` with the admin token (`wxgate token admin`; the file admin.token beside the keys).",
         )),
-        Ok(Some(_)) => refused(Problem::new(Code::TokenInvalid, "This is not the token of the file admin.token.")),
+        Ok(Some(_)) => refused(Problem::new(Code::TokenInvalid, "This is not the admin token.")),
         Err(ambiguous) => refused(ambiguous.into()),
     }
 }

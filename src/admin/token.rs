@@ -1,4 +1,5 @@
-//! The admin token: made beside the keys on first start, owner-only, read by the command line.
+//! The admin token: made beside the keys on first start, owner-only, read by the command line. Where the keys are in the
+//! store it is derived from the master key, which the command line has as well.
 
 use std::fmt;
 use std::io;
@@ -9,7 +10,7 @@ use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
 use crate::ids::Secret;
-use crate::keyfile;
+use crate::keyfile::{self, MasterKey};
 
 /// Name of the file in the key directory.
 pub const FILE: &str = "admin.token";
@@ -28,12 +29,17 @@ impl AdminToken {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let mut fresh = Zeroizing::new([0; 32]);
                 rand::fill(fresh.as_mut_slice()).map_err(|_| io::Error::other("the system gives no random numbers"))?;
-                let text: Zeroizing<String> = Zeroizing::new(fresh.iter().map(|b| format!("{b:02x}")).collect());
+                let text = Zeroizing::new(hex(fresh.as_slice()));
                 keyfile::create_dir(keys)?;
                 Self::parse(&keyfile::write_new(&keys.join(FILE), text.as_bytes())?)
             }
             other => other,
         }
+    }
+
+    /// The token of a deployment whose keys are sealed with `master`.
+    pub fn derived(master: &MasterKey) -> Self {
+        Self(Secret::new(hex(master.derive("admin token", b"").as_slice())))
     }
 
     /// Reads the token that a gateway made.
@@ -65,6 +71,14 @@ impl AdminToken {
     }
 }
 
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
 impl fmt::Debug for AdminToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("AdminToken(…)")
@@ -85,6 +99,13 @@ mod tests {
         assert!(AdminToken::read(&keys).unwrap().is(token.expose().as_bytes()));
         assert!(!token.is(b"") && !token.is(&[b'0'; 64]));
         assert_eq!(format!("{token:?}"), "AdminToken(…)");
+    }
+
+    #[test]
+    fn a_derived_token_is_that_of_its_master_key_alone() {
+        let of = |text: &str| AdminToken::derived(&MasterKey::new(&Secret::new(text.to_owned())));
+        assert!(of("one").is(of("one").expose().as_bytes()) && !of("two").is(of("one").expose().as_bytes()));
+        assert_eq!(of("one").expose().len(), 64);
     }
 
     #[test]

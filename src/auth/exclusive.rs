@@ -7,13 +7,16 @@ use std::future::Future;
 use std::time::Duration;
 
 use aws_lc_rs::rand;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::problem::Problem;
 use crate::store::shared::{Purpose, Shared};
 
 /// How often an instance looks whether another one is through.
 const LOOK: Duration = Duration::from_millis(50);
+
+/// How long a claim that may have been granted is tried to be given back.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Does `work` once nobody else does, or has done it: as soon as `found` gives something, that is the outcome. `lease` must be
 /// longer than `work` may take.
@@ -33,7 +36,16 @@ where
 {
     let mut own = [0; 16];
     rand::fill(&mut own).map_err(Problem::internal)?;
-    while !shared.claim(purpose, name, &own, lease).await? {
+    loop {
+        match shared.claim(purpose, name, &own, lease).await {
+            Ok(true) => break,
+            Ok(false) => {}
+            Err(error) => {
+                // It may have been granted, and the answer lost: it would stand in everybody's way for as long as it lasts.
+                let _ = timeout(PATIENCE, shared.release(purpose, name, &own)).await;
+                return Err(error.into());
+            }
+        }
         if let Some(outcome) = found().await? {
             return Ok(outcome);
         }
@@ -56,10 +68,13 @@ mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicU32, Ordering};
 
+    use async_trait::async_trait;
+
     use super::*;
     use crate::clock::{Clock, Timestamp};
     use crate::problem::Code;
-    use crate::store::shared::Memory;
+    use crate::store::Error;
+    use crate::store::shared::{Charge, Memory, News};
 
     const LEASE: Duration = Duration::from_secs(20);
     const NAME: (Purpose, &[u8]) = (Purpose::Code, b"name");
@@ -87,6 +102,55 @@ mod tests {
             assert_eq!(instance.await.unwrap(), 7);
         }
         assert_eq!(worked.load(Ordering::SeqCst), 1);
+    }
+
+    /// Does what it is told, and its answers to claims are lost.
+    #[derive(Debug)]
+    struct Deaf(Memory);
+
+    #[async_trait]
+    impl Shared for Deaf {
+        async fn claim(&self, purpose: Purpose, name: &[u8], value: &[u8], life: Duration) -> Result<bool, Error> {
+            self.0.claim(purpose, name, value, life).await?;
+            Err(Error::Unavailable("the answer was lost".into()))
+        }
+
+        async fn put(&self, purpose: Purpose, name: &[u8], value: &[u8], life: Duration) -> Result<(), Error> {
+            self.0.put(purpose, name, value, life).await
+        }
+
+        async fn get(&self, purpose: Purpose, name: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+            self.0.get(purpose, name).await
+        }
+
+        async fn take(&self, purpose: Purpose, name: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+            self.0.take(purpose, name).await
+        }
+
+        async fn release(&self, purpose: Purpose, name: &[u8], value: &[u8]) -> Result<(), Error> {
+            self.0.release(purpose, name, value).await
+        }
+
+        async fn news(&self, _: Option<&str>) -> Result<Option<News>, Error> {
+            Ok(None)
+        }
+
+        async fn charge(&self, _: &[Charge]) -> Result<Option<Vec<Duration>>, Error> {
+            Ok(None)
+        }
+    }
+
+    #[tokio::test]
+    async fn a_claim_whose_answer_was_lost_stands_in_nobodys_way() {
+        let shared = Deaf(Memory::new(Clock::manual(Timestamp::from_secs(1000))));
+        let nothing = || async { Ok(None::<u32>) };
+        let lost = exclusively(&shared, NAME, LEASE, nothing, async { Ok(1) }).await;
+        assert_eq!(lost.unwrap_err().code(), Code::StoreUnavailable);
+        assert_eq!(exclusively(&shared.0, NAME, LEASE, nothing, async { Ok(2) }).await.unwrap(), 2);
+        // What somebody else has claimed is not given back.
+        assert!(shared.0.claim(NAME.0, NAME.1, b"another", LEASE).await.unwrap());
+        exclusively(&shared, NAME, LEASE, nothing, async { Ok(3) }).await.unwrap_err();
+        assert!(!shared.0.claim(NAME.0, NAME.1, b"a third", LEASE).await.unwrap());
     }
 
     #[tokio::test]

@@ -13,7 +13,7 @@ use futures_util::StreamExt as _;
 use reqwest::Method;
 
 use super::operator::{Operator, good};
-use crate::config::{Config, MembersStore, SessionsStore};
+use crate::config::{Config, Keys, MembersStore, SessionsStore};
 
 /// Folder of the keys in a backup.
 const KEYS: &str = "keys";
@@ -52,8 +52,16 @@ pub async fn run(config: &Config, to: &Path, out: &mut dyn Write) -> anyhow::Res
         writeln!(out, "{}: {bytes} bytes", Path::new(file).display())?;
         databases.push(path);
     }
-    let copied = copy_keys(&config.token.keys, &to.join(KEYS))?;
-    writeln!(out, "{KEYS}: {copied} files")?;
+    match &config.token.keys {
+        Keys::Folder(folder) => {
+            let copied = copy_keys(folder, &to.join(KEYS))?;
+            writeln!(out, "{KEYS}: {copied} files")?;
+        }
+        Keys::Store { .. } => {
+            let what = "sealed in the store of sessions; keep the master key, without it no copy opens";
+            writeln!(out, "{KEYS}: {what}")?;
+        }
+    }
     write(&to.join("complete"), format!("wxgate {}\n", env!("CARGO_PKG_VERSION")).as_bytes())?;
     File::open(to).and_then(|folder| folder.sync_all()).with_context(there)?;
     writeln!(out, "backup in {}", to.display())?;

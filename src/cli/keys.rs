@@ -1,14 +1,17 @@
-//! `wxgate keys`: the key directory from the command line.
+//! `wxgate keys`: the keys from the command line, whether in a folder or in the store.
 
 use std::io::Write;
 use std::path::Path;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use crate::clock::Clock;
-use crate::config::{self, Config};
+use crate::config::{Config, Keys};
+use crate::gateway::{self, KeysInStore};
 use crate::token::keys::{self, Imported};
 
 use super::operator::Operator;
@@ -16,37 +19,118 @@ use super::operator::Operator;
 /// Longest key file that is read, bytes. An RSA key of 8192 bits takes about 6,400 as PEM.
 const MAX_FILE: u64 = 64 * 1024;
 
-/// `wxgate keys import FILE [--hs256]`: takes the key in `file` into the key directory of `[token]`, as the active one of
-/// its algorithm. Needs no running gateway; a running one takes it up at its next reload.
+/// `wxgate keys import FILE [--hs256]`: takes the key in `file` into the keys of `[token]`, as the active one of its algorithm.
+/// Needs no running gateway, but takes the way through one that has the database open. A running one takes the key up by itself.
 ///
 /// # Errors
-/// When the file cannot be read, the key is not fit, or the key directory is damaged; the message names the file and the
+/// When the file cannot be read, the key is not fit, or the keys there cannot be used; the message names the file and the
 /// remedy and says nothing of the key.
-pub fn import(
-    section: &config::Token,
+pub async fn import(
+    config: &Config,
     file: &Path,
     hs256: bool,
     clock: &Clock,
-    out: &mut dyn Write,
+    out: &mut (dyn Write + Send),
 ) -> anyhow::Result<()> {
     let failed = || format!("cannot import {}", file.display());
     let content = read(file).with_context(failed)?;
-    let imported = if hs256 { keys::import_hs256 } else { keys::import_pem }(&section.keys, &content, clock);
-    let Imported { algorithm, kid, replaced } = imported.with_context(failed)?;
+    let section = &config.token;
+    let imported = match &section.keys {
+        Keys::Folder(folder) => {
+            let import = if hs256 {
+                keys::import_hs256(folder, &content, clock)
+            } else {
+                keys::import_pem(folder, &content, clock)
+            };
+            Said::of(import.with_context(failed)?)
+        }
+        Keys::Store { .. } => match KeysInStore::open(config, clock).await.with_context(failed)? {
+            Some(keys) => Said::of(keys.import(&content, hs256).await.with_context(failed)?),
+            None => sent(config, &content, hs256, clock).await.with_context(failed)?,
+        },
+    };
+    let Said { algorithm: name, kid, replaced, signs_at } = imported;
 
-    let name = algorithm.name();
-    writeln!(out, "{name} key {kid} is now the active one in {}", section.keys.display())?;
+    let place = match &section.keys {
+        Keys::Folder(folder) => folder.display().to_string(),
+        Keys::Store { .. } => "the store".to_owned(),
+    };
+    match &signs_at {
+        Some(at) => writeln!(
+            out,
+            "{name} key {kid} is in {place}, and the active one from {at} on, when every instance has it"
+        )?,
+        None => writeln!(out, "{name} key {kid} is now the active one in {place}")?,
+    }
     if let Some(former) = replaced {
         writeln!(out, "the former one, {former}, verifies what it signed")?;
     }
     if hs256 && content.last() == Some(&b'\n') {
         writeln!(out, "note: the file ends in a line end, which is part of the secret")?;
     }
-    if algorithm != section.algorithm {
+    if name != section.algorithm.name() {
         let signs = section.algorithm.name();
         writeln!(out, "note: it verifies; new tokens are signed with {signs} until `token.algorithm` is \"{name}\"")?;
     }
-    writeln!(out, "a running gateway takes it up with `wxgate reload`")?;
+    writeln!(out, "running gateways take it up within a second")?;
+    Ok(())
+}
+
+/// What is said of an imported key.
+struct Said {
+    algorithm: String,
+    kid: String,
+    replaced: Option<String>,
+    signs_at: Option<String>,
+}
+
+impl Said {
+    fn of(imported: Imported) -> Self {
+        let Imported { algorithm, kid, replaced, signs_at } = imported;
+        Self { algorithm: algorithm.name().to_owned(), kid, replaced, signs_at: signs_at.map(|at| at.to_string()) }
+    }
+}
+
+/// Through the gateway that has the database: sealed, since its listener speaks plain HTTP.
+async fn sent(config: &Config, content: &[u8], hs256: bool, clock: &Clock) -> anyhow::Result<Said> {
+    let record = gateway::sealed_key(&gateway::masters(&config.token.keys)?, content, hs256, clock)?;
+    let body = json!({ "sealed": STANDARD.encode(record) });
+    let answer = Operator::of(config)?.post("/api/keys/import", &body).await?;
+    let text = |name: &str| answer[name].as_str().map(str::to_owned);
+    let (algorithm, kid) = text("algorithm").zip(text("kid")).context("the gateway's answer cannot be read")?;
+    Ok(Said { algorithm, kid, replaced: text("replaced"), signs_at: text("signs_at") })
+}
+
+/// `wxgate keys import --from FOLDER [--replace]`: brings all keys of a folder into the store, so that nobody is signed out when
+/// `[token] keys` becomes `"store"`. No gateway may run on the folder, nor have the database open.
+///
+/// # Errors
+/// When the keys are not to be in the store, the folder holds none, or there are keys in the store already.
+pub async fn move_in(
+    config: &Config,
+    folder: &Path,
+    replace: bool,
+    clock: &Clock,
+    out: &mut (dyn Write + Send),
+) -> anyhow::Result<()> {
+    if let Keys::Folder(keys) = &config.token.keys {
+        bail!(
+            "--from brings keys into the store, and token.keys names the folder {}: write keys = \"store\" first; to use \
+             another folder, name it there",
+            keys.display()
+        );
+    }
+    let failed = || format!("cannot bring in the keys of {}", folder.display());
+    let Some(keys) = KeysInStore::open(config, clock).await.with_context(failed)? else {
+        bail!("{}: a gateway is running on this database; stop it first", failed());
+    };
+    let moved = keys.for_move().move_in(folder, &config.token, replace).await.with_context(failed)?;
+    writeln!(out, "in the store now, sealed: {}", moved.files.join(", "))?;
+    if !moved.left.is_empty() {
+        let local = config.token.keys.local().display();
+        writeln!(out, "left where they are: {} (certificates belong into {local}/acme)", moved.left.join(", "))?;
+    }
+    writeln!(out, "start the gateways; when all is well, move {} away: who has it can sign tokens", folder.display())?;
     Ok(())
 }
 
@@ -103,64 +187,54 @@ fn read(file: &Path) -> std::io::Result<Zeroizing<Vec<u8>>> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
-    use crate::config::Algorithm;
+    use crate::config::{self, Environment};
 
-    fn section(dir: &Path, algorithm: Algorithm) -> config::Token {
-        config::Token {
-            issuer: "https://auth.example.test".into(),
-            audience: vec!["wxgate".into()],
-            algorithm,
-            format: config::TokenFormat::Jwt,
-            keys: dir.join("keys"),
-            rotate_every: None,
-            access_ttl: Duration::from_secs(7200),
-            refresh_ttl: Duration::from_secs(86_400),
-            refresh_grace: Duration::from_secs(30),
-            session_ttl: Duration::from_secs(86_400),
-            renew_within: None,
-            max_staleness: Duration::from_secs(7200),
-            accept_bare: false,
-        }
+    fn config(dir: &Path, algorithm: &str) -> Config {
+        let text = format!(
+            "[token]\nissuer = \"https://auth.example.test\"\nalgorithm = \"{algorithm}\"\nkeys = \"keys\"
+             [[app]]\nappid = \"wx0123456789abcdef\"\nsecret = \"s\"
+             [[upstream]]\nname = \"a\"\nservers = [\"http://127.0.0.1:1\"]
+             [[route]]\npath = \"/*\"\nupstream = \"a\""
+        );
+        config::parse(text, &dir.join("gateway.toml"), &Environment::of([])).unwrap()
     }
 
-    fn run(section: &config::Token, content: &[u8], hs256: bool) -> Result<String, String> {
+    async fn run(config: &Config, content: &[u8], hs256: bool) -> Result<String, String> {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("the-file");
         std::fs::write(&file, content).unwrap();
         let mut out = Vec::new();
-        match import(section, &file, hs256, &Clock::system(), &mut out) {
+        match import(config, &file, hs256, &Clock::system(), &mut out).await {
             Ok(()) => Ok(String::from_utf8(out).unwrap()),
             Err(e) => Err(format!("{e:#}")),
         }
     }
 
-    #[test]
-    fn an_imported_secret_is_reported_by_name_and_never_shown() {
+    #[tokio::test]
+    async fn an_imported_secret_is_reported_by_name_and_never_shown() {
         let home = tempfile::tempdir().unwrap();
         let secret = b"bench-only-secret-0123456789abcdefghijklmnop\n";
-        let said = run(&section(home.path(), Algorithm::Hs256), secret, true).unwrap();
+        let said = run(&config(home.path(), "HS256"), secret, true).await.unwrap();
         assert!(said.starts_with("HS256 key ") && said.contains("line end"), "{said}");
         assert!(!said.contains("bench-only"), "{said}");
     }
 
-    #[test]
-    fn a_key_of_another_algorithm_than_the_configured_one_is_said_to_verify_only() {
+    #[tokio::test]
+    async fn a_key_of_another_algorithm_than_the_configured_one_is_said_to_verify_only() {
         let home = tempfile::tempdir().unwrap();
-        let said = run(&section(home.path(), Algorithm::Es256), &[b'x'; 32], true).unwrap();
+        let said = run(&config(home.path(), "ES256"), &[b'x'; 32], true).await.unwrap();
         assert!(said.contains("signed with ES256 until `token.algorithm` is \"HS256\""), "{said}");
     }
 
-    #[test]
-    fn an_unfit_file_is_refused_with_its_name_and_the_command_that_converts_it() {
+    #[tokio::test]
+    async fn an_unfit_file_is_refused_with_its_name_and_the_command_that_converts_it() {
         let home = tempfile::tempdir().unwrap();
-        let section = section(home.path(), Algorithm::Es256);
+        let config = config(home.path(), "ES256");
         let sec1 = b"-----BEGIN EC PRIVATE KEY-----\nAAAA\n-----END EC PRIVATE KEY-----\n";
-        let said = run(&section, sec1, false).unwrap_err();
+        let said = run(&config, sec1, false).await.unwrap_err();
         assert!(said.contains("the-file") && said.contains("openssl pkey -in FILE -out key.pem"), "{said}");
-        assert!(run(&section, b"short", true).unwrap_err().contains("32 bytes"));
-        assert!(run(&section, &vec![b'x'; 100_000], true).unwrap_err().contains("too large"));
+        assert!(run(&config, b"short", true).await.unwrap_err().contains("32 bytes"));
+        assert!(run(&config, &vec![b'x'; 100_000], true).await.unwrap_err().contains("too large"));
     }
 }

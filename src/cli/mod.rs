@@ -148,6 +148,10 @@ enum Command {
 
 #[derive(Debug, Subcommand)]
 enum Token {
+    /// Print the admin token, which the admin listener and its page ask for
+    ///
+    /// It is in the file admin.token beside the keys, or follows from the master key where the keys are in the store.
+    Admin(ConfigFile),
     /// Say what a token is and whether the running gateway takes it; exit 0 if it does, else 1
     Inspect {
         /// The token, or - to read it from standard input
@@ -178,13 +182,21 @@ enum Keys {
     },
     /// Bring in an existing key; it becomes the active one of its algorithm
     ///
-    /// Needs no running gateway; a running one takes the key up at its next reload.
+    /// Needs no running gateway; running ones take the key up within a second. With --from, brings all keys of a folder into the
+    /// store instead, so that nobody is signed out when [token] keys becomes "store"; stop the gateways before.
     Import {
         /// A private key as PEM PKCS#8, or with --hs256 a file that holds a secret of at least 32 bytes
-        file: PathBuf,
+        #[arg(required_unless_present = "from")]
+        file: Option<PathBuf>,
         /// The file is a raw secret for HS256
-        #[arg(long)]
+        #[arg(long, requires = "file")]
         hs256: bool,
+        /// A folder of keys, all of which go into the store
+        #[arg(long, value_name = "FOLDER", conflicts_with = "file")]
+        from: Option<PathBuf>,
+        /// In the place of the keys that are in the store already: whoever logged in with those is signed out
+        #[arg(long, requires = "from")]
+        replace: bool,
         #[command(flatten)]
         config: ConfigFile,
     },
@@ -257,6 +269,9 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
                 on_control(keys::rotate(&config, now, sealing, &mut stdout())).map(|()| 0)
             })
         }
+        Command::Token(Token::Admin(ConfigFile { config })) => {
+            with_config(&config, &Environment::incomplete(), |config| token::admin(&config, &mut stdout()).map(|()| 0))
+        }
         Command::Token(Token::Inspect { token, config }) => {
             with_config(&config.config, &Environment::incomplete(), |config| {
                 on_control(token::inspect(&config, &token, &mut stdin(), &mut stdout()))
@@ -271,10 +286,18 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
         Command::Backup { dir, config } => with_config(&config.config, &Environment::incomplete(), |config| {
             on_control(async { backup::run(&config, &dir, &mut stdout()).await.map(|()| 0) })
         }),
-        Command::Keys(Keys::Import { file, hs256, config }) => {
+        Command::Keys(Keys::Import { file, hs256, from, replace, config }) => {
             with_config(&config.config, &Environment::incomplete(), |config| {
-                keys::import(&config.token, &file, hs256, &Clock::system(), &mut stdout())?;
-                Ok(0)
+                on_control(async {
+                    let (clock, out) = (Clock::system(), &mut stdout());
+                    if let Some(folder) = from {
+                        keys::move_in(&config, &folder, replace, &clock, out).await?;
+                    }
+                    if let Some(file) = file {
+                        keys::import(&config, &file, hs256, &clock, out).await?;
+                    }
+                    Ok(0)
+                })
             })
         }
     }

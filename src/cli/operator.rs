@@ -7,7 +7,8 @@ use reqwest::Method;
 use serde_json::Value;
 
 use crate::admin::AdminToken;
-use crate::config::Config;
+use crate::config::{Config, Keys};
+use crate::gateway;
 
 /// How long an answer may take to begin. The end of all sessions of a large app takes minutes.
 const DEADLINE: Duration = Duration::from_secs(600);
@@ -19,7 +20,8 @@ const CONNECT: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Operator {
     address: String,
-    keys: String,
+    /// Whose token it is, for people.
+    of: String,
     token: AdminToken,
     client: reqwest::Client,
 }
@@ -34,11 +36,13 @@ impl Operator {
             address if address.ip().is_unspecified() => format!("127.0.0.1:{}", address.port()),
             address => address.to_string(),
         };
-        let keys = config.token.keys.display().to_string();
-        let token =
-            AdminToken::read(&config.token.keys).with_context(|| format!("cannot read the admin token in {keys}"))?;
+        let token = admin_token(config)?;
+        let of = match &config.token.keys {
+            Keys::Folder(folder) => format!("the admin token of {}", folder.display()),
+            Keys::Store { .. } => "the admin token that this master key gives".to_owned(),
+        };
         let client = reqwest::Client::builder().no_proxy().connect_timeout(CONNECT).read_timeout(DEADLINE).build()?;
-        Ok(Self { address, keys, token, client })
+        Ok(Self { address, of, token, client })
     }
 
     /// Makes a call; any answer but a problem with the token comes back.
@@ -62,7 +66,7 @@ impl Operator {
             .await
             .with_context(|| format!("no gateway answers at {} ([admin] listen); is it running?", self.address))?;
         if response.status().as_u16() == 401 {
-            bail!("the gateway at {} does not accept the admin token of {}", self.address, self.keys);
+            bail!("the gateway at {} does not accept {}", self.address, self.of);
         }
         Ok(response)
     }
@@ -97,6 +101,28 @@ impl Operator {
     pub async fn post(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
         self.call(Method::POST, path, &[], Some(body)).await
     }
+}
+
+/// The token of the gateway of this configuration.
+///
+/// # Errors
+/// When it cannot be read, or derived.
+pub fn admin_token(config: &Config) -> anyhow::Result<AdminToken> {
+    match &config.token.keys {
+        Keys::Folder(folder) => {
+            AdminToken::read(folder).with_context(|| format!("cannot read the admin token in {}", folder.display()))
+        }
+        keys @ Keys::Store { .. } => derived(keys),
+    }
+}
+
+/// The token where the keys are in the store.
+///
+/// # Errors
+/// When the master key is not known here.
+pub fn derived(keys: &Keys) -> anyhow::Result<AdminToken> {
+    let masters = gateway::masters(keys)?;
+    Ok(AdminToken::derived(masters.first().context("the keys are in a folder")?))
 }
 
 /// The answer, if it is no problem.

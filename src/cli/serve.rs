@@ -11,9 +11,10 @@ use tokio::task::JoinHandle;
 
 use crate::admin::{self, AdminToken, AuditLog};
 use crate::clock::Clock;
-use crate::config::{Config, MembersStore};
+use crate::config::{Config, Keys, MembersStore};
 use crate::gateway::Gateway;
 use crate::internal;
+use crate::keyfile;
 use crate::server::Server;
 use crate::server::drain::Drained;
 use crate::server::handover::Handover;
@@ -22,6 +23,7 @@ use crate::server::reload::{Hangup, Triggers};
 use crate::server::supervisor::{self, Watchdog};
 use crate::telemetry::LogWriter;
 
+use super::operator;
 use super::takeover;
 
 /// A gateway with its listeners.
@@ -49,7 +51,8 @@ impl Running {
     pub async fn start_on(config: Config, clock: Clock, log: LogWriter, sockets: Inherited) -> anyhow::Result<Self> {
         let (keys, folder) = (config.token.keys.clone(), data_folder(&config));
         let gateway = Gateway::open(config, clock.clone(), log).await?;
-        let token = AdminToken::open(&keys).context("admin.token in the key directory")?;
+        let token = admin_token(&keys)?;
+        keyfile::create_dir(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
         let audit = AuditLog::open(&folder, clock).with_context(|| format!("audit.log in {}", folder.display()))?;
         let admin = admin::router(&gateway, token, audit);
         let server = Server::start(&gateway, admin, internal::router(&gateway), sockets)?;
@@ -105,11 +108,19 @@ impl Running {
     }
 }
 
-/// Beside the database; where that is a server, beside the keys.
+/// Beside the database; where that is a server, beside the keys, or where a folder of keys would be.
 pub(super) fn data_folder(config: &Config) -> PathBuf {
     match &config.store.members {
         MembersStore::Sqlite(database) => database.parent().unwrap_or(Path::new(".")).to_owned(),
-        MembersStore::Postgres(_) => config.token.keys.clone(),
+        MembersStore::Postgres(_) => config.token.keys.local().to_owned(),
+    }
+}
+
+/// What operators show, with keys in this place.
+pub(super) fn admin_token(keys: &Keys) -> anyhow::Result<AdminToken> {
+    match keys {
+        Keys::Folder(keys) => AdminToken::open(keys).context("admin.token in the key directory"),
+        Keys::Store { .. } => operator::derived(keys),
     }
 }
 

@@ -8,16 +8,17 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
-use crate::admin::{AdminToken, AuditLog};
+use crate::admin::AuditLog;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::gateway;
+use crate::keyfile;
 use crate::server::Server;
 use crate::server::handover::{Leaving, Predecessor};
 use crate::server::inherited::Inherited;
 use crate::telemetry::LogWriter;
 
-use super::serve::{Running, Stop, data_folder};
+use super::serve::{Running, Stop, admin_token, data_folder};
 
 /// How often it is looked whether the database is free: a handful of system calls.
 const LOOK: Duration = Duration::from_millis(10);
@@ -61,9 +62,10 @@ async fn leave(predecessor: Predecessor, file: &Path) -> anyhow::Result<Leaving>
 
 /// Whether this one could start, as far as that shows while another one runs.
 fn rehearse(config: &Config, sockets: &Inherited) -> anyhow::Result<()> {
-    let (keys, folder) = (&config.token.keys, data_folder(config));
+    let folder = data_folder(config);
     gateway::rehearse(config, &Clock::system())?;
-    AdminToken::open(keys).context("admin.token in the key directory")?;
+    admin_token(&config.token.keys)?;
+    keyfile::create_dir(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     AuditLog::open(&folder, Clock::system()).with_context(|| format!("audit.log in {}", folder.display()))?;
     Server::rehearse(config, sockets)?;
     Ok(())

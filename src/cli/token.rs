@@ -8,10 +8,18 @@ use serde_json::json;
 use crate::config::Config;
 use crate::ids::Secret;
 
-use super::operator::Operator;
+use super::operator::{Operator, admin_token};
 
 /// Longest text that is read from standard input, bytes.
 const MAX_INPUT: u64 = 64 * 1024;
+
+/// `wxgate token admin`: the token of the admin listener, for curl and the page.
+///
+/// # Errors
+/// When it cannot be read, or derived.
+pub fn admin(config: &Config, out: &mut dyn Write) -> anyhow::Result<()> {
+    Ok(writeln!(out, "{}", admin_token(config)?.expose())?)
+}
 
 /// `wxgate token inspect TOKEN`: header, claims, and whether the gateway takes it now. `-` reads it from `input`, so that it
 /// stands in no list of processes. The exit status is 0 for a valid token, else 1.

@@ -56,6 +56,7 @@ pub fn diff(old: &Config, new: &Config) -> Vec<Change> {
     changes.fields("[admin]", &old.admin, &new.admin, |key| judge::admin(key, &old.admin, &new.admin));
     changes.internal(old, new);
     changes.fields("[token]", &old.token, &new.token, |key| judge::token(key, &old.token, &new.token));
+    changes.master_keys(old, new);
     changes.fields("[store]", &old.store, &new.store, |_| None);
     changes.fields("[login]", &old.login, &new.login, |key| judge::login(key, &old.login, &new.login));
     changes.fields("[wechat]", &old.wechat, &new.wechat, |_| None);
@@ -214,6 +215,14 @@ impl Changes {
             {
                 self.add(Effect::Neutral, format!("{at} a secret of push changed"));
             }
+        }
+    }
+
+    /// As well.
+    fn master_keys(&mut self, old: &Config, new: &Config) {
+        let (old, new) = (&old.token.keys, &new.token.keys);
+        if old != new && format!("{old:?}") == format!("{new:?}") {
+            self.add(Effect::Neutral, "[token] a master key changed");
         }
     }
 

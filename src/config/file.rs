@@ -266,9 +266,16 @@ pub struct Token {
     pub algorithm: Option<Algorithm>,
     /// What access tokens are: signed, or session ids that the store knows. Default: "jwt".
     pub format: Option<TokenFormat>,
-    /// Folder of the signing keys, made on first start. Default: "data/keys".
+    /// Folder of the keys, made on first start, or "store": in the store of sessions, sealed with master_key. Default: "data/keys".
     #[schemars(example = &"data/keys")]
     pub keys: Option<String>,
+    /// Seals the keys in the store; at least 128 bits that nobody can guess. Required with keys = "store".
+    pub master_key: Option<Secret>,
+    /// The master key before, until every instance has the new one. Default: none.
+    pub previous_master_key: Option<Secret>,
+    /// With keys = "store", the folder of what stays on this machine. Default: "data".
+    #[schemars(example = &"data")]
+    pub local: Option<String>,
     /// Age at which a signing key, or the sealing key, is replaced, at least "1h"; "0s" is never. Default: "90d".
     pub rotate_every: Option<Duration>,
     /// Life of an access token, in whole seconds. Default: "2h".

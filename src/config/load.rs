@@ -53,6 +53,7 @@ pub fn parse(text: impl AsRef<[u8]>, path: &Path, env: &Environment) -> Result<C
         }
     };
     let mut report = Report::new(text);
+    report.stand_in(env.stand_in());
     let checked = shaped(text, env, &mut report).map(|file| check::file(file, path, &mut report));
     match checked {
         Some(config) if report.is_clean() => Ok(Config { digest, shown: shown::shown(text), ..config }),

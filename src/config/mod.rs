@@ -2,7 +2,7 @@
 //!
 //! [`mod@file`] mirrors the text, key by key. [`structure`] holds the text against it, [`check`] turns it into
 //! [`Config`], made of types that cannot be wrong, and both collect every fault on the way ([`Faults`]): file, line,
-//! dotted key, what is wrong and what to write. What this version cannot do yet is in [`planned`]. `gateway.rs` makes
+//! dotted key, what is wrong and what to write. `gateway.rs` makes
 //! the result run. Nothing here opens a socket, a store or a key.
 
 mod app_text;
@@ -14,9 +14,9 @@ pub mod fault;
 pub mod file;
 mod format;
 mod judge;
+mod keys;
 mod load;
 pub mod pattern;
-mod planned;
 pub mod protected;
 mod report;
 pub mod rule;

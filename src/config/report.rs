@@ -21,6 +21,8 @@ pub(super) struct Report<'t> {
     starts: Vec<usize>,
     places: HashMap<String, Place>,
     faults: Vec<Fault>,
+    /// What stands in for variables that are not set, where that is no fault.
+    stand_in: Option<&'static str>,
 }
 
 #[derive(Debug)]
@@ -35,7 +37,17 @@ impl<'t> Report<'t> {
     /// An empty one about `text`.
     pub(super) fn new(text: &'t str) -> Self {
         let starts = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
-        Self { text, starts, places: HashMap::new(), faults: Vec::new() }
+        Self { text, starts, places: HashMap::new(), faults: Vec::new(), stand_in: None }
+    }
+
+    /// Takes `text` for what stands in for a secret that is not known here.
+    pub(super) fn stand_in(&mut self, text: Option<&'static str>) {
+        self.stand_in = text;
+    }
+
+    /// Whether `text` is what stands in for a secret that is not known here.
+    pub(super) fn is_stand_in(&self, text: &str) -> bool {
+        self.stand_in.is_some_and(|stand_in| text.contains(stand_in))
     }
 
     /// Records where `key` stands.

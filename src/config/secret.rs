@@ -42,6 +42,11 @@ impl Environment {
         Self(Source::Given(variables.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()))
     }
 
+    /// What stands in for variables that are not set, in an incomplete environment.
+    pub(super) fn stand_in(&self) -> Option<&'static str> {
+        matches!(self.0, Source::Incomplete).then_some(STAND_IN)
+    }
+
     /// The value of a variable.
     ///
     /// # Errors

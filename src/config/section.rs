@@ -17,6 +17,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 pub use super::database::{MembersStore, Postgres, Redis, SessionsStore, Topology};
+pub use super::keys::Keys;
 pub use super::pattern::{HostPattern, PathPattern, Segment};
 pub use super::rule::{
     Breaker, Capacity, Cors, Health, Hook, Limit, LimitBy, LimitScope, OnFailure, Queue, Retry, RetryOn,
@@ -195,8 +196,8 @@ pub struct Token {
     pub algorithm: Algorithm,
     /// What new access tokens are.
     pub format: super::TokenFormat,
-    /// The key directory.
-    pub keys: PathBuf,
+    /// Where the keys are.
+    pub keys: Keys,
     /// Age at which a signing key, or the sealing key, is replaced; `None`: by command alone.
     pub rotate_every: Option<Duration>,
     /// Life of an access token.

@@ -8,7 +8,6 @@ use serde_json::{Map, Value};
 use toml::Spanned;
 use toml::de::{DeInteger, DeTable, DeValue};
 
-use super::planned;
 use super::report::Report;
 use super::secret::{Environment, expand};
 
@@ -78,7 +77,7 @@ impl Walk<'_, '_> {
             let sound = match schema.properties().and_then(|known| known.get(key.get_ref().as_ref())) {
                 Some(known) => self.value(value, schema.at(known), &path),
                 None => {
-                    self.unknown(value, schema, key.get_ref(), &path);
+                    self.unknown(schema, key.get_ref(), &path);
                     false
                 }
             };
@@ -115,18 +114,7 @@ impl Walk<'_, '_> {
     }
 
     /// Reports a key that the schema does not know.
-    fn unknown(&mut self, value: &mut Spanned<DeValue<'_>>, schema: Schema<'_>, key: &str, path: &str) {
-        let shape = shape(path);
-        if let Some(what) = planned::key(&shape) {
-            return self.report.fault(path, what);
-        }
-        if let (true, DeValue::Table(table)) = (planned::is_table(&shape), value.get_mut()) {
-            return self.table(table, schema.at(&Value::Null), path);
-        }
-        if planned::is_table(&shape) {
-            let got = name(value.get_ref().type_str());
-            return self.report.fault(path, format!("must be a table, got {got}; write [{path}] and its keys below"));
-        }
+    fn unknown(&mut self, schema: Schema<'_>, key: &str, path: &str) {
         let known: Vec<&str> = schema.properties().into_iter().flat_map(Map::keys).map(String::as_str).collect();
         let what = match (closest(key, &known), known.as_slice()) {
             (Some(close), _) => format!("unknown key; did you mean `{close}`?"),
@@ -202,10 +190,6 @@ impl Walk<'_, '_> {
     }
 
     fn text(&mut self, text: &str, branches: &[Schema<'_>], at: &str) -> bool {
-        if let Some(what) = planned::value(&shape(at), text) {
-            self.report.fault(at, what);
-            return false;
-        }
         let words: Vec<&str> = branches.iter().flat_map(|branch| branch.words()).collect();
         if words.is_empty() || words.contains(&text) {
             return true;
@@ -297,19 +281,6 @@ fn join(table: &str, key: &str) -> String {
     if table.is_empty() { key } else { format!("{table}.{key}") }
 }
 
-/// A dotted key without the numbers of its list items: `route[2].auth` is `route.auth`.
-fn shape(path: &str) -> String {
-    let mut shape = String::with_capacity(path.len());
-    let mut inside = false;
-    for c in path.chars() {
-        inside = c == '[' || (inside && c != ']');
-        if !inside && c != ']' {
-            shape.push(c);
-        }
-    }
-    shape
-}
-
 /// The word that somebody meant who wrote `word`, if one is near enough.
 pub(super) fn closest<'w>(word: &str, words: &[&'w str]) -> Option<&'w str> {
     let distance = |known: &str| strsim::damerau_levenshtein(&word.to_lowercase(), &known.to_lowercase());
@@ -337,6 +308,5 @@ mod tests {
     fn keys_are_quoted_when_they_are_not_bare() {
         assert_eq!(join("", "server"), "server");
         assert_eq!(join("route[2]", "a b\n"), r#"route[2]."a b\n""#);
-        assert_eq!(shape("route[2].auth"), "route.auth");
     }
 }

@@ -6,15 +6,14 @@
 //! from a backup bears the old mark and changes nothing.
 
 use std::io;
-use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
-use crate::keyfile;
+use crate::keyfile::Shelf;
 
 /// File of the record.
-const FILE: &str = "store.birth";
+pub(super) const FILE: &str = "store.birth";
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -25,15 +24,14 @@ struct Record {
     epoch: Option<i64>,
 }
 
-/// Compares `birth_mark` with what is recorded in `keys`, and records it. Returns the moment before which no login counts,
+/// Compares `birth_mark` with what is recorded on `shelf`, and records it. Returns the moment before which no login counts,
 /// if there is one.
 ///
 /// # Errors
 /// When the record is damaged, or cannot be read or written.
-pub(super) fn epoch(keys: &Path, birth_mark: &str, now: Timestamp) -> io::Result<Option<Timestamp>> {
-    let path = keys.join(FILE);
-    let known = match keyfile::read(&path) {
-        Ok(text) => Some(serde_json::from_slice::<Record>(&text).map_err(|_| damaged(&path))?),
+pub(super) fn epoch(shelf: &Shelf, birth_mark: &str, now: Timestamp) -> io::Result<Option<Timestamp>> {
+    let known = match shelf.read(FILE) {
+        Ok(text) => Some(serde_json::from_slice::<Record>(&text).map_err(|_| damaged(shelf))?),
         // The first start, or the first one of a build that records it.
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => return Err(error),
@@ -48,14 +46,14 @@ pub(super) fn epoch(keys: &Path, birth_mark: &str, now: Timestamp) -> io::Result
         None => None,
     };
     let record = Record { birth_mark: birth_mark.to_owned(), epoch: epoch.map(Timestamp::millis) };
-    keyfile::write(&path, &serde_json::to_vec(&record)?)?;
+    shelf.write(FILE, &serde_json::to_vec(&record)?)?;
     Ok(epoch)
 }
 
-fn damaged(path: &Path) -> io::Error {
+fn damaged(shelf: &Shelf) -> io::Error {
     let what = format!(
         "{} is damaged: restore it, or delete it if the database is the one that it was before",
-        path.display()
+        shelf.path(FILE).display()
     );
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
@@ -71,7 +69,7 @@ mod tests {
     #[test]
     fn another_database_ends_what_was_before_it_for_good() {
         let keys = tempfile::tempdir().unwrap();
-        let epoch = |mark, now| epoch(keys.path(), mark, at(now)).unwrap();
+        let epoch = |mark, now| epoch(&keys.path().into(), mark, at(now)).unwrap();
         assert_eq!(epoch("a", 10), None, "the first one replaces nothing");
         assert_eq!(epoch("a", 20), None);
         assert_eq!(epoch("b", 30), Some(at(30)));
@@ -83,8 +81,9 @@ mod tests {
     #[test]
     fn a_damaged_record_is_no_first_start() {
         let keys = tempfile::tempdir().unwrap();
-        keyfile::write(&keys.path().join(FILE), b"{}").unwrap();
-        let error = epoch(keys.path(), "a", at(1)).unwrap_err();
+        let shelf = Shelf::from(keys.path());
+        shelf.write(FILE, b"{}").unwrap();
+        let error = epoch(&shelf, "a", at(1)).unwrap_err();
         assert!(error.to_string().contains("store.birth is damaged"), "{error}");
     }
 }

@@ -4,7 +4,6 @@
 //! lost when a connection breaks: the next answer holds all that was told meanwhile, and where that is no longer known,
 //! everything is read anew. A store that has come back empty bears another birth mark; then every login before now is refused.
 
-use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -16,7 +15,8 @@ use crate::store::shared::{News, Shared};
 use crate::store::{self, Sessions};
 use crate::token::revocation::Revocations;
 
-use super::birth;
+use super::key_shelf::KeyShelf;
+use super::{Error, birth};
 
 /// How often others are asked for news. A revocation is in force within this time and the store's answer.
 const ASK: Duration = Duration::from_millis(200);
@@ -29,7 +29,7 @@ pub(super) struct Instances {
     revocations: Weak<Revocations>,
     clock: Clock,
     /// Where the birth mark is recorded.
-    keys: PathBuf,
+    keys: Arc<KeyShelf>,
     birth_mark: String,
     position: Option<String>,
 }
@@ -43,7 +43,7 @@ impl Instances {
         shared: &Arc<dyn Shared>,
         sessions: &Arc<dyn Sessions>,
         revocations: &Arc<Revocations>,
-        (keys, birth_mark): (PathBuf, String),
+        (keys, birth_mark): (Arc<KeyShelf>, String),
         clock: &Clock,
     ) -> Result<Option<Self>, store::Error> {
         let Some(news) = shared.news(None).await? else { return Ok(None) };
@@ -89,7 +89,7 @@ impl Instances {
             let Some(news) = self.shared.news(self.position.as_deref()).await? else { return Ok(()) };
             let News { birth_mark, position, notices, more } = news;
             if birth_mark != self.birth_mark {
-                self.begin_anew(&birth_mark, revocations);
+                self.begin_anew(&birth_mark, revocations).await;
             }
             match notices {
                 Some(notices) => notices.iter().for_each(|notice| ending::apply(revocations, notice)),
@@ -105,9 +105,10 @@ impl Instances {
     }
 
     /// It is another store, or the same one without its memory.
-    fn begin_anew(&mut self, birth_mark: &str, revocations: &Revocations) {
+    async fn begin_anew(&mut self, birth_mark: &str, revocations: &Revocations) {
         let now = self.clock.now();
-        let epoch = birth::epoch(&self.keys, birth_mark, now).unwrap_or_else(|error| {
+        let recorded = self.keys.change_here(|shelf| birth::epoch(shelf, birth_mark, now).map_err(Error::KeyFile));
+        let epoch = recorded.await.unwrap_or_else(|error| {
             tracing::error!(%error, "the new birth mark of the store cannot be recorded; this start heeds it");
             Some(now)
         });
@@ -125,6 +126,7 @@ mod tests {
 
     use super::*;
     use crate::clock::Timestamp;
+    use crate::config;
     use crate::ids::SessionId;
     use crate::store::shared::{Charge, Purpose};
     use crate::store::sqlite::Sqlite;
@@ -188,7 +190,8 @@ mod tests {
         let first = Some(News { birth_mark: "mark".to_owned(), position: None, notices: None, more: false });
         let pages = [first, page("a", true), None, page("b", true), page("c", false)];
         let shared: Arc<dyn Shared> = Arc::new(Pages(Mutex::new(pages.into()), clock.clone()));
-        let recorded = (folder.path().to_owned(), "mark".to_owned());
+        let keys = config::Keys::Folder(folder.path().to_owned());
+        let recorded = (Arc::new(KeyShelf::new(&keys, &sessions, &clock).unwrap()), "mark".to_owned());
         let begun = Instances::begin(&shared, &sessions, &revocations, recorded, &clock).await.unwrap();
         let (mut instances, fresh) = (begun.unwrap(), revocations.freshness());
         assert_eq!(fresh.age(), Some(Duration::ZERO));

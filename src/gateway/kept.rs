@@ -1,6 +1,5 @@
 //! What outlives a reload: all of it, in one place.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -17,10 +16,10 @@ use crate::auth::lookup::Lookups;
 use crate::auth::push::Pushes;
 use crate::auth::session_keys::Exchanges;
 use crate::auth::web::WebLogins;
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::config::{Config, SessionsStore};
 use crate::ids::AppId;
-use crate::keyfile;
+use crate::keyfile::Shelf;
 use crate::limiter::Tables;
 use crate::metrics::{Metrics, label};
 use crate::pipeline::dispatch::Draining;
@@ -30,7 +29,7 @@ use crate::pipeline::streams::Streams;
 use crate::proxy::Backends;
 use crate::store::shared::Shared;
 use crate::store::sqlite::Sqlite;
-use crate::store::vault::Vault;
+use crate::store::vault::{self, Vault};
 use crate::store::{Members, Sessions};
 use crate::telemetry::{LogWriter, Pseudonyms};
 use crate::token::refresh::RefreshSecret;
@@ -40,6 +39,7 @@ use crate::wechat::{AccessTokens, Circuits};
 
 use super::endpoints::Room;
 use super::instances::Instances;
+use super::key_shelf::{self, KeyShelf};
 use super::shared_limits::SharedLimits;
 use super::spans::Tracing;
 use super::stores::{self, Stores};
@@ -50,7 +50,7 @@ use super::{Error, birth};
 const SWEEP: Duration = Duration::from_secs(60);
 
 /// File of the key that people's names in logs are made with.
-const LOG_KEY: &str = "log.key";
+pub(super) const LOG_KEY: &str = "log.key";
 
 /// The long-lived parts.
 #[derive(Debug)]
@@ -67,6 +67,8 @@ pub struct Kept {
     pub sessions: Arc<dyn Sessions>,
     /// Those of them that are files of this process alone.
     pub embedded: Vec<Arc<Sqlite>>,
+    /// Where the keys are.
+    pub keys: Arc<KeyShelf>,
     /// What instances have in common.
     pub shared: Arc<dyn Shared>,
     /// Seals session_key.
@@ -122,8 +124,7 @@ pub struct Kept {
 impl Kept {
     /// Opens keys and store, and loads what was revoked.
     pub(super) async fn open(config: &Config, clock: Clock, log: LogWriter) -> Result<Self, Error> {
-        let keys = &config.token.keys;
-        keyfile::create_dir(keys).map_err(Error::KeyFile)?;
+        key_shelf::make_folder(&config.token.keys)?;
         let metrics = Arc::new(Metrics::default());
         let stores = stores::open(&config.store, &metrics, &clock).await?;
         Self::over(stores, metrics, config, clock, log).await
@@ -138,7 +139,9 @@ impl Kept {
         log: LogWriter,
     ) -> Result<Self, Error> {
         let Stores { members, sessions, shared, embedded, birth_mark } = stores;
-        let keys = &config.token.keys;
+        let keys = Arc::new(KeyShelf::new(&config.token.keys, &sessions, &clock)?);
+        let now = clock.now();
+        let epoch = keys.change_here(|shelf| made(shelf, &birth_mark, now)).await?;
         let limits = Arc::<Tables>::default();
         register_limits(&metrics, &limits);
         let tracing = Tracing::default();
@@ -146,24 +149,24 @@ impl Kept {
         let hook = Arc::<HookHealth>::default();
         register_hook(&metrics, &hook);
         let revocations = Arc::new(Revocations::new());
-        if let Some(epoch) = birth::epoch(keys, &birth_mark, clock.now()).map_err(Error::KeyFile)? {
+        if let Some(epoch) = epoch {
             revocations.revoke_all(epoch);
         }
         revocations.freshness().set_limit(config.token.max_staleness);
-        let recorded = (keys.clone(), birth_mark);
+        let recorded = (Arc::clone(&keys), birth_mark);
         let instances = Instances::begin(&shared, &sessions, &revocations, recorded, &clock).await;
         let instances = instances.map_err(Error::Revocations)?;
         ending::resync(&*sessions, &revocations, clock.now()).await.map_err(Error::Revocations)?;
         if let Some(instances) = instances {
             instances.start();
         }
-        let vault = Arc::new(Vault::open(keys, &clock)?);
+        let vault = Arc::new(Vault::open(keys.shelf(), &clock)?);
         let shelf =
             TokenShelf { sessions: Arc::clone(&sessions), shared: Arc::clone(&shared), vault: Arc::clone(&vault) };
         let access_tokens = Arc::new(AccessTokens::new(clock.clone(), Arc::new(shelf)));
         let circuits = Arc::new(Circuits::new(clock.clone(), Arc::clone(&metrics)));
         register_wechat(&metrics, &circuits, &access_tokens, &clock);
-        let refresh = RefreshSecret::open(keys)?;
+        let refresh = RefreshSecret::open(keys.shelf())?;
         if matches!(config.store.sessions, SessionsStore::Redis(_)) {
             SharedLimits::start(&limits, &shared, &clock, &refresh, &metrics);
         }
@@ -180,7 +183,7 @@ impl Kept {
             authority: Authority::default(),
             access_tokens,
             refresh,
-            pseudonyms: Pseudonyms::new(&log_key(keys).map_err(Error::KeyFile)?),
+            pseudonyms: Pseudonyms::new(&log_key(keys.shelf()).map_err(Error::KeyFile)?),
             sockets: Sockets::new(Arc::clone(&revocations)),
             streams: Streams::new(Arc::clone(&revocations)),
             renewals: Arc::default(),
@@ -190,6 +193,7 @@ impl Kept {
             members,
             sessions,
             embedded,
+            keys,
             shared,
             revocations,
             logins: Arc::default(),
@@ -223,15 +227,23 @@ impl Kept {
     }
 }
 
+/// Makes what a first start makes, all but the signing keys; notes which store this is. Returns before when no login counts.
+fn made(shelf: &Shelf, birth_mark: &str, now: Timestamp) -> Result<Option<Timestamp>, Error> {
+    let epoch = birth::epoch(shelf, birth_mark, now).map_err(Error::KeyFile)?;
+    vault::keys::make(shelf, now)?;
+    RefreshSecret::open(shelf)?;
+    log_key(shelf).map_err(Error::KeyFile)?;
+    Ok(epoch)
+}
+
 /// The key for names in logs; made on the first start.
-pub(super) fn log_key(keys: &Path) -> std::io::Result<Zeroizing<Vec<u8>>> {
-    let path = keys.join(LOG_KEY);
-    match keyfile::read(&path) {
+pub(super) fn log_key(shelf: &Shelf) -> std::io::Result<Zeroizing<Vec<u8>>> {
+    match shelf.read(LOG_KEY) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let mut fresh = Zeroizing::new([0; 32]);
             rand::fill(fresh.as_mut_slice())
                 .map_err(|_| std::io::Error::other("the system gives no random numbers"))?;
-            keyfile::write_new(&path, fresh.as_slice())
+            shelf.write_new(LOG_KEY, fresh.as_slice())
         }
         other => other,
     }

@@ -1,5 +1,5 @@
-//! The ring in force is the one in the key directory, and so are the sealing keys: what is due is done, what others did is
-//! taken up.
+//! The ring in force is the one in the key directory or in the store, and so are the sealing keys: what is due is done, what
+//! others did is taken up.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,14 +8,15 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::clock::Clock;
 use crate::config;
-use crate::store::vault;
-use crate::store::vault::keys::Rotated;
-use crate::token::keys::{self, KeyRing};
+use crate::keyfile::Shelf;
+use crate::store::vault::keys::{self as sealing, Rotated};
+use crate::token::keys::KeyRing;
 use crate::token::rotation::{self, Policy, Step};
 
-use super::{Error, Gateway, Snapshot};
+use super::key_shelf::blocking;
+use super::{Error, Gateway, Kept, Snapshot};
 
-/// How often: reading one small file. Well within the time that a key is published before it signs, also when it is to sign at
+/// How often: reading one small file, or record. Well within the time that a key is published before it signs, also when it is to sign at
 /// once ([`rotation::LEAD_AT_ONCE`]).
 const EVERY: Duration = Duration::from_secs(1);
 
@@ -24,16 +25,26 @@ const TOLD: u32 = 30;
 
 /// Makes the keys of a first start, and does what was due while no gateway ran. Notes how long tokens will live before the first
 /// of them is signed: what is revoked is remembered for that long.
-pub(super) fn prepare(section: &config::Token, clock: &Clock) -> Result<(), Error> {
-    KeyRing::open(&section.keys, section.algorithm, clock)?;
-    told(&rotation::tend(&section.keys, &Policy::of(section), clock)?);
+pub(super) async fn prepare(section: &config::Token, kept: &Kept) -> Result<(), Error> {
+    let steps = kept.keys.change_here(|shelf| made(section, shelf, &kept.clock)).await?;
+    told(&steps);
     Ok(())
 }
 
-fn told(steps: &[Step]) {
+/// As [`prepare`], on this shelf.
+pub(super) fn made(section: &config::Token, shelf: &Shelf, clock: &Clock) -> Result<Vec<Step>, Error> {
+    KeyRing::open(shelf, section.algorithm, clock)?;
+    Ok(rotation::tend(shelf, &Policy::of(section), clock)?)
+}
+
+pub(super) fn told(steps: &[Step]) {
     for step in steps {
         tracing::info!(?step, "the key ring has changed");
     }
+}
+
+fn sealing_told(Rotated { id, seals_from }: &Rotated) {
+    tracing::info!(key = sealing::name(id), %seals_from, "a sealing key takes over");
 }
 
 impl Gateway {
@@ -50,7 +61,8 @@ impl Gateway {
                 match gateway.tend_keys().await {
                     Ok(()) => faults = 0,
                     Err(error) => {
-                        if faults % TOLD == 0 {
+                        // Whoever is leaving may have let go of the database that they are in.
+                        if faults % TOLD == 0 && !gateway.is_draining() {
                             let error = format!("{:#}", anyhow::Error::from(error));
                             tracing::error!(error, "the key ring could not be looked after; the one in force stays");
                         }
@@ -61,37 +73,36 @@ impl Gateway {
         });
     }
 
-    /// Rotates keys that are of age, drops those of which nothing is left, and puts the ring in force that is in the key
-    /// directory.
+    /// Rotates keys that are of age, drops those of which nothing is left, and puts those in force that are in the folder or
+    /// in the store.
     ///
     /// # Errors
-    /// When the directory cannot be used; the ring in force stays.
+    /// When they cannot be read or written; those in force stay.
     pub async fn tend_keys(self: &Arc<Self>) -> Result<(), Error> {
-        self.with_ring(|gateway, policy| {
-            rotation::tend(&gateway.current().config.token.keys, policy, &gateway.kept.clock)
-        })
-        .await?;
-        self.with_vault(|gateway| gateway.kept.vault.tend(gateway.current().config.token.rotate_every)).await.map(drop)
+        let section = self.current().config.token.clone();
+        let (policy, every) = (Policy::of(&section), section.rotate_every);
+        let work = move |shelf: &Shelf, clock: &Clock| {
+            let steps = rotation::tend(shelf, &policy, clock)?;
+            let rotated = every.map(|every| sealing::rotate_if_of_age(shelf, every, clock.now()));
+            // The signing keys are taken up, whatever is wrong with the others.
+            Ok((steps, rotated.transpose().map(Option::flatten)))
+        };
+        let (steps, rotated) = self.with_keys(work).await?;
+        told(&steps);
+        rotated?.iter().for_each(sealing_told);
+        Ok(self.kept.vault.reread()?)
     }
 
     /// Has a new sealing key take over, at once or when every instance knows it. What older ones have sealed is sealed anew
     /// little by little.
     ///
     /// # Errors
-    /// When the key directory cannot be used; the keys stay as they are.
+    /// As [`Gateway::tend_keys`].
     pub async fn rotate_sealing(self: &Arc<Self>, at_once: bool) -> Result<Rotated, Error> {
-        self.with_vault(move |gateway| gateway.kept.vault.rotate(at_once)).await
-    }
-
-    async fn with_vault<T: Send + 'static>(
-        self: &Arc<Self>,
-        work: impl FnOnce(&Self) -> Result<T, vault::Error> + Send + 'static,
-    ) -> Result<T, Error> {
-        let gateway = Arc::clone(self);
-        match tokio::task::spawn_blocking(move || work(&gateway)).await {
-            Ok(outcome) => Ok(outcome?),
-            Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
-        }
+        let rotated = self.with_keys(move |shelf, clock| Ok(sealing::rotate(shelf, at_once, clock.now())?)).await?;
+        sealing_told(&rotated);
+        self.kept.vault.reread()?;
+        Ok(rotated)
     }
 
     /// Has a new signing key take over, as [`rotation::rotate`] does.
@@ -99,37 +110,40 @@ impl Gateway {
     /// # Errors
     /// As [`Gateway::tend_keys`].
     pub async fn rotate_keys(self: &Arc<Self>, at_once: bool) -> Result<Vec<Step>, Error> {
-        self.with_ring(move |gateway, policy| {
-            rotation::rotate(&gateway.current().config.token.keys, policy, at_once, &gateway.kept.clock)
-        })
-        .await
+        let policy = Policy::of(&self.current().config.token);
+        let work = move |shelf: &Shelf, clock: &Clock| Ok(rotation::rotate(shelf, &policy, at_once, clock)?);
+        let steps = self.with_keys(work).await?;
+        told(&steps);
+        Ok(steps)
     }
 
-    async fn with_ring(
+    /// Changes the keys and takes up what is there then.
+    pub(super) async fn with_keys<T: Send + 'static>(
         self: &Arc<Self>,
-        change: impl FnOnce(&Self, &Policy) -> Result<Vec<Step>, keys::Error> + Send + 'static,
-    ) -> Result<Vec<Step>, Error> {
+        change: impl Fn(&Shelf, &Clock) -> Result<T, Error> + Send + Sync + 'static,
+    ) -> Result<T, Error> {
         let _one_at_a_time = self.reloading.lock().await;
-        let gateway = Arc::clone(self);
-        let work = move || {
-            let section = gateway.current().config.token.clone();
-            KeyRing::is_there(&section.keys)?;
-            let steps = change(&gateway, &Policy::of(&section))?;
-            told(&steps);
-            gateway.take_up_ring()?;
-            Ok(steps)
+        let clock = self.kept.clock.clone();
+        let work = move |shelf: &Shelf| {
+            KeyRing::is_there(shelf)?;
+            change(shelf, &clock)
         };
-        match tokio::task::spawn_blocking(work).await {
-            Ok(outcome) => outcome,
-            Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
-        }
+        let outcome = self.kept.keys.change(work).await?;
+        let gateway = Arc::clone(self);
+        blocking(move || gateway.take_up_ring()).await?;
+        Ok(outcome)
     }
 
-    /// The same configuration with the ring of the directory, if that is another one than before.
+    /// The same configuration with the ring that is there, if that is another one than before.
     fn take_up_ring(&self) -> Result<(), Error> {
         let old = self.current();
-        if old.ring.is_current(&old.config.token.keys)? {
+        let shelf = self.kept.keys.shelf();
+        if old.ring.is_current(shelf)? {
             return Ok(());
+        }
+        // In a folder it is that of the start: whoever replaces it there has to restart.
+        if self.kept.keys.is_in_store() {
+            self.kept.refresh.reread(shelf)?;
         }
         let _on_control = self.control.enter();
         let snapshot = Snapshot::new(old.config.clone(), &self.kept, old.generation + 1)?;

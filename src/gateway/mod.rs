@@ -15,6 +15,8 @@ mod inspect;
 mod instances;
 mod kept;
 mod key_care;
+mod key_import;
+mod key_shelf;
 mod lookup;
 mod rehearsal;
 mod release;
@@ -86,6 +88,8 @@ pub use endpoints::Room;
 pub use forward_auth::Demand;
 pub use inspect::Inspection;
 pub use kept::Kept;
+pub use key_import::{KeysInStore, MoveError, Moved, sealed as sealed_key};
+pub use key_shelf::{Error as ShelfError, KeyShelf, masters};
 pub use rehearsal::rehearse;
 pub use release::holder;
 pub use reload::{ReloadError, Reloaded};
@@ -114,6 +118,9 @@ pub enum Error {
     /// Another key file.
     #[error("keys: {0}")]
     KeyFile(#[source] std::io::Error),
+    /// Where the keys are.
+    #[error(transparent)]
+    KeyShelf(#[from] key_shelf::Error),
     /// The database.
     #[error("store: {0}")]
     Store(#[from] crate::store::sqlite::OpenError),
@@ -167,7 +174,7 @@ pub struct Snapshot {
 
 impl Snapshot {
     fn new(config: Config, kept: &Kept, generation: u64) -> Result<Self, Error> {
-        let ring = Arc::new(KeyRing::open(&config.token.keys, config.token.algorithm, &kept.clock)?);
+        let ring = Arc::new(KeyRing::open(kept.keys.shelf(), config.token.algorithm, &kept.clock)?);
         let verifier = Arc::new(Verifier::new(Arc::clone(&ring), &config.token, kept.clock.clone()));
         kept.revocations.freshness().set_limit(config.token.max_staleness);
         let limits = Limits::new(&config, &kept.limits, &kept.in_flight);
@@ -218,7 +225,7 @@ impl Snapshot {
         let auth = Arc::new(auth);
         let managed = match &config.server.tls.acme {
             Some(section) => {
-                let folder = config.token.keys.join("acme");
+                let folder = config.token.keys.local().join("acme");
                 Some(kept.authority.manage(section, &folder, &kept.clock).map_err(Error::Acme)?)
             }
             None => None,
@@ -294,12 +301,12 @@ impl Gateway {
     /// Any [`Error`]; nothing is left running then.
     pub async fn open(config: Config, clock: Clock, log: LogWriter) -> Result<Arc<Self>, Error> {
         let kept = Kept::open(&config, clock, log).await?;
-        Self::begin(config, kept)
+        Self::begin(config, kept).await
     }
 
     /// Makes the first snapshot over what was opened, and starts what goes on in the background.
-    fn begin(config: Config, kept: Kept) -> Result<Arc<Self>, Error> {
-        key_care::prepare(&config.token, &kept.clock)?;
+    async fn begin(config: Config, kept: Kept) -> Result<Arc<Self>, Error> {
+        key_care::prepare(&config.token, &kept).await?;
         let snapshot = Snapshot::new(config, &kept, 1)?;
         let gateway = Arc::new(Self {
             snapshot: ArcSwap::from_pointee(snapshot),

@@ -4,15 +4,15 @@ use std::sync::Arc;
 
 use crate::auth::hook::Hook;
 use crate::clock::Clock;
-use crate::config::{Config, MembersStore, SessionsStore};
-use crate::keyfile;
+use crate::config::{Config, Keys, MembersStore, SessionsStore};
+use crate::keyfile::Shelf;
 use crate::store::sqlite;
 use crate::store::vault::Vault;
 use crate::token::keys::KeyRing;
 use crate::token::refresh::RefreshSecret;
 use crate::wechat;
 
-use super::{Error, kept, tls};
+use super::{Error, kept, key_shelf, tls};
 
 /// Opens and makes whatever can be there twice: keys, TLS, clients; and looks at the databases from outside.
 ///
@@ -20,11 +20,18 @@ use super::{Error, kept, tls};
 /// What [`Gateway::open`](super::Gateway::open) would say.
 pub fn rehearse(config: &Config, clock: &Clock) -> Result<(), Error> {
     let keys = &config.token.keys;
-    keyfile::create_dir(keys).map_err(Error::KeyFile)?;
-    KeyRing::open(keys, config.token.algorithm, clock)?;
-    Vault::open(keys, clock)?;
-    RefreshSecret::open(keys)?;
-    kept::log_key(keys).map_err(Error::KeyFile)?;
+    key_shelf::make_folder(keys)?;
+    match keys {
+        Keys::Folder(folder) => {
+            let shelf = Shelf::from(folder);
+            KeyRing::open(&shelf, config.token.algorithm, clock)?;
+            Vault::open(&shelf, clock)?;
+            RefreshSecret::open(&shelf)?;
+            kept::log_key(&shelf).map_err(Error::KeyFile)?;
+        }
+        // Their store is not ours yet.
+        Keys::Store { .. } => drop(key_shelf::masters(keys)?),
+    }
     tls::config(&config.server.tls, None, config.server.http2)?;
     wechat::Client::new(&config.wechat)?;
     if let Some(hook) = &config.login.hook {

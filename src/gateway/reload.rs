@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::config::diff::diff;
 use crate::config::{self, Config, Environment, Fault, Faults};
 
-use super::{Error, Gateway, Snapshot, key_care};
+use super::{Error, Gateway, Snapshot, key_care, key_shelf};
 
 /// What a reload did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,11 +35,7 @@ impl Gateway {
     /// configuration stays in force.
     pub async fn reload(self: &Arc<Self>) -> Result<Reloaded, ReloadError> {
         let _one_at_a_time = self.reloading.lock().await;
-        let gateway = Arc::clone(self);
-        let outcome = match tokio::task::spawn_blocking(move || gateway.reload_now()).await {
-            Ok(outcome) => outcome,
-            Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
-        };
+        let outcome = self.reload_now().await;
         let metrics = &self.kept.metrics;
         match &outcome {
             Ok(reloaded) => {
@@ -54,7 +50,17 @@ impl Gateway {
         outcome
     }
 
-    fn reload_now(&self) -> Result<Reloaded, ReloadError> {
+    async fn reload_now(self: &Arc<Self>) -> Result<Reloaded, ReloadError> {
+        let gateway = Arc::clone(self);
+        let new = key_shelf::blocking(move || gateway.read_anew()).await?;
+        let (section, clock) = (new.token.clone(), self.kept.clock.clone());
+        let steps = self.kept.keys.change(move |shelf| key_care::made(&section, shelf, &clock)).await?;
+        key_care::told(&steps);
+        let gateway = Arc::clone(self);
+        key_shelf::blocking(move || gateway.put_in_force(new)).await
+    }
+
+    fn read_anew(&self) -> Result<Config, ReloadError> {
         let old = self.current();
         let path = &old.config.source;
         let text = config::read(path)?;
@@ -63,11 +69,15 @@ impl Gateway {
         if !faults.is_empty() {
             return Err(Faults { file: path.clone(), faults }.into());
         }
+        Ok(new)
+    }
+
+    fn put_in_force(&self, new: Config) -> Result<Reloaded, ReloadError> {
+        let old = self.current();
         let changes = diff(&old.config, &new).iter().map(ToString::to_string).collect();
         let generation = old.generation + 1;
         // What the snapshot starts runs where everything else of its kind does.
         let _on_control = self.control.enter();
-        key_care::prepare(&new.token, &self.kept.clock)?;
         let snapshot = Snapshot::new(new, &self.kept, generation)?;
         self.kept.vault.reread().map_err(Error::Vault)?;
         let snapshot = Arc::new(snapshot);

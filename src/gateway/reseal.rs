@@ -9,14 +9,16 @@ use std::time::Duration;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::time::{MissedTickBehavior, interval};
 
+use crate::clock::Clock;
 use crate::ids::{AppId, OpenId};
 use crate::metrics::Metrics;
 use crate::store::shared::{Purpose, Shared};
 use crate::store::vault::Vault;
-use crate::store::vault::keys::Standing;
+use crate::store::vault::keys::{self as sealing, Standing};
 use crate::store::{Error, Sessions};
 
-use super::Kept;
+use super::key_shelf::KeyShelf;
+use super::{Error as Fault, Kept};
 
 /// How often there is a page. With [`PAGE`] this is how fast the store is gone through: a million people in an hour and a half.
 const EVERY: Duration = Duration::from_secs(1);
@@ -42,6 +44,8 @@ pub(super) struct Resealer {
     sessions: Weak<dyn Sessions>,
     shared: Arc<dyn Shared>,
     vault: Arc<Vault>,
+    keys: Arc<KeyShelf>,
+    clock: Clock,
     own: [u8; 16],
     sealed: Arc<AtomicU64>,
     state: State,
@@ -65,6 +69,8 @@ impl Resealer {
             sessions: Arc::downgrade(&kept.sessions),
             shared: Arc::clone(&kept.shared),
             vault: Arc::clone(&kept.vault),
+            keys: Arc::clone(&kept.keys),
+            clock: kept.clock.clone(),
             own: uuid::Uuid::now_v7().into_bytes(),
             sealed,
             state: State::default(),
@@ -93,7 +99,7 @@ impl Resealer {
             return Ok(());
         };
         if self.state.done == Some(keys) {
-            self.drop_old();
+            self.drop_old().await;
             return Ok(());
         }
         let from = match self.state.walk.clone() {
@@ -149,8 +155,13 @@ impl Resealer {
     }
 
     /// Access tokens of apps are sealed too, but live for two hours: what is older than a month opens nothing.
-    fn drop_old(&mut self) {
-        let dropped = self.vault.drop_old();
+    async fn drop_old(&mut self) {
+        if !self.vault.may_drop() {
+            return;
+        }
+        let now = self.clock.now();
+        let dropped = self.keys.change(move |shelf| sealing::drop_old(shelf, now).map_err(Fault::Vault)).await;
+        let dropped = dropped.and_then(|dropped| self.vault.reread().map(|()| dropped).map_err(Fault::Vault));
         let failed = std::mem::replace(&mut self.state.failing, dropped.is_err());
         match dropped {
             Ok(0) => {}

@@ -321,6 +321,13 @@ pub trait Sessions: Send + Sync + Debug {
     /// The sealed access token of an app on this line, also when it has expired.
     async fn access_token(&self, appid: &AppId, line: &'static str) -> Result<Option<SealedToken>, Error>;
 
+    /// The sealed keys of the deployment ([`Bundle`](crate::keyfile::Bundle)), if they are kept here.
+    async fn key_bundle(&self) -> Result<Option<Vec<u8>>, Error>;
+
+    /// Puts `to` in the place of `from`, if that is what is there (`None`: nothing); true when it was. Of any number of calls at
+    /// once with the same `from` one does it. After an error it may have been done.
+    async fn replace_key_bundle(&self, from: Option<&[u8]>, to: &[u8]) -> Result<bool, Error>;
+
     /// Deletes what has expired at `now`: sessions, refresh tokens, codes, revocations, notices. Before an end is forgotten, what
     /// it left when it broke off is ended. Returns how many rows went.
     async fn sweep(&self, now: Timestamp) -> Result<u64, Error>;

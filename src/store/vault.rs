@@ -15,7 +15,7 @@
 pub mod keys;
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -26,6 +26,7 @@ use zeroize::Zeroizing;
 
 use crate::clock::{Clock, Timestamp};
 use crate::ids::{AppId, OpenId};
+use crate::keyfile::Shelf;
 use keys::{Key, SealingKeys, Standing};
 
 pub use keys::FILE;
@@ -68,7 +69,7 @@ pub enum Error {
 
 /// Seals and opens records; knows the sealing keys.
 pub struct Vault {
-    dir: PathBuf,
+    shelf: Shelf,
     /// Replaced whole: what began with the old ones ends with them.
     keys: ArcSwap<SealingKeys>,
     clock: Clock,
@@ -79,20 +80,15 @@ pub struct Vault {
 }
 
 impl Vault {
-    /// Reads `sealing.key` in `dir`, or makes both.
+    /// Reads `sealing.key` on `shelf`, or makes it.
     ///
     /// # Errors
     /// When the file cannot be made or read, others may read it, or a line of it is not a key.
-    pub fn open(dir: &Path, clock: &Clock) -> Result<Self, Error> {
-        keys::make(dir, clock.now())?;
-        let keys = ArcSwap::from_pointee(SealingKeys::open(dir)?);
-        Ok(Self {
-            dir: dir.to_owned(),
-            keys,
-            clock: clock.clone(),
-            next_look: AtomicI64::new(0),
-            resealed: ArcSwapOption::empty(),
-        })
+    pub fn open(shelf: impl Into<Shelf>, clock: &Clock) -> Result<Self, Error> {
+        let shelf = shelf.into();
+        keys::make(&shelf, clock.now())?;
+        let keys = ArcSwap::from_pointee(SealingKeys::open(&shelf)?);
+        Ok(Self { shelf, keys, clock: clock.clone(), next_look: AtomicI64::new(0), resealed: ArcSwapOption::empty() })
     }
 
     /// Reads the file again, so that keys that were added there seal and open from now on.
@@ -100,49 +96,13 @@ impl Vault {
     /// # Errors
     /// As [`Vault::open`]; then the keys stay as they are.
     pub fn reread(&self) -> Result<(), Error> {
-        self.keys.store(Arc::new(SealingKeys::open(&self.dir)?));
+        self.keys.store(Arc::new(SealingKeys::open(&self.shelf)?));
         Ok(())
     }
 
-    /// Has a new key take over if the one that seals is older than `every`; takes up what others did to the file.
-    ///
-    /// # Errors
-    /// When the file cannot be read or written; the keys stay as they are.
-    pub fn tend(&self, every: Option<Duration>) -> Result<Option<keys::Rotated>, Error> {
-        let rotated = match every {
-            Some(every) => keys::rotate_if_of_age(&self.dir, every, self.clock.now())?,
-            None => None,
-        };
-        rotated.iter().for_each(told);
-        self.reread()?;
-        Ok(rotated)
-    }
-
-    /// Has a new key take over: once every instance has read the file, or at once.
-    ///
-    /// # Errors
-    /// As [`Vault::tend`].
-    pub fn rotate(&self, at_once: bool) -> Result<keys::Rotated, Error> {
-        let rotated = keys::rotate(&self.dir, at_once, self.clock.now())?;
-        told(&rotated);
-        self.reread()?;
-        Ok(rotated)
-    }
-
-    /// Takes the keys out of the file that have sealed nothing for [`keys::KEEP`]. To be called only when no record of an
-    /// older key than the one that seals is left in the store. Returns how many went.
-    ///
-    /// # Errors
-    /// As [`Vault::tend`].
-    pub fn drop_old(&self) -> Result<usize, Error> {
-        if !self.keys.load().may_drop(self.clock.now()) {
-            return Ok(0);
-        }
-        let dropped = keys::drop_old(&self.dir, self.clock.now())?;
-        if dropped > 0 {
-            self.reread()?;
-        }
-        Ok(dropped)
+    /// Whether a key may be taken out of the file ([`keys::drop_old`]), as far as can be told without it.
+    pub fn may_drop(&self) -> bool {
+        self.keys.load().may_drop(self.clock.now())
     }
 
     /// All keys, the newest first; nothing of a key itself.
@@ -245,10 +205,6 @@ impl Vault {
         (planned <= now.millis() || planned > next)
             && self.next_look.compare_exchange(planned, next, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
-}
-
-fn told(keys::Rotated { id, seals_from }: &keys::Rotated) {
-    tracing::info!(key = keys::name(id), %seals_from, "a sealing key takes over");
 }
 
 fn open(key: &Key, rest: &[u8], bound: &[u8]) -> Result<Zeroizing<Vec<u8>>, Error> {

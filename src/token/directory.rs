@@ -1,15 +1,13 @@
-//! The key directory: one file per key, and `ring.json`, which says what each is for.
+//! The key directory: one file per key, and `ring.json`, which says what each is for; on whatever [`Shelf`] they lie.
 //!
 //! A key file is `<ALG>-<kid>.pem`, or `HS256-<kid>.secret` with the bytes of the secret; all are owner-only. A key is
 //! written before the ring names it, and `ring.json` is replaced whole, so that a crash leaves the old ring or the new
 //! one. Whoever changes something holds the lock file; reading needs none. Files of other names (`refresh.key`, the
 //! admin token, dot files) are not this module's.
 
-use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
-use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -17,9 +15,10 @@ use super::key::{Fault, KID_LEN, Key};
 use super::keys::{Error, State};
 use crate::clock::Timestamp;
 use crate::config::Algorithm;
-use crate::keyfile;
+use crate::keyfile::{Lock, Shelf};
 
-pub(super) const RING: &str = "ring.json";
+/// What each key is for.
+pub const RING: &str = "ring.json";
 const LOCK: &str = ".lock";
 const VERSION: u32 = 1;
 
@@ -84,33 +83,35 @@ impl Record {
 }
 
 /// The directory itself; it exists.
-pub(super) struct Directory<'a>(&'a Path);
+pub(super) struct Directory(Shelf);
 
-impl<'a> Directory<'a> {
+impl Directory {
     /// Makes it when it is missing. Refuses one that everybody may write to, and stray keys in it.
-    pub(super) fn open(path: &'a Path) -> Result<Self, Error> {
-        keyfile::create_dir(path).map_err(|e| failed(path, e))?;
-        let mode = fs::metadata(path).map_err(|e| failed(path, e))?.permissions().mode();
-        if mode & 0o002 != 0 {
-            return Err(Error::Exposed { path: path.into() });
+    pub(super) fn open(shelf: Shelf) -> Result<Self, Error> {
+        match shelf.prepare() {
+            Ok(false) => Ok(Self(shelf)),
+            Ok(true) => Err(Error::Exposed { path: shelf.place() }),
+            Err(error) => Err(failed(shelf.place(), error)),
         }
-        Ok(Self(path))
     }
 
-    /// Keeps every other process from changing the directory until the returned file is dropped.
-    pub(super) fn lock(&self) -> Result<File, Error> {
-        let path = self.0.join(LOCK);
-        let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
-        file.and_then(|file| file.lock().map(|()| file)).map_err(|e| failed(&path, e))
+    /// Keeps every other process from changing the directory until what is returned is dropped.
+    pub(super) fn lock(&self) -> Result<Lock, Error> {
+        self.0.lock(LOCK).map_err(|e| failed(self.0.path(LOCK), e))
+    }
+
+    /// Within which time every instance has read what was changed.
+    pub(super) fn settles(&self) -> Duration {
+        self.0.settles()
     }
 
     /// The ring as recorded; `None` before the first start.
     pub(super) fn records(&self) -> Result<Option<Vec<Record>>, Error> {
-        let path = self.0.join(RING);
-        let content = match keyfile::read(&path) {
+        let path = self.0.path(RING);
+        let content = match self.0.read(RING) {
             Ok(content) => content,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(failed(&path, e)),
+            Err(e) => return Err(failed(path, e)),
         };
         match serde_json::from_slice::<Ring>(&content) {
             Ok(ring) if ring.version == VERSION && consistent(&ring.keys) => Ok(Some(ring.keys)),
@@ -120,35 +121,32 @@ impl<'a> Directory<'a> {
 
     /// Replaces the ring.
     pub(super) fn save(&self, keys: Vec<Record>) -> Result<(), Error> {
-        let path = self.0.join(RING);
         let ring = Ring { version: VERSION, keys };
-        let mut content = serde_json::to_vec_pretty(&ring).map_err(|e| failed(&path, e.into()))?;
+        let mut content = serde_json::to_vec_pretty(&ring).map_err(|e| failed(self.0.path(RING), e.into()))?;
         content.push(b'\n');
-        keyfile::write(&path, &content).map_err(|e| failed(&path, e))
+        self.0.write(RING, &content).map_err(|e| failed(self.0.path(RING), e))
     }
 
     /// Writes a key file.
     pub(super) fn write(&self, key: &Key, content: &[u8]) -> Result<(), Error> {
-        let path = self.file(key.algorithm(), key.kid());
-        keyfile::write(&path, content).map_err(|e| failed(&path, e))
+        let name = file(key.algorithm(), key.kid());
+        self.0.write(&name, content).map_err(|e| failed(self.0.path(&name), e))
     }
 
     /// Removes a key file that the ring no longer names.
     pub(super) fn remove(&self, algorithm: Algorithm, kid: &str) -> Result<(), Error> {
-        let path = self.file(algorithm, kid);
-        match fs::remove_file(&path) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(failed(&path, e)),
-            _ => Ok(()),
-        }
+        let name = file(algorithm, kid);
+        self.0.remove(&name).map_err(|e| failed(self.0.path(&name), e))
     }
 
     /// Reads the key file of `algorithm` and `kid`; what is in it must bear that name.
     pub(super) fn read(&self, algorithm: Algorithm, kid: &str) -> Result<Key, Error> {
-        let path = self.file(algorithm, kid);
-        let content = match keyfile::read(&path) {
+        let name = file(algorithm, kid);
+        let path = self.0.path(&name);
+        let content = match self.0.read(&name) {
             Ok(content) => content,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(Error::Missing { path }),
-            Err(e) => return Err(failed(&path, e)),
+            Err(e) => return Err(failed(path, e)),
         };
         match Key::from_file(algorithm, &content) {
             Ok(key) if key.kid() == kid && key.algorithm() == algorithm => Ok(key),
@@ -161,24 +159,22 @@ impl<'a> Directory<'a> {
     ///
     /// A `.pem` or `.secret` under another name than ours is refused: somebody put it there in the belief that it signs.
     pub(super) fn files(&self) -> Result<Vec<(Algorithm, String)>, Error> {
-        let mut found: Vec<(SystemTime, Algorithm, String)> = Vec::new();
-        for entry in fs::read_dir(self.0).map_err(|e| failed(self.0, e))? {
-            let path = entry.map_err(|e| failed(self.0, e))?.path();
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let mut found: Vec<(Timestamp, Algorithm, String)> = Vec::new();
+        for name in self.0.names().map_err(|e| failed(self.0.place(), e))? {
             if name.starts_with('.') || !(name.ends_with(".pem") || name.ends_with(".secret")) {
                 continue;
             }
-            let (algorithm, kid) = parse(&name).ok_or_else(|| Error::Stray { path: path.clone() })?;
-            let modified = fs::metadata(&path).and_then(|m| m.modified()).map_err(|e| failed(&path, e))?;
-            found.push((modified, algorithm, kid.to_owned()));
+            let (algorithm, kid) = parse(&name).ok_or_else(|| Error::Stray { path: self.0.path(&name) })?;
+            let written_at = self.0.written_at(&name).map_err(|e| failed(self.0.path(&name), e))?;
+            found.push((written_at, algorithm, kid.to_owned()));
         }
         found.sort_by(|a, b| (a.0, &a.2).cmp(&(b.0, &b.2)));
         Ok(found.into_iter().map(|(_, algorithm, kid)| (algorithm, kid)).collect())
     }
+}
 
-    fn file(&self, algorithm: Algorithm, kid: &str) -> PathBuf {
-        self.0.join(format!("{}-{kid}.{}", algorithm.name(), extension(algorithm)))
-    }
+fn file(algorithm: Algorithm, kid: &str) -> String {
+    format!("{}-{kid}.{}", algorithm.name(), extension(algorithm))
 }
 
 fn parse(name: &str) -> Option<(Algorithm, &str)> {
@@ -209,6 +205,6 @@ fn consistent(keys: &[Record]) -> bool {
     })
 }
 
-fn failed(path: &Path, source: io::Error) -> Error {
-    Error::File { path: path.into(), source }
+fn failed(path: PathBuf, source: io::Error) -> Error {
+    Error::File { path, source }
 }

@@ -48,7 +48,7 @@ pub(super) fn section(algorithm: Algorithm) -> Token {
         audience: vec!["wxgate".into()],
         algorithm,
         format: TokenFormat::Jwt,
-        keys: "unused".into(),
+        keys: crate::config::Keys::default(),
         rotate_every: None,
         access_ttl: Duration::from_secs(7200),
         refresh_ttl: Duration::from_secs(30 * 86_400),

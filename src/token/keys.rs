@@ -1,13 +1,13 @@
 //! The key ring: which keys there are, which of them signs, which only verify.
 //!
-//! A ring is read whole from the key directory and never changes; a reload reads another. Per algorithm one key is
+//! A ring is read whole from its shelf (a folder, or what was taken out of the store) and never changes; a reload reads another. Per algorithm one key is
 //! *active* and signs; the *next* one is published and verifies already; the ones before are *retiring*: they verify what
 //! they signed and stay in the JWKS until the last of that has expired. Every key verifies its own algorithm, whatever the
 //! configuration signs with. One key is [`super::key`], the files are [`super::directory`], who takes whose place and when
 //! is [`super::rotation`].
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -18,6 +18,9 @@ use super::key::{Fault, Key};
 use super::rotation;
 use crate::clock::{Clock, Timestamp};
 use crate::config::Algorithm;
+use crate::keyfile::Shelf;
+
+pub use super::directory::RING;
 
 /// Why there is no ring, or why a key was not imported. The remedy may be in the source: print the whole chain.
 #[derive(Debug, thiserror::Error)]
@@ -116,14 +119,14 @@ pub struct KeyRing {
 }
 
 impl KeyRing {
-    /// Reads the ring in `dir`, and makes what is missing: the directory (`0700`), a key of `algorithm`, and where that is
+    /// Reads the ring on `shelf`, and makes what is missing: the directory (`0700`), a key of `algorithm`, and where that is
     /// HS256 one of ES256, for assertions. Of several processes that start at once, one makes it and all get it. The keys of
     /// the first start sign at once; one that is added later is published before it signs, and others stand in for it.
     ///
     /// # Errors
     /// Any [`Error`]; nothing is repaired silently.
-    pub fn open(dir: &Path, algorithm: Algorithm, clock: &Clock) -> Result<Self, Error> {
-        let directory = Directory::open(dir)?;
+    pub fn open(shelf: impl Into<Shelf>, algorithm: Algorithm, clock: &Clock) -> Result<Self, Error> {
+        let directory = Directory::open(shelf.into())?;
         let mut records = directory.records()?.unwrap_or_default();
         // Assertions have a key that can be published.
         let needed = [algorithm, assertion::algorithm(algorithm)];
@@ -151,7 +154,7 @@ impl KeyRing {
         Self::load(&directory, &records)
     }
 
-    fn load(directory: &Directory<'_>, records: &[Record]) -> Result<Self, Error> {
+    fn load(directory: &Directory, records: &[Record]) -> Result<Self, Error> {
         for (algorithm, kid) in directory.files()? {
             if !records.iter().any(|r| r.kid == kid) {
                 // What an interrupted import leaves behind: never active, so no token is lost by leaving it alone.
@@ -172,22 +175,21 @@ impl KeyRing {
         Ok(Self { entries, records: records.to_vec() })
     }
 
-    /// Whether the ring in `dir` is still this one.
+    /// Whether the ring on `shelf` is still this one.
     ///
     /// # Errors
     /// When it cannot be read.
-    pub fn is_current(&self, dir: &Path) -> Result<bool, Error> {
-        Ok(Directory::open(dir)?.records()?.is_some_and(|records| records == self.records))
+    pub fn is_current(&self, shelf: impl Into<Shelf>) -> Result<bool, Error> {
+        Ok(Directory::open(shelf.into())?.records()?.is_some_and(|records| records == self.records))
     }
 
-    /// Whether there is a ring in `dir`: one that is away for a moment (a folder that is swapped or not mounted) must not be
+    /// Whether there is a ring on `shelf`: one that is away for a moment (a folder that is swapped or not mounted) must not be
     /// replaced by a new one, with which every token would be refused.
     ///
     /// # Errors
     /// When there is none.
-    pub fn is_there(dir: &Path) -> Result<(), Error> {
-        let path = dir.join(super::directory::RING);
-        std::fs::metadata(&path).map(drop).map_err(|source| Error::File { path, source })
+    pub fn is_there(shelf: &Shelf) -> Result<(), Error> {
+        shelf.written_at(RING).map(drop).map_err(|source| Error::File { path: shelf.path(RING), source })
     }
 
     /// The key that signs what `algorithm` is to sign: its active one, or, until that has been published for long enough,
@@ -232,46 +234,57 @@ pub struct Imported {
     pub kid: String,
     /// The key that was active until now, if it is another; it verifies on.
     pub replaced: Option<String>,
+    /// When it begins to sign, if that is not at once: when every instance has read the ring.
+    pub signs_at: Option<Timestamp>,
 }
 
-/// Takes a PEM file with a PKCS#8 key into the ring of `dir`; it becomes the active key of its algorithm. Importing a
-/// key twice changes nothing.
+/// Takes a PEM file with a PKCS#8 key into the ring of `shelf`; it becomes the active key of its algorithm, on a shelf that
+/// others read a moment later as soon as they have. Importing a key twice changes nothing.
 ///
 /// # Errors
 /// [`Error::Unfit`] when the key is not fit, else as [`KeyRing::open`].
-pub fn import_pem(dir: &Path, pem: &[u8], clock: &Clock) -> Result<Imported, Error> {
-    import(dir, &Key::from_pem(pem).map_err(Error::Unfit)?, pem, clock)
+pub fn import_pem(shelf: impl Into<Shelf>, pem: &[u8], clock: &Clock) -> Result<Imported, Error> {
+    import(shelf.into(), &Key::from_pem(pem).map_err(Error::Unfit)?, pem, clock)
 }
 
 /// As [`import_pem`], for the raw bytes of an HS256 secret.
 ///
 /// # Errors
 /// As [`import_pem`].
-pub fn import_hs256(dir: &Path, secret: &[u8], clock: &Clock) -> Result<Imported, Error> {
-    import(dir, &Key::from_secret(secret).map_err(Error::Unfit)?, secret, clock)
+pub fn import_hs256(shelf: impl Into<Shelf>, secret: &[u8], clock: &Clock) -> Result<Imported, Error> {
+    import(shelf.into(), &Key::from_secret(secret).map_err(Error::Unfit)?, secret, clock)
 }
 
-fn import(dir: &Path, key: &Key, content: &[u8], clock: &Clock) -> Result<Imported, Error> {
-    let directory = Directory::open(dir)?;
+fn import(shelf: Shelf, key: &Key, content: &[u8], clock: &Clock) -> Result<Imported, Error> {
+    let directory = Directory::open(shelf)?;
     let _lock = directory.lock()?;
     let mut records = recorded(&directory, clock)?;
     let (algorithm, kid) = (key.algorithm(), key.kid().to_owned());
     if records.iter().any(|r| r.signs(algorithm) && r.kid == kid) {
-        return Ok(Imported { algorithm, kid, replaced: None });
+        return Ok(Imported { algorithm, kid, replaced: None, signs_at: None });
     }
     directory.write(key, content)?;
-    let replaced = activate(&mut records, key, clock.now());
+    let signs_now = records.iter().find(|r| r.signs(algorithm)).map(|r| r.kid.clone());
+    // Nobody is to sign with a key that others have not read yet; the first one of its algorithm is awaited by nobody.
+    let (replaced, signs_at) = if signs_now.is_some() && !directory.settles().is_zero() {
+        // One more, since the time is cut to seconds.
+        let signs_at = clock.now().plus(directory.settles()).plus(Duration::from_secs(1));
+        rotation::succeed(&mut records, key, signs_at, clock.now());
+        (signs_now, Some(signs_at))
+    } else {
+        (activate(&mut records, key, clock.now()), None)
+    };
     if let Some(record) = records.iter_mut().find(|r| r.kid == kid) {
         (record.imported, record.life) = (true, record.life.max(Some(rotation::UNKNOWN_LIFE)));
     }
     directory.save(records)?;
-    Ok(Imported { algorithm, kid, replaced })
+    Ok(Imported { algorithm, kid, replaced, signs_at })
 }
 
 /// The records, or, where `ring.json` is missing beside key files (a first start that was cut short, a restore that
 /// forgot it), records made from the files: all verify, the newest of each algorithm signs. Locking out every caller
 /// over a lost list would be the worse answer.
-pub(super) fn recorded(directory: &Directory<'_>, clock: &Clock) -> Result<Vec<Record>, Error> {
+pub(super) fn recorded(directory: &Directory, clock: &Clock) -> Result<Vec<Record>, Error> {
     if let Some(records) = directory.records()? {
         return Ok(records);
     }
@@ -307,7 +320,7 @@ pub(super) fn activate(records: &mut Vec<Record>, key: &Key, now: Timestamp) -> 
 }
 
 /// A new key of `algorithm`, in its file.
-pub(super) fn generate(directory: &Directory<'_>, algorithm: Algorithm) -> Result<Key, Error> {
+pub(super) fn generate(directory: &Directory, algorithm: Algorithm) -> Result<Key, Error> {
     let content = Key::generate(algorithm).map_err(Error::Generation)?;
     let key = Key::from_file(algorithm, &content).map_err(Error::Generation)?;
     directory.write(&key, &content)?;

@@ -7,15 +7,16 @@
 
 use std::fmt;
 use std::io;
-use std::path::Path;
+use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use aws_lc_rs::{digest, hmac, rand};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use zeroize::{Zeroize as _, ZeroizeOnDrop, Zeroizing};
 
 use crate::ids::{Secret, SessionId};
-use crate::keyfile;
+use crate::keyfile::Shelf;
 
 /// Name of the file with the secret, in the key directory.
 pub const FILE: &str = "refresh.key";
@@ -48,31 +49,36 @@ pub enum Error {
     NoRandomness,
 }
 
-/// The secret that refresh tokens are derived with. All instances of a deployment share it.
+/// The secret that refresh tokens are derived with. All instances of a deployment share it; so do clones.
 #[derive(Clone)]
-pub struct RefreshSecret(hmac::Key);
+pub struct RefreshSecret(Arc<ArcSwap<hmac::Key>>);
 
 impl RefreshSecret {
-    /// Reads the secret in the key directory `dir`, and makes both on the first start. Of several processes that start at
+    /// Reads the secret on `shelf`, and makes it on the first start. Of several processes that start at
     /// once, all get the same.
     ///
     /// # Errors
     /// Any [`Error`]; a damaged file is not replaced.
-    pub fn open(dir: &Path) -> Result<Self, Error> {
-        let path = dir.join(FILE);
-        let secret = match keyfile::read(&path) {
+    pub fn open(shelf: impl Into<Shelf>) -> Result<Self, Error> {
+        let shelf = shelf.into();
+        let secret = match shelf.read(FILE) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                keyfile::create_dir(dir)?;
                 let mut fresh = Zeroizing::new([0; LEN]);
                 rand::fill(fresh.as_mut_slice()).map_err(|_| Error::NoRandomness)?;
-                keyfile::write_new(&path, fresh.as_slice())?
+                shelf.write_new(FILE, fresh.as_slice())?
             }
             other => other?,
         };
-        if secret.len() != LEN {
-            return Err(Error::Damaged);
-        }
-        Ok(Self(hmac::Key::new(hmac::HMAC_SHA256, &secret)))
+        Ok(Self(Arc::new(ArcSwap::from_pointee(key(&secret)?))))
+    }
+
+    /// Takes up the secret that is on `shelf` now: that of another deployment, whose keys took the place of ours.
+    ///
+    /// # Errors
+    /// As [`RefreshSecret::open`]; the secret stays.
+    pub fn reread(&self, shelf: &Shelf) -> Result<(), Error> {
+        self.0.store(Arc::new(key(&shelf.read(FILE)?)?));
+        Ok(())
     }
 
     /// The first refresh token of a session; the same for the same session.
@@ -102,13 +108,17 @@ impl RefreshSecret {
     }
 
     fn derive(&self, message: &[&[u8]]) -> RefreshToken {
-        let mut context = hmac::Context::with_key(&self.0);
+        let mut context = hmac::Context::with_key(&self.0.load());
         message.iter().for_each(|part| context.update(part));
         let mut token = RefreshToken([0; LEN]);
         // HMAC-SHA256 gives exactly as many bytes as a token has.
         token.0.copy_from_slice(context.sign().as_ref());
         token
     }
+}
+
+fn key(secret: &[u8]) -> Result<hmac::Key, Error> {
+    if secret.len() == LEN { Ok(hmac::Key::new(hmac::HMAC_SHA256, secret)) } else { Err(Error::Damaged) }
 }
 
 impl fmt::Debug for RefreshSecret {
@@ -167,6 +177,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
+    use crate::keyfile;
 
     fn session(id: &str) -> SessionId {
         SessionId::parse(id).unwrap()

@@ -5,7 +5,6 @@
 //! last token that it signed has expired, and [`MARGIN`] for clocks that are wrong. Rotation comes by age or by command;
 //! where it is carried out does not matter: whoever is first takes the lock, all others read what was done.
 
-use std::path::Path;
 use std::time::Duration;
 
 use super::assertion;
@@ -14,6 +13,7 @@ use super::key::Key;
 use super::keys::{Error, State, generate, recorded};
 use crate::clock::{Clock, Timestamp};
 use crate::config::{self, Algorithm};
+use crate::keyfile::Shelf;
 
 /// How long a key is published before it signs: twice the time that the JWKS may be cached, which leaves the other
 /// instances time to read the ring.
@@ -93,12 +93,24 @@ pub(super) fn next(key: &Key, now: Timestamp) -> Record {
     Record { signs_at: Some(now.plus(LEAD).secs()), ..Record::new(key, State::Next, now) }
 }
 
-/// Does what is due in the ring of `dir`; says what was done.
+/// `key` takes over at `signs_at`; one that was to do so before has signed nothing and never will.
+pub(super) fn succeed(records: &mut Vec<Record>, key: &Key, signs_at: Timestamp, now: Timestamp) {
+    for other in records.iter_mut().filter(|r| r.will_sign(key.algorithm()) && r.kid != key.kid()) {
+        (other.state, other.since, other.signs_at) = (State::Retiring, now.secs(), None);
+    }
+    let signs_at = Some(signs_at.secs());
+    match records.iter_mut().find(|r| r.kid == key.kid()) {
+        Some(known) => (known.state, known.since, known.signs_at) = (State::Next, now.secs(), signs_at),
+        None => records.push(Record { signs_at, ..Record::new(key, State::Next, now) }),
+    }
+}
+
+/// Does what is due in the ring of `shelf`; says what was done.
 ///
 /// # Errors
 /// When the ring cannot be read or written. What was done before that stands, and the rest is done the next time.
-pub fn tend(dir: &Path, policy: &Policy, clock: &Clock) -> Result<Vec<Step>, Error> {
-    let directory = Directory::open(dir)?;
+pub fn tend(shelf: impl Into<Shelf>, policy: &Policy, clock: &Clock) -> Result<Vec<Step>, Error> {
+    let directory = Directory::open(shelf.into())?;
     let now = clock.now();
     let due = |records: &[Record]| {
         let (mut after, mut steps) = (records.to_vec(), Vec::new());
@@ -123,8 +135,8 @@ pub fn tend(dir: &Path, policy: &Policy, clock: &Clock) -> Result<Vec<Step>, Err
 ///
 /// # Errors
 /// As [`tend`].
-pub fn rotate(dir: &Path, policy: &Policy, at_once: bool, clock: &Clock) -> Result<Vec<Step>, Error> {
-    let directory = Directory::open(dir)?;
+pub fn rotate(shelf: impl Into<Shelf>, policy: &Policy, at_once: bool, clock: &Clock) -> Result<Vec<Step>, Error> {
+    let directory = Directory::open(shelf.into())?;
     let _lock = directory.lock()?;
     let (mut records, mut steps, now) = (recorded(&directory, clock)?, Vec::new(), clock.now());
     for algorithm in policy.signing() {
@@ -154,7 +166,7 @@ fn published(record: &Record) -> Option<Step> {
 }
 
 fn publish(
-    directory: &Directory<'_>,
+    directory: &Directory,
     records: &mut Vec<Record>,
     algorithm: Algorithm,
     now: Timestamp,
@@ -167,7 +179,7 @@ fn publish(
 }
 
 /// The ring first: a key that it still names must be there.
-fn save(directory: &Directory<'_>, records: Vec<Record>, steps: &[Step]) -> Result<(), Error> {
+fn save(directory: &Directory, records: Vec<Record>, steps: &[Step]) -> Result<(), Error> {
     directory.save(records)?;
     for step in steps {
         if let Step::Removed { algorithm, kid } = step {

@@ -17,7 +17,8 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("ids", &["clock"]),
     ("body", &[]),
     ("http1", &[]),
-    ("keyfile", &["ids"]),
+    // A file in a bundle says when it was written.
+    ("keyfile", &["ids", "clock"]),
     ("limiter", &[]),
     ("metrics", &["ids"]),
     ("telemetry", &["ids"]),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use wxgate::config::file::schema;
 use wxgate::config::{
-    AccessTokenLine, Algorithm, AppKind, Auth, Balance, Config, Environment, Faults, HostPattern, Limit, LimitBy,
+    AccessTokenLine, Algorithm, AppKind, Auth, Balance, Config, Environment, Faults, HostPattern, Keys, Limit, LimitBy,
     MembersStore, Proof, RetryOn, SessionsStore, WebScope, parse,
 };
 
@@ -117,6 +117,20 @@ fn the_shipped_file_shows_every_key() {
 }
 
 #[test]
+fn a_command_that_has_no_master_key_reads_the_rest_and_one_that_has_it_sees_it_nowhere() {
+    let text = shipped()
+        .replace("#keys = \"data/keys\"", "keys = \"store\"\nmaster_key = \"${WXGATE_TEST_NO_SUCH_MASTER_KEY}\"");
+    let config = parse(&text, &repository("gateway.toml"), &Environment::incomplete()).unwrap();
+    assert_eq!(config.token.keys, Keys::Store { master_key: None, previous: None, local: repository("data") });
+    let key = "9f86d081884c7d659a2feaa0c55ad015";
+    let environment = Environment::of([("WXGATE_TEST_NO_SUCH_MASTER_KEY", key), ("WX_SECRET", "s")]);
+    let config = parse(&text, &repository("gateway.toml"), &environment).unwrap();
+    let Keys::Store { master_key: Some(master_key), .. } = &config.token.keys else { panic!("no master key") };
+    assert_eq!(master_key.expose(), key);
+    assert!(!format!("{config:?} {}", config.shown.json()).contains(key));
+}
+
+#[test]
 fn every_key_says_what_it_says() {
     let path = repository("tests/data/config/complete.toml");
     let config = parse(fs::read(&path).unwrap(), &path, &environment()).unwrap_or_else(|faults| panic!("{faults}"));
@@ -150,7 +164,7 @@ fn every_key_says_what_it_says() {
     assert_eq!(token.issuer, "https://api.example.com/gateway");
     assert_eq!(token.audience, ["wxgate", "https://api.example.com"]);
     assert_eq!((token.algorithm, token.accept_bare), (Algorithm::EdDsa, true));
-    assert_eq!(token.keys, Path::new("/var/lib/wxgate/keys"));
+    assert_eq!(token.keys, Keys::Folder("/var/lib/wxgate/keys".into()));
     assert_eq!(token.rotate_every, None);
     assert_eq!((seconds(token.access_ttl), seconds(token.refresh_ttl)), (3600., 7. * 86400.));
     assert_eq!((seconds(token.refresh_grace), seconds(token.session_ttl)), (0., 90. * 86400.));
@@ -254,7 +268,7 @@ fn a_text_nested_beyond_reason_is_a_fault() {
 fn relative_paths_start_at_the_folder_of_the_file() {
     let config = read(shipped()).unwrap();
     assert_eq!(config.source, repository("gateway.toml"));
-    assert_eq!(config.token.keys, repository("data/keys"));
+    assert_eq!(config.token.keys, Keys::Folder(repository("data/keys")));
 }
 
 #[test]

@@ -31,6 +31,7 @@ mod instances;
 mod interchange;
 mod internal;
 mod key_rotation;
+mod key_store;
 mod limit;
 mod limits;
 mod login;

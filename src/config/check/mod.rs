@@ -10,6 +10,7 @@ mod hook;
 mod internal;
 mod limit;
 mod login;
+mod master_key;
 mod pages;
 mod route;
 mod server;

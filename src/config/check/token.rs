@@ -7,17 +7,18 @@ use super::super::database;
 use super::super::file;
 use super::super::report::Report;
 use super::super::section::{Algorithm, MembersStore, SessionsStore, Store, Token};
-use super::super::url::{self, issuer};
+use super::super::url::issuer;
 use super::super::value::{Wrong, duration_or_zero, lifetime};
+use super::master_key;
 use super::shared::{list, scalar, time};
 
 /// `[token]`.
-pub(super) fn token(file: file::Token, folder: &Path, report: &mut Report<'_>) -> Token {
+pub(super) fn token(mut file: file::Token, folder: &Path, report: &mut Report<'_>) -> Token {
     let mut audience = list(report, "token.audience", file.audience.as_ref(), one_audience);
     if audience.is_empty() {
         audience.push("wxgate".to_owned());
     }
-    let keys = |text: &str| url::file(text, folder);
+    let keys = master_key::keys(&mut file, folder, report);
     let access_ttl = time(report, "token.access_ttl", file.access_ttl.as_ref(), "2h", lifetime);
     let max_staleness = file.max_staleness.as_ref();
     let max_staleness = max_staleness.and_then(|text| report.read("token.max_staleness", &text.0, lifetime));
@@ -26,7 +27,7 @@ pub(super) fn token(file: file::Token, folder: &Path, report: &mut Report<'_>) -
         audience,
         algorithm: file.algorithm.unwrap_or(Algorithm::Es256),
         format: file.format.unwrap_or_default(),
-        keys: scalar(report, "token.keys", file.keys.as_deref(), "data/keys", keys).unwrap_or_default(),
+        keys,
         rotate_every: Some(time(report, "token.rotate_every", file.rotate_every.as_ref(), "90d", key_age))
             .filter(|age| !age.is_zero()),
         access_ttl,

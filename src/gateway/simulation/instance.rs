@@ -67,7 +67,7 @@ async fn open(world: &Arc<World>, n: usize) -> anyhow::Result<Arc<Gateway>> {
     };
     let clock = world.clocks[n].clone();
     let kept = Kept::over(stores, Arc::new(Metrics::default()), &config, clock, world.log.clone()).await?;
-    Ok(Gateway::begin(config, kept)?)
+    Ok(Gateway::begin(config, kept).await?)
 }
 
 async fn answer(gateway: Arc<Gateway>, request: Request<Incoming>) -> Response<Full<bytes::Bytes>> {

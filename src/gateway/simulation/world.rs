@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::clock::{Clock, Timestamp};
 use crate::config::{self, Config, Environment};
 use crate::gateway::key_care;
-use crate::keyfile;
+use crate::keyfile::{self, Shelf};
 use crate::store::redis::simulated::{Defect, Server};
 use crate::store::vault::Vault;
 use crate::telemetry::{Format, LogWriter};
@@ -131,10 +131,10 @@ static KEYS: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
     let folder = folder();
     let config = config_in(folder.path());
     let clock = Clock::manual(START.minus(Duration::from_secs(3600)));
-    keyfile::create_dir(&config.token.keys).unwrap();
-    key_care::prepare(&config.token, &clock).unwrap();
-    Vault::open(&config.token.keys, &clock).unwrap();
-    RefreshSecret::open(&config.token.keys).unwrap();
+    let shelf = Shelf::from(config.token.keys.local());
+    key_care::made(&config.token, &shelf, &clock).unwrap();
+    Vault::open(&shelf, &clock).unwrap();
+    RefreshSecret::open(&shelf).unwrap();
     folder
 });
 

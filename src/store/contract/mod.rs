@@ -5,6 +5,7 @@
 
 pub(super) mod directory;
 pub(super) mod epochs;
+pub(super) mod key_bundle;
 pub(super) mod members;
 pub(super) mod merge;
 pub(super) mod model;
@@ -174,6 +175,10 @@ macro_rules! sessions_contract {
             everybody_who_has_keys_is_found_page_by_page,
             a_key_that_was_sealed_anew_takes_the_place_of_the_old_record,
             a_record_that_is_gone_is_not_brought_back,
+        );
+        $crate::store::contract::each!($open, key_bundle:
+            the_sealed_keys_are_replaced_by_who_knows_those_before,
+            of_twenty_who_replace_the_sealed_keys_at_once_one_does,
         );
 
         #[test]

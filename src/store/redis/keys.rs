@@ -63,6 +63,11 @@ impl Keys {
         Some((AppId::parse(appid).ok()?, OpenId::parse(openid).ok()?))
     }
 
+    /// A string: the sealed keys of the deployment.
+    pub(super) fn key_bundle(&self) -> String {
+        format!("{}:key-bundle", self.prefix)
+    }
+
     /// A hash: the sealed access token of an app.
     pub(super) fn access_token(&self, appid: &AppId, line: &str) -> String {
         format!("{}:access:{}:{line}", self.prefix, appid.as_str())

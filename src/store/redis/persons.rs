@@ -1,4 +1,4 @@
-//! What is kept of a person beside their sessions: sealed session_keys, and of an app: its sealed access token.
+//! What is kept sealed: session_keys of a person, the access token of an app, the keys of the deployment.
 
 use futures_util::future::try_join_all;
 
@@ -71,6 +71,17 @@ impl Redis {
         let name = self.keys.session_keys(appid, openid);
         let _: u32 = self.link.write(&name, redis::cmd("DEL").arg(&name)).await?;
         Ok(())
+    }
+
+    pub(super) async fn bundle(&self) -> Result<Option<Vec<u8>>, Error> {
+        self.link.read(redis::cmd("GET").arg(self.keys.key_bundle())).await
+    }
+
+    pub(super) async fn replace_bundle(&self, from: Option<&[u8]>, to: &[u8]) -> Result<bool, Error> {
+        let name = self.keys.key_bundle();
+        let mut script = self.scripts.replace.key(&name);
+        script.arg(from.unwrap_or_default()).arg(to);
+        self.link.run(&name, &script).await
     }
 
     pub(super) async fn put_access_token(&self, appid: &AppId, line: &str, token: &SealedToken) -> Result<(), Error> {

@@ -194,6 +194,14 @@ impl Sessions for Redis {
         self.get_access_token(appid, line).await
     }
 
+    async fn key_bundle(&self) -> Result<Option<Vec<u8>>, Error> {
+        self.bundle().await
+    }
+
+    async fn replace_key_bundle(&self, from: Option<&[u8]>, to: &[u8]) -> Result<bool, Error> {
+        self.replace_bundle(from, to).await
+    }
+
     async fn sweep(&self, now: Timestamp) -> Result<u64, Error> {
         self.finish_ends(now).await?;
         // All else goes by itself.

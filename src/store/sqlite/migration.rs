@@ -8,7 +8,7 @@ use rusqlite::{Connection, TransactionBehavior};
 /// `application_id` of our files ("wxga"): tells them from any other SQLite database.
 pub(super) const APPLICATION_ID: i32 = 0x7778_6761;
 
-const STEPS: &[&str] = &[FIRST, ACCESS_TOKENS, ACCESS_UNTIL, DIRECTORY];
+const STEPS: &[&str] = &[FIRST, ACCESS_TOKENS, ACCESS_UNTIL, DIRECTORY, KEY_BUNDLE];
 
 /// Newest version that this build knows.
 pub(super) fn newest() -> i64 {
@@ -178,6 +178,14 @@ CREATE TABLE role_changes (
     until     INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX role_changes_by_end ON role_changes (until);
+";
+
+const KEY_BUNDLE: &str = "
+-- The keys of the deployment, sealed, where `[token] keys` is \"store\".
+CREATE TABLE key_bundle (
+    one    INTEGER NOT NULL PRIMARY KEY CHECK (one = 1),
+    sealed BLOB NOT NULL
+) STRICT;
 ";
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension as _, Row};
 
-use super::{Sqlite, epochs, rotation, session_keys};
+use super::{Sqlite, epochs, key_bundle, rotation, session_keys};
 use crate::clock::Timestamp;
 use crate::ids::{AppId, MemberId, OpenId, SessionId};
 use crate::store::{
@@ -247,6 +247,15 @@ impl Sessions for Sqlite {
             Ok(token.optional()?)
         })
         .await
+    }
+
+    async fn key_bundle(&self) -> Result<Option<Vec<u8>>, Error> {
+        self.read(|db| Ok(key_bundle::get(db)?)).await
+    }
+
+    async fn replace_key_bundle(&self, from: Option<&[u8]>, to: &[u8]) -> Result<bool, Error> {
+        let (from, to) = (from.map(<[u8]>::to_vec), to.to_vec());
+        self.write(move |db| Ok(key_bundle::replace(db, from.as_deref(), &to)?)).await
     }
 
     async fn sweep(&self, now: Timestamp) -> Result<u64, Error> {

@@ -6,11 +6,8 @@
 //! An older key stays until nothing is sealed by it any more, and for [`KEEP`] at least: the folder may be shared by a
 //! gateway whose store is another.
 
-use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 use aws_lc_rs::aead::{AES_256_GCM, LessSafeKey, NONCE_LEN, UnboundKey};
 use aws_lc_rs::{digest, hmac, rand};
@@ -18,7 +15,7 @@ use zeroize::Zeroizing;
 
 use super::Error;
 use crate::clock::Timestamp;
-use crate::keyfile;
+use crate::keyfile::Shelf;
 
 /// Name of the key file within the key directory.
 pub const FILE: &str = "sealing.key";
@@ -91,9 +88,9 @@ pub(super) struct Key {
 }
 
 impl SealingKeys {
-    /// Reads the file in `dir`, or makes both.
-    pub(super) fn open(dir: &Path) -> Result<Self, Error> {
-        let keys = lines(dir)?.iter().map(Key::of).collect::<Result<_, _>>()?;
+    /// Reads the file.
+    pub(super) fn open(shelf: &Shelf) -> Result<Self, Error> {
+        let keys = lines(shelf)?.iter().map(Key::of).collect::<Result<_, _>>()?;
         Ok(Self(keys))
     }
 
@@ -238,15 +235,19 @@ impl Line {
     }
 }
 
-/// A new key on top; if there is one that has not begun to seal, that one. With `at_once` it seals from now on: then another
-/// instance learns of it when it first meets a record of it.
-pub(super) fn rotate(dir: &Path, at_once: bool, now: Timestamp) -> Result<Rotated, Error> {
-    changed(dir, |lines| {
+/// A new key on top; if there is one that has not begun to seal, that one. With `at_once` it seals as soon as every instance has
+/// read it, in a folder from now on: then another instance learns of it when it first meets a record of it.
+///
+/// # Errors
+/// When the file cannot be read or written; the keys stay as they are.
+pub fn rotate(shelf: &Shelf, at_once: bool, now: Timestamp) -> Result<Rotated, Error> {
+    changed(shelf, |lines| {
         let waits = lines.first().is_some_and(|line| line.seals_from.is_some_and(|from| from > now));
+        let soon = now.plus(shelf.settles());
         if !waits {
-            lines.insert(0, Line::fresh(now, if at_once { now } else { now.plus(LEAD) })?);
+            lines.insert(0, Line::fresh(now, if at_once { soon } else { now.plus(LEAD) })?);
         } else if at_once {
-            lines[0].seals_from = Some(now);
+            lines[0].seals_from = lines[0].seals_from.map(|from| from.min(soon));
         }
         let seals_from = lines[0].seals_from.unwrap_or(now);
         Ok((Rotated { id: lines[0].id(), seals_from }, !waits || at_once))
@@ -254,21 +255,29 @@ pub(super) fn rotate(dir: &Path, at_once: bool, now: Timestamp) -> Result<Rotate
 }
 
 /// As [`rotate`], if the newest key was made, or put there, at least `every` before the new one would seal.
-pub(super) fn rotate_if_of_age(dir: &Path, every: Duration, now: Timestamp) -> Result<Option<Rotated>, Error> {
-    let newest = lines(dir)?.into_iter().next();
+///
+/// # Errors
+/// As [`rotate`].
+pub fn rotate_if_of_age(shelf: &Shelf, every: Duration, now: Timestamp) -> Result<Option<Rotated>, Error> {
+    let newest = lines(shelf)?.into_iter().next();
     // One without times was put there by a version that cannot read them, or by hand: whoever has it rotated by the command
     // knows that all instances can.
     let Some(made_at) = newest.and_then(|line| line.seals_from.or(line.made_at)) else { return Ok(None) };
     if now.plus(LEAD) < made_at.plus(every) {
         return Ok(None);
     }
-    rotate(dir, false, now).map(Some)
+    rotate(shelf, false, now).map(Some)
 }
 
-/// Takes out what is older than the key that seals, and has been for [`KEEP`].
-pub(super) fn drop_old(dir: &Path, now: Timestamp) -> Result<usize, Error> {
-    let written_at = written_at(dir)?;
-    changed(dir, |lines| {
+/// Takes out the keys that have sealed nothing for [`KEEP`]. To be called only when no record of an older key than the one that
+/// seals is left in the store. Returns how many went.
+///
+/// # Errors
+/// As [`rotate`].
+pub fn drop_old(shelf: &Shelf, now: Timestamp) -> Result<usize, Error> {
+    // The age of a key that says none.
+    let written_at = shelf.written_at(FILE).map_err(|source| Error::KeyFile { path: shelf.path(FILE), source })?;
+    changed(shelf, |lines| {
         let before = lines.len();
         // A key seals until its successor, the line above, begins to.
         let over = |n: usize, lines: &[Line]| {
@@ -282,39 +291,23 @@ pub(super) fn drop_old(dir: &Path, now: Timestamp) -> Result<usize, Error> {
 }
 
 /// Changes the file, alone. `change` says whether there is something to write.
-fn changed<T>(dir: &Path, change: impl FnOnce(&mut Vec<Line>) -> Result<(T, bool), Error>) -> Result<T, Error> {
-    let path = dir.join(FILE);
-    let failed = |source| Error::KeyFile { path: path.clone(), source };
-    let _lock = lock(dir).map_err(failed)?;
-    let mut lines = lines(dir)?;
+fn changed<T>(shelf: &Shelf, change: impl FnOnce(&mut Vec<Line>) -> Result<(T, bool), Error>) -> Result<T, Error> {
+    let failed = |source| Error::KeyFile { path: shelf.path(FILE), source };
+    let _lock = shelf.lock(LOCK).map_err(failed)?;
+    let mut lines = lines(shelf)?;
     let (outcome, is_changed) = change(&mut lines)?;
     if is_changed {
         let mut content = Zeroizing::new(Vec::with_capacity(lines.len() * (2 * KEY_LEN + 64)));
         lines.iter().for_each(|line| line.write(&mut content));
-        keyfile::write(&path, &content).map_err(failed)?;
+        shelf.write(FILE, &content).map_err(failed)?;
     }
     Ok(outcome)
 }
 
-fn lock(dir: &Path) -> io::Result<File> {
-    let path = dir.join(LOCK);
-    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
-    file.lock().map(|()| file)
-}
-
-/// When the file was last written: the age of a key that says none.
-fn written_at(dir: &Path) -> Result<Timestamp, Error> {
-    let path = dir.join(FILE);
-    let modified = fs::metadata(&path).and_then(|m| m.modified());
-    let modified = modified.map_err(|source| Error::KeyFile { path, source })?;
-    let since = modified.duration_since(UNIX_EPOCH).unwrap_or_default();
-    Ok(Timestamp::from_secs(i64::try_from(since.as_secs()).unwrap_or(i64::MAX)))
-}
-
 /// The lines of the file.
-fn lines(dir: &Path) -> Result<Vec<Line>, Error> {
-    let path = dir.join(FILE);
-    let content = keyfile::read(&path).map_err(|source| Error::KeyFile { path: path.clone(), source })?;
+fn lines(shelf: &Shelf) -> Result<Vec<Line>, Error> {
+    let path = shelf.path(FILE);
+    let content = shelf.read(FILE).map_err(|source| Error::KeyFile { path: path.clone(), source })?;
     let parse = |(index, line): (usize, &[u8])| {
         Line::parse(line).ok_or_else(|| Error::NotAKey { path: path.clone(), line: index + 1 })
     };
@@ -323,18 +316,19 @@ fn lines(dir: &Path) -> Result<Vec<Line>, Error> {
 
 /// Makes the file with one key, if it is not there. At the start alone: a file that is away for a moment must not be replaced by
 /// another, for what that seals does not open when the first is back.
-pub(super) fn make(dir: &Path, now: Timestamp) -> Result<(), Error> {
-    let path = &dir.join(FILE);
-    let failed = |source| Error::KeyFile { path: path.clone(), source };
-    match keyfile::read(path) {
+///
+/// # Errors
+/// As [`rotate`].
+pub fn make(shelf: &Shelf, now: Timestamp) -> Result<(), Error> {
+    let failed = |source| Error::KeyFile { path: shelf.path(FILE), source };
+    match shelf.read(FILE) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => {}
         other => return other.map(drop).map_err(failed),
     }
-    keyfile::create_dir(dir).map_err(failed)?;
     // Enough room, so that no half-filled copy of the key is left behind by growth.
     let mut line = Zeroizing::new(Vec::with_capacity(2 * KEY_LEN + 64));
     Line::fresh(now, now)?.write(&mut line);
-    keyfile::write_new(path, &line).map(drop).map_err(failed)
+    shelf.write_new(FILE, &line).map(drop).map_err(failed)
 }
 
 fn write_hex(key: &[u8; KEY_LEN], to: &mut Vec<u8>) {

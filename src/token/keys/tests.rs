@@ -1,5 +1,6 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 
 use super::*;
 
@@ -178,7 +179,7 @@ fn a_key_file_that_no_ring_names_is_not_used() {
     KeyRing::open(home.path(), Algorithm::Es256, &clock()).unwrap();
     let content = Key::generate(Algorithm::Es256).unwrap();
     let key = Key::from_pem(&content).unwrap();
-    Directory::open(home.path()).unwrap().write(&key, &content).unwrap();
+    Directory::open(home.path().into()).unwrap().write(&key, &content).unwrap();
     let ring = KeyRing::open(home.path(), Algorithm::Es256, &clock()).unwrap();
     assert!(ring.verifying_key(key.kid()).is_none());
 }

@@ -134,8 +134,9 @@ impl Gateway {
     pub(crate) async fn beside(&self, tables: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (from, to) = (self.dir.path().join("keys"), dir.path().join("keys"));
-        wxgate::keyfile::create_dir(&to).unwrap();
-        for file in std::fs::read_dir(from).unwrap() {
+        // There are none where the keys are in the store.
+        for file in std::fs::read_dir(from).into_iter().flatten() {
+            wxgate::keyfile::create_dir(&to).unwrap();
             let file = file.unwrap();
             // Copied with its mode.
             std::fs::copy(file.path(), to.join(file.file_name())).unwrap();
@@ -157,7 +158,7 @@ impl Gateway {
         std::fs::write(&path, &text).unwrap();
         let config = config::parse(&text, &path, &Environment::of([])).unwrap_or_else(|faults| panic!("{faults}"));
         let writer = LogWriter::to(Format::Json, Box::new(log.clone()));
-        let running = Running::start(config, clock.clone(), writer).await.unwrap();
+        let running = Running::start(config, clock.clone(), writer).await.unwrap_or_else(|error| panic!("{error:#}"));
         let client = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build().unwrap();
         Self { running: Some(running), wechat, upstream, clock, log, dir, client }
     }
@@ -290,6 +291,7 @@ fn configuration(api_base: &str, upstream: SocketAddr, tables: &str) -> String {
     };
     let (server, token, wechat, app) = (own("server"), own("token"), own("wechat"), own("app"));
     let store = own("store");
+    let keys = if token.contains("keys = ") { "" } else { "keys = \"keys\"\n" };
     let embedded = |key: &str| match store.contains(&format!("{key} = ")) {
         true => String::new(),
         false => format!("{key} = \"sqlite:wxgate.db\"\n"),
@@ -305,8 +307,7 @@ listen = "127.0.0.1:0"
 listen = "127.0.0.1:0"
 [token]
 issuer = "https://api.example.com"
-keys = "keys"
-{token}
+{keys}{token}
 [store]
 {store}
 [wechat]

@@ -8,7 +8,8 @@ use super::gateway::{Answer, Gateway, Member};
 impl Gateway {
     /// The admin token.
     pub(crate) fn admin_token(&self) -> String {
-        std::fs::read_to_string(self.dir.path().join("keys/admin.token")).unwrap().trim().to_owned()
+        let config = &self.inner().current().config;
+        wxgate::cli::operator::admin_token(config).unwrap().expose().to_owned()
     }
 
     /// A call with it.
