@@ -73,7 +73,7 @@ fn section(dir: &std::path::Path, algorithm: Algorithm) -> config::Token {
         audience: vec!["wxgate".to_owned()],
         algorithm,
         format: config::TokenFormat::Jwt,
-        keys: Keys::Folder(dir.to_owned()),
+        keys: config::Keys::Folder(dir.to_owned()),
         access_ttl: Duration::from_secs(7200),
         refresh_ttl: Duration::from_secs(86400),
         refresh_grace: Duration::from_secs(30),

@@ -132,8 +132,11 @@ mod tests {
         Ok(parse(&Bytes::copy_from_slice(text))?.map(|head| (head.parts, head.len)))
     }
 
+    /// Names and values.
+    type Fields = Vec<(String, Vec<u8>)>;
+
     /// The same by a parser that many use, which repairs what we do not: bare LF, and empty lines in front.
-    fn by_library(text: &[u8]) -> Option<(u16, Vec<(String, Vec<u8>)>)> {
+    fn by_library(text: &[u8]) -> Option<(u16, Fields)> {
         let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
         let mut head = httparse::Response::new(&mut fields);
         let httparse::Status::Complete(len) = head.parse(text).ok()? else { return None };
@@ -142,7 +145,7 @@ mod tests {
         (text[0] == b'H' && !bare && head.code? >= 100).then(|| (head.code.unwrap(), fields.collect()))
     }
 
-    fn by_us(text: &[u8]) -> Option<(u16, Vec<(String, Vec<u8>)>)> {
+    fn by_us(text: &[u8]) -> Option<(u16, Fields)> {
         let (head, _) = read(text).ok()??;
         let fields = head.headers.iter().map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec()));
         Some((head.status.as_u16(), fields.collect()))
