@@ -8,6 +8,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
+
 use crate::problem::{Code, Problem};
 use crate::store::Session;
 
@@ -16,6 +18,9 @@ use super::Auth;
 /// How often the members are asked again, and how many times: a quarter of an hour.
 const AGAIN: Duration = Duration::from_secs(5);
 const TIMES: u32 = 180;
+
+/// So many are asked about at a time: a database that is away for long must not fill memory.
+static PLACES: Semaphore = Semaphore::const_new(1_000);
 
 /// What was written for a person.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,8 +40,13 @@ pub(super) async fn still_welcome(auth: &Arc<Auth>, session: &Session, written: 
         Ok(None) => Ok(()),
         Ok(Some(unwelcome)) => Err(unwelcome),
         Err(unknown) => {
+            let Ok(place) = PLACES.try_acquire() else {
+                tracing::warn!("too many logins that failed are still asked about: one of them stands unasked");
+                return Err(unknown);
+            };
             let (auth, session) = (Arc::clone(auth), session.clone());
             tokio::spawn(async move {
+                let _place = place;
                 for _ in 0..TIMES {
                     tokio::time::sleep(AGAIN).await;
                     if verdict(&auth, &session, written).await.is_ok() {

@@ -166,7 +166,17 @@ pub async fn run(config: Config, log: LogWriter, sockets: Inherited, takeover: b
         if !takeover::free(&config, &stop).await? {
             break;
         }
-        running = Running::start_on(config, Clock::system(), log.clone(), Inherited::of(sockets)?).await?;
+        let again = Running::start_on(config, Clock::system(), log.clone(), Inherited::of(sockets)?).await;
+        running = match again {
+            Ok(running) => running,
+            Err(error) => {
+                // What its connections have begun is finished all the same.
+                for drain in drains {
+                    let _ = drain.await;
+                }
+                return Err(error);
+            }
+        };
     }
     for drain in drains {
         let _ = drain.await;

@@ -69,7 +69,7 @@ fn remedy(error: &BundleError) -> &'static str {
         }
         BundleError::Damaged => ": restore it from a backup of the store; nothing was changed",
         BundleError::Unknown => ": run the version that wrote it, or a later one; nothing was changed",
-        BundleError::Crypto => "",
+        BundleError::Crypto | BundleError::TooLarge => "",
     }
 }
 

@@ -81,9 +81,10 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// A request has come: `None` when it may be answered at once, else its turn to wait for.
-    pub fn enter(&self) -> Option<impl Future<Output = Passage> + Send + use<>> {
-        self.turnstile.enter(self.observer.shard.in_flight.get())
+    /// A request for this path has come: `None` when it may be answered at once, else its turn to wait for.
+    pub fn enter(&self, path: &str) -> Option<impl Future<Output = Passage> + Send + use<>> {
+        let is_health = || self.gateway.snapshot.load().config.server.health_path.as_deref() == Some(path);
+        self.turnstile.enter(self.observer.shard.in_flight.get(), &is_health)
     }
 
     /// Gives those their turn that wait; never ends.

@@ -69,6 +69,9 @@ pub enum Error {
         /// The names of those that are configured.
         configured: String,
     },
+    /// The keys together are larger than a record may be.
+    #[error("would be larger than 1 MiB: there are too many keys, or too large ones; nothing was changed")]
+    TooLarge,
     /// It was changed since it was sealed.
     #[error("is damaged, or was changed from outside")]
     Damaged,
@@ -101,7 +104,7 @@ impl Bundle {
     /// stand for each other.
     ///
     /// # Errors
-    /// [`Error::Crypto`].
+    /// [`Error::TooLarge`] and [`Error::Crypto`].
     pub fn seal(&self, purpose: &str, masters: &[MasterKey]) -> Result<Vec<u8>, Error> {
         let masters = &masters[..masters.len().min(MOST)];
         let (mut salt, mut key) = ([0; SALT_LEN], Zeroizing::new([0; KEY_LEN]));
@@ -127,7 +130,8 @@ impl Bundle {
         let tag = tag.map_err(|_| Error::Crypto)?;
         record.extend_from_slice(&content);
         record.extend_from_slice(tag.as_ref());
-        Ok(record)
+        // What `open` would not take must never stand in the store: no instance could start.
+        if record.len() > MAX_LEN { Err(Error::TooLarge) } else { Ok(record) }
     }
 
     /// Opens what [`Bundle::seal`] made for the same purpose and one of `masters`; the first is the one in use.

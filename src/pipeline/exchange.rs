@@ -63,6 +63,8 @@ pub struct Exchange {
     pub connection: Arc<Connection>,
     /// When the head was read.
     pub started: Instant,
+    /// When it came to the first step: behind its wait at the turnstile, which is nobody's fault but ours. Set by `trace`.
+    pub entered: Instant,
     /// When it went on, where it had to wait on its way. Set by `authenticate`.
     pub resumed: OnceLock<Instant>,
     /// Whether it has waited for too long at the turnstile. Set by `trace`.
@@ -106,6 +108,7 @@ impl Exchange {
         Self {
             connection,
             started,
+            entered: started,
             resumed: OnceLock::new(),
             overdue: false,
             own_id,
@@ -135,7 +138,7 @@ impl Exchange {
 
     /// When it came to the end of the steps: at once, but for a wait. Saves a look at the clock.
     pub fn went_on(&self) -> Instant {
-        self.resumed.get().copied().unwrap_or(self.started)
+        self.resumed.get().copied().unwrap_or(self.entered)
     }
 
     /// What is recorded of this request, if it is one that is. Decided at the first call, by what `client_addr` has found.

@@ -8,8 +8,8 @@
 //!
 //! Those in front wait in a [line](crate::waiting): in turn, and when the oldest of them has waited for too long, the newest first, while the
 //! oldest are let in to be refused. To refuse costs as well, so it is done in a fixed proportion to what is served: more
-//! requests than that are left waiting, rather than have the refusals eat up what is to be served. Health, logins and
-//! refreshes wait, too, and are never refused for it.
+//! requests than that are left waiting, rather than have the refusals eat up what is to be served. Logins and refreshes wait, too,
+//! and are never refused for it; the health answer passes by the line.
 
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -27,6 +27,10 @@ const BATCH: usize = 128;
 
 /// Of those that have waited for too long, so many are refused for a [`BATCH`].
 const REFUSED: usize = 16;
+
+/// So many that are urgent begin in a turn whoever waits: the health answer costs next to nothing, and whoever does not get it in
+/// time ends the process.
+const URGENT: usize = 16;
 
 /// With fewer requests under way nobody waits: whatever is slow then is not what this worker has to do.
 const FEW: i64 = 64;
@@ -58,6 +62,8 @@ pub struct Turnstile {
 struct State {
     /// Requests that have begun in this turn.
     begun: usize,
+    /// Those of them that passed by the line.
+    urgent: usize,
     /// Whether the end of this turn will be noticed.
     turning: bool,
     line: Waiting<Passage>,
@@ -83,8 +89,13 @@ impl Turnstile {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A request has come, with so many others under way: `None` lets it in at once. One load while there are few.
-    pub fn enter(&self, in_flight: i64) -> Option<impl Future<Output = Passage> + Send + use<>> {
+    /// A request has come, with so many others under way: `None` lets it in at once. One load while there are few; where it would have to
+    /// wait it is asked whether it is `urgent`.
+    pub fn enter(
+        &self,
+        in_flight: i64,
+        urgent: &dyn Fn() -> bool,
+    ) -> Option<impl Future<Output = Passage> + Send + use<>> {
         if in_flight < FEW && !self.busy.load(Ordering::Relaxed) {
             return None;
         }
@@ -96,6 +107,10 @@ impl Turnstile {
         }
         if state.begun < BATCH && !state.line.anybody() {
             state.begun += 1;
+            return None;
+        }
+        if state.urgent < URGENT && urgent() {
+            state.urgent += 1;
             return None;
         }
         self.busy.store(true, Ordering::Relaxed);
@@ -119,7 +134,7 @@ impl Turnstile {
     fn next_turn(&self, now: Instant) -> bool {
         let target = self.target();
         let mut state = self.state();
-        state.begun = 0;
+        (state.begun, state.urgent) = (0, 0);
         let mut refused = 0;
         while state.begun < BATCH {
             let Some((since, one)) = state.line.next(now, target) else { break };
@@ -172,7 +187,7 @@ mod tests {
 
     /// So many requests come: those that have to wait.
     fn come(turnstile: &Turnstile, n: usize) -> Vec<Turn> {
-        (0..n).filter_map(|_| turnstile.enter(MUCH).map(|turn| Box::pin(turn) as Turn)).collect()
+        (0..n).filter_map(|_| turnstile.enter(MUCH, &|| false).map(|turn| Box::pin(turn) as Turn)).collect()
     }
 
     /// What those got that were let in, with their places.
@@ -191,7 +206,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn with_few_under_way_nobody_waits() {
         let turnstile = turnstile(Duration::from_millis(250));
-        assert!((0..10_000).all(|_| turnstile.enter(FEW - 1).is_none()));
+        assert!((0..10_000).all(|_| turnstile.enter(FEW - 1, &|| false).is_none()));
     }
 
     #[tokio::test(start_paused = true)]
@@ -200,7 +215,7 @@ mod tests {
         let mut turns: Vec<Option<Turn>> = come(&turnstile, 3 * BATCH).into_iter().map(Some).collect();
         assert_eq!(turns.len(), 2 * BATCH, "the first have begun at once");
         assert!(got(&mut turns).is_empty());
-        let last = turnstile.enter(0);
+        let last = turnstile.enter(0, &|| false);
         assert!(last.is_some(), "nobody passes those that wait, also when little is under way");
         assert!(turnstile.next_turn(Instant::now()));
         assert_eq!(got(&mut turns), (0..BATCH).map(|n| (n, false)).collect::<Vec<_>>());
@@ -221,6 +236,16 @@ mod tests {
         let wanted: Vec<_> = (0..REFUSED).map(|n| (n, true)).chain((all - BATCH..all).map(|n| (n, false))).collect();
         assert_eq!(got(&mut turns), wanted);
         assert_eq!(turnstile.age(), Duration::from_millis(251));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_few_that_are_urgent_pass_by_the_line() {
+        let turnstile = turnstile(Duration::from_millis(250));
+        let _line = come(&turnstile, 3 * BATCH);
+        let passed = || (0..2 * URGENT).filter(|_| turnstile.enter(MUCH, &|| true).is_none()).count();
+        assert_eq!(passed(), URGENT);
+        turnstile.next_turn(Instant::now());
+        assert_eq!(passed(), URGENT, "in the next turn again");
     }
 
     #[tokio::test(start_paused = true)]

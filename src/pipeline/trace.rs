@@ -162,9 +162,10 @@ where
     fn call(&mut self, inbound: Inbound) -> Self::Future {
         let Inbound { request, connection, passage } = inbound;
         self.observer.shard.in_flight.add(1);
-        let started = Instant::now();
-        let started = started.checked_sub(passage.waited).unwrap_or(started);
+        let entered = Instant::now();
+        let started = entered.checked_sub(passage.waited).unwrap_or(entered);
         let mut exchange = Exchange::new(connection, self.observer.ids.next(), started);
+        exchange.entered = entered;
         exchange.overdue = passage.overdue;
         exchange.sampler = self.sampler;
         exchange.asked = Some(Asked {

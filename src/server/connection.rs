@@ -202,15 +202,34 @@ pub(super) fn answered(
     request: Box<Request<Body>>,
     connection: Arc<Connection>,
 ) -> impl Future<Output = Result<Response<Traced>, Infallible>> + use<> {
-    match worker.enter() {
+    match worker.enter(request.uri().path()) {
         None => Either::Left(worker.call(Inbound { request, connection, passage: Passage::default() })),
         Some(turn) => {
             let worker = Arc::clone(worker);
             // Boxed, so that those that do not wait do not carry the room for it.
             Either::Right(Box::pin(async move {
+                let given_up = GivenUp(Some(&connection));
                 let passage = turn.await;
+                given_up.not();
                 worker.call(Inbound { request, connection, passage }).await
             }))
+        }
+    }
+}
+
+/// A request that nobody waits for any more while it waits for its turn: its connection owes no answer to it.
+struct GivenUp<'a>(Option<&'a Connection>);
+
+impl GivenUp<'_> {
+    fn not(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for GivenUp<'_> {
+    fn drop(&mut self) {
+        if let Some(connection) = self.0 {
+            connection.answered();
         }
     }
 }

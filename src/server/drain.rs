@@ -53,7 +53,8 @@ impl Watch {
     /// one number, and not a lock and a list of those who wait.
     pub async fn started(&mut self) {
         let told = self.0.clone();
-        let mut started = pin!(self.0.wait_for(|started| *started));
+        // Without the budget of a task: with none left it would wait without being on the list of those who are told.
+        let mut started = pin!(tokio::task::unconstrained(self.0.wait_for(|started| *started)));
         let mut waits: Option<Waker> = None;
         poll_fn(|cx| {
             let same = waits.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));

@@ -58,26 +58,60 @@ impl http_body::Body for Broken {
     }
 }
 
-/// What a client gets for these requests on one connection, and how many panics were counted.
-async fn served(requests: &str) -> (String, u64) {
+fn observer(metrics: &Arc<Metrics>) -> Arc<Observer> {
     use crate::clock::Clock;
     use crate::telemetry::{Format, LogWriter};
+
+    let shard = metrics.shard();
+    let log = LogWriter::to(Format::Json, Box::new(std::io::sink()));
+    Arc::new(Observer {
+        metrics: Arc::clone(metrics),
+        log: AccessLog::new(log, Clock::system(), Arc::clone(&shard)),
+        shard,
+        ids: RequestIds::new(),
+        streams: super::super::streams::Streams::new(Arc::default()).list(),
+        spans: ArcSwapOption::empty(),
+    })
+}
+
+/// Keeps when the request came and when it went on.
+#[derive(Debug, Clone, Default)]
+struct Times(Arc<std::sync::OnceLock<(Instant, Instant)>>);
+
+impl Service<Request> for Times {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = std::future::Ready<Result<Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        let _ = self.0.set((request.exchange.started, request.exchange.went_on()));
+        std::future::ready(Ok(http::Response::new(Body::empty())))
+    }
+}
+
+/// What an upstream is judged by begins when it could be asked, not when the client had to wait for us.
+#[tokio::test]
+async fn a_wait_at_the_turnstile_is_in_the_log_and_on_no_upstreams_account() {
+    let waited = Duration::from_secs(10);
+    let (times, connection) = (Times::default(), Arc::new(Connection::new("127.0.0.1:1".parse().unwrap(), false)));
+    let mut trace = TraceLayer::new(observer(&Arc::default()), None).layer(times.clone());
+    let request = Box::new(http::Request::new(Body::empty()));
+    let passage = Passage { waited, overdue: false };
+    let _ = trace.call(Inbound { request, connection, passage }).await;
+    let (started, went_on) = *times.0.get().unwrap();
+    assert_eq!(went_on - started, waited);
+}
+
+/// What a client gets for these requests on one connection, and how many panics were counted.
+async fn served(requests: &str) -> (String, u64) {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     let metrics = Arc::new(Metrics::default());
-    let shard = metrics.shard();
-    let log = LogWriter::to(Format::Json, Box::new(std::io::sink()));
-    let log = AccessLog::new(log, Clock::system(), Arc::clone(&shard));
-    let streams = super::super::streams::Streams::new(Arc::default()).list();
-    let observer = Observer {
-        metrics: Arc::clone(&metrics),
-        shard,
-        log,
-        ids: RequestIds::new(),
-        streams,
-        spans: ArcSwapOption::empty(),
-    };
-    let trace = TraceLayer::new(Arc::new(observer), None).layer(Panicking);
+    let trace = TraceLayer::new(observer(&metrics), None).layer(Panicking);
     let connection = Arc::new(Connection::new("127.0.0.1:1".parse().unwrap(), false));
     let service = hyper::service::service_fn(move |request: http::Request<hyper::body::Incoming>| {
         let request = Box::new(request.map(Body::from));
