@@ -28,6 +28,8 @@ pub fn canonical(path: &str) -> Result<Cow<'_, str>, Ambiguous> {
 /// As [`canonical`].
 pub fn canonical_target(target: &PathAndQuery) -> Result<Option<PathAndQuery>, Ambiguous> {
     match canonical(target.path())? {
+        // `http://host?query`: an empty path means `/` (RFC 9110, section 4.2.3), and upstreams are told so.
+        Cow::Borrowed(path) if !target.as_str().starts_with('/') => with_path(path, target.query()).map(Some),
         Cow::Borrowed(_) => Ok(None),
         Cow::Owned(path) => with_path(&path, target.query()).map(Some),
     }

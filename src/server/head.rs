@@ -241,10 +241,6 @@ fn absolute_authority(target: &[u8]) -> Result<&[u8], Refusal> {
         .or_else(|| strip_prefix_ignore_case(target, b"https://"))
         .ok_or(Refusal::InvalidRequest)?;
     let end = rest.iter().position(|b| matches!(b, b'/' | b'?')).unwrap_or(rest.len());
-    // A target without a path would reach the upstream as `?query`, which is none (RFC 9112, section 3.2.1).
-    if rest.get(end) == Some(&b'?') {
-        return Err(Refusal::InvalidRequest);
-    }
     let authority = &rest[..end];
     if is_host(authority) { Ok(authority) } else { Err(Refusal::InvalidRequest) }
 }

@@ -81,6 +81,8 @@ fn the_query_passes_unchanged() {
     assert_eq!(canonical_target(&target).unwrap().unwrap().as_str(), "/b?x=%2F..%2f;y&z=//");
     let target: PathAndQuery = "/b?%zz".parse().unwrap();
     assert_eq!(canonical_target(&target), Ok(None));
+    let target = http::Uri::from_static("http://a.example?x=1").path_and_query().unwrap().clone();
+    assert_eq!(canonical_target(&target).unwrap().unwrap().as_str(), "/?x=1");
 }
 
 proptest! {
