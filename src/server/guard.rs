@@ -1,6 +1,6 @@
 //! The stream between a client's socket and who reads HTTP from it: passes only bytes that can be read in one way, and keeps time.
 //!
-//! Each request head is withheld until it is complete and [`head::check`] has accepted it; bodies are followed to their
+//! Each request head is withheld until it is complete and [`head::find`] has accepted it; bodies are followed to their
 //! end ([`chunked::Scanner`]), so that the next head is found where every parser finds it. In the common case, a head
 //! that arrives in one read, nothing is copied. On a refusal the reader gets a stand-in head ([`Refusal::stand_in`])
 //! and then silence: the answer to it closes the connection. (The end of the stream would be a client that has gone.)
