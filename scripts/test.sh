@@ -16,18 +16,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # The same for every phase, so that all share one target folder and nothing is built twice.
 export CARGO_TERM_COLOR=never
 
-work=$(mktemp -d)
-pids=() # servers that a phase has started (on free ports): ended with the script
-cleanup() {
-    for pid in ${pids[@]+"${pids[@]}"}; do
-        kill "$pid" 2>/dev/null || true
-        wait "$pid" 2>/dev/null || true
-    done
-    rm -rf "$work"
-}
-trap cleanup EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM
+. scripts/servers.sh
 
 say() { printf '%s\n' "$*"; }
 

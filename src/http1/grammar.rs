@@ -1,5 +1,7 @@
 //! Which bytes may stand where in a head (RFC 9110, section 5; RFC 3986).
 
+use std::ops::Range;
+
 /// `tchar` (RFC 9110, section 5.6.2).
 pub(crate) const fn is_token(b: u8) -> bool {
     TABLE[b as usize] & TOKEN != 0
@@ -30,6 +32,18 @@ pub(crate) fn is_all_lines(lines: &[u8]) -> bool {
         bad | ((b < b' ') & (b != b'\t') & !end) | (b == 0x7f)
     });
     !bad && lines.last().is_none_or(|b| *b == b'\n')
+}
+
+/// The place of a value in `block`, without the blanks around it (RFC 9110, section 5.5).
+pub(crate) fn trimmed(block: &[u8], mut value: Range<usize>) -> Range<usize> {
+    let is_blank = |b: u8| matches!(b, b' ' | b'\t');
+    while !value.is_empty() && is_blank(block[value.start]) {
+        value.start += 1;
+    }
+    while !value.is_empty() && is_blank(block[value.end - 1]) {
+        value.end -= 1;
+    }
+    value
 }
 
 /// A byte that the path of a request target may have: RFC 3986, what browsers leave unescaped beside it, and UTF-8.

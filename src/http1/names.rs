@@ -102,8 +102,12 @@ struct Table {
 }
 
 static TABLE: LazyLock<Table> = LazyLock::new(|| {
-    // A factor under which each name has a place of its own: found among the first few hundred (a test sees to that).
-    (1..).map(|n: u64| n.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1).find_map(Table::new).unwrap_or_else(Table::empty)
+    // A factor under which each name has a place of its own: found among the first few hundred (a test sees to that). Without one
+    // there would be no table, which costs time and nothing else.
+    (1..10_000)
+        .map(|n: u64| n.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+        .find_map(Table::new)
+        .unwrap_or_else(Table::empty)
 });
 
 impl Table {

@@ -16,7 +16,7 @@ use memchr::{Memchr, memchr, memchr_iter};
 use super::error::Malformed;
 use super::headers::Notes;
 use crate::http1::MAX_FIELDS;
-use crate::http1::grammar::is_all_value;
+use crate::http1::grammar::{is_all_value, trimmed};
 
 /// Largest response head, bytes. As much is also read at once of what follows it.
 pub(super) const MAX_HEAD: usize = 64 * 1024;
@@ -108,18 +108,6 @@ fn status_line(line: &[u8]) -> Result<(Version, StatusCode), Malformed> {
         return Err(odd());
     }
     Ok((version, StatusCode::from_bytes(&head[9..]).map_err(|_| Malformed::Status)?))
-}
-
-/// Without the blanks around it (RFC 9110, section 5.5).
-fn trimmed(block: &[u8], mut range: Range<usize>) -> Range<usize> {
-    let is_blank = |b: u8| matches!(b, b' ' | b'\t');
-    while !range.is_empty() && is_blank(block[range.start]) {
-        range.start += 1;
-    }
-    while !range.is_empty() && is_blank(block[range.end - 1]) {
-        range.end -= 1;
-    }
-    range
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use std::net::Ipv6Addr;
 use memchr::memchr;
 
 use crate::http1::MAX_FIELDS;
-use crate::http1::grammar::{is_all_lines, is_host_name, is_path, is_query, is_token};
+use crate::http1::grammar::{is_all_lines, is_host_name, is_path, is_query, is_token, trimmed};
 use crate::http1::names::{self, Role};
 
 pub(crate) use self::parts::{Field, Parts};
@@ -265,8 +265,8 @@ impl<'a> Fields<'a> {
     fn take(&mut self, head: &'a [u8], start: usize, end: usize) -> Result<Field, Refusal> {
         let line = &head[start..end];
         let (name, role, length) = names::read(line).ok_or(Refusal::InvalidRequest)?;
-        let (from, to) = trimmed(head, start + length + 1, end);
-        let value = &head[from..to];
+        let place = trimmed(head, start + length + 1..end);
+        let value = &head[place.clone()];
         match role {
             Role::Host => {
                 if self.host.is_some() || !is_host(value) {
@@ -294,8 +294,8 @@ impl<'a> Fields<'a> {
             Role::Unknown if folds_to_framing(&line[..length]) => return Err(Refusal::InvalidRequest),
             Role::Unknown | Role::None | Role::Connection | Role::Expect => {}
         }
-        let place = |at| u32::try_from(at).map_err(|_| Refusal::HeadersTooLarge);
-        Ok(Field { name, role, start: place(from)?, end: place(to)? })
+        let at = |at| u32::try_from(at).map_err(|_| Refusal::HeadersTooLarge);
+        Ok(Field { name, role, start: at(place.start)?, end: at(place.end)? })
     }
 
     fn framing(&self, line: &RequestLine<'_>) -> Result<Framing, Refusal> {
@@ -361,17 +361,6 @@ pub(super) fn is_host(value: &[u8]) -> bool {
     };
     let name_ok = value[0] == b'[' || host.iter().all(|&b| is_host_name(b));
     !host.is_empty() && host.len() <= 255 && port_ok && name_ok
-}
-
-/// The place of a value between `start` and `end`, without the white space around it.
-fn trimmed(head: &[u8], mut start: usize, mut end: usize) -> (usize, usize) {
-    while start < end && matches!(head[start], b' ' | b'\t') {
-        start += 1;
-    }
-    while start < end && matches!(head[end - 1], b' ' | b'\t') {
-        end -= 1;
-    }
-    (start, end)
 }
 
 #[cfg(test)]

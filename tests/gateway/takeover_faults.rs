@@ -12,7 +12,7 @@ use http_body_util::{BodyExt as _, Empty};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tempfile::TempDir;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -159,15 +159,41 @@ async fn until(answered: &AtomicUsize, more: usize) {
     timeout(DEADLINE, wait).await.expect("the load goes on");
 }
 
+/// A gateway whose logins hang at WeChat.
+struct Busy {
+    template: Served,
+    address: SocketAddr,
+    wechat: TcpListener,
+    dir: TempDir,
+    old: Process,
+}
+
+impl Busy {
+    async fn start(server: &str) -> Self {
+        let template = Served::start("", PUBLIC).await;
+        let address = loopback(free_port());
+        let (wechat, base) = silent_wechat().await;
+        let tables = format!("[wechat]\napi_base = \"{base}\"\ntimeout = \"60s\"\n{PUBLIC}");
+        let dir = folder(&template, address, server, &tables);
+        let mut old = Process::wxgate_in(dir.path(), &["serve"]);
+        ready(&mut old).await;
+        Self { template, address, wechat, dir, old }
+    }
+}
+
+/// A login that WeChat has got and does not answer.
+async fn held_login(to: SocketAddr, wechat: &TcpListener, code: &str) -> (Client, TcpStream) {
+    let body = format!("{{\"code\":\"{code}\"}}");
+    let length = body.len();
+    let mut login = Client::connect(to).await;
+    let head = "POST /auth/login HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length:";
+    login.send(format!("{head} {length}\r\n\r\n{body}")).await;
+    (login, timeout(DEADLINE, wechat.accept()).await.unwrap().unwrap().0)
+}
+
 #[tokio::test]
 async fn when_the_new_one_dies_before_it_serves_the_old_one_goes_on_and_nothing_is_lost() {
-    let template = Served::start("", PUBLIC).await;
-    let address = loopback(free_port());
-    let (wechat, base) = silent_wechat().await;
-    let tables = format!("[wechat]\napi_base = \"{base}\"\ntimeout = \"60s\"\n{PUBLIC}");
-    let dir = folder(&template, address, "workers = 2", &tables);
-    let mut old = Process::wxgate_in(dir.path(), &["serve"]);
-    ready(&mut old).await;
+    let Busy { template: _template, address, wechat, dir, mut old } = Busy::start("workers = 2").await;
     let (over, answered) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
     let mut load = JoinSet::new();
     for n in 0..6 {
@@ -176,13 +202,7 @@ async fn when_the_new_one_dies_before_it_serves_the_old_one_goes_on_and_nothing_
     for deaths in 1..3 {
         until(&answered, 100).await;
         // A login that WeChat does not answer keeps the old one from letting go of the database.
-        let mut login = Client::connect(address).await;
-        let code = format!("{{\"code\":\"code-{deaths}\"}}");
-        let length = code.len();
-        login
-            .send(format!("POST /auth/login HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{code}"))
-            .await;
-        let (held, _) = timeout(DEADLINE, wechat.accept()).await.unwrap().unwrap();
+        let (mut login, held) = held_login(address, &wechat, &format!("code-{deaths}")).await;
         let mut new = Process::wxgate_in(dir.path(), &["serve", "--takeover"]);
         logged(&mut new, "waiting for the gateway that has the database").await;
         new.kill();
@@ -209,18 +229,8 @@ async fn when_the_new_one_dies_before_it_serves_the_old_one_goes_on_and_nothing_
 
 #[tokio::test]
 async fn one_whose_successor_has_died_can_be_told_to_stop() {
-    let template = Served::start("", PUBLIC).await;
-    let address = loopback(free_port());
-    let (wechat, base) = silent_wechat().await;
-    let tables = format!("[wechat]\napi_base = \"{base}\"\ntimeout = \"60s\"\n{PUBLIC}");
-    let dir = folder(&template, address, "", &tables);
-    let mut old = Process::wxgate_in(dir.path(), &["serve"]);
-    ready(&mut old).await;
-    let mut login = Client::connect(address).await;
-    login
-        .send("POST /auth/login HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 12\r\n\r\n{\"code\":\"c\"}")
-        .await;
-    let (held, _) = timeout(DEADLINE, wechat.accept()).await.unwrap().unwrap();
+    let Busy { template: _template, address, wechat, dir, mut old } = Busy::start("").await;
+    let (_login, held) = held_login(address, &wechat, "c").await;
     let mut new = Process::wxgate_in(dir.path(), &["serve", "--takeover"]);
     logged(&mut new, "waiting for the gateway that has the database").await;
     new.kill();
