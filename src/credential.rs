@@ -36,17 +36,21 @@ pub fn bearer(headers: &HeaderMap, accept_bare: bool) -> Result<Option<&[u8]>, A
     if all.next().is_some() {
         return Err(Ambiguous);
     }
-    let value = value.as_bytes();
+    Ok(token(value.as_bytes(), accept_bare))
+}
+
+/// The same of the value of one `Authorization`.
+pub fn token(value: &[u8], accept_bare: bool) -> Option<&[u8]> {
     if let Some((scheme, token)) = value.split_at_checked(7)
         && scheme.eq_ignore_ascii_case(b"bearer ")
     {
-        return Ok(Some(token));
+        return Some(token);
     }
     if value.eq_ignore_ascii_case(b"bearer") {
-        return Ok(Some(b""));
+        return Some(b"");
     }
     let is_bare = accept_bare && !value.is_empty() && !value.contains(&b' ');
-    Ok(is_bare.then_some(value))
+    is_bare.then_some(value)
 }
 
 #[cfg(test)]

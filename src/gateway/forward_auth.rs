@@ -38,7 +38,7 @@ impl Gateway {
             None => Cow::Borrowed(headers),
         };
         let authenticator = self.authenticator(&snapshot, &self.shard);
-        let caller = match authenticator.authenticate(&headers)? {
+        let caller = match authenticator.authenticate(&headers, None)? {
             Some(Shown::Unread(unread)) => Some(authenticator.read(unread).await?),
             Some(Shown::By(principal)) => Some(principal),
             None => None,

@@ -7,11 +7,6 @@ pub(crate) const fn is_token(b: u8) -> bool {
     TABLE[b as usize] & TOKEN != 0
 }
 
-/// A `tchar` in lower case; 0 for any other byte.
-pub(crate) const fn lower(b: u8) -> u8 {
-    LOWER[b as usize]
-}
-
 /// `field-vchar`, SP and HTAB (RFC 9110, section 5.5).
 pub(crate) const fn is_value(b: u8) -> bool {
     TABLE[b as usize] & VALUE != 0
@@ -21,17 +16,6 @@ pub(crate) const fn is_value(b: u8) -> bool {
 /// once: most of a head is values.
 pub(crate) fn is_all_value(text: &[u8]) -> bool {
     !text.iter().fold(false, |bad, &b| bad | ((b < b' ') & (b != b'\t')) | (b == 0x7f))
-}
-
-/// Whether there is nothing in these lines but what may stand in a value, and the ends of the lines, each of which is CRLF or
-/// a bare LF. At once for many bytes, too.
-pub(crate) fn is_all_lines(lines: &[u8]) -> bool {
-    let next = lines.get(1..).unwrap_or_default();
-    let bad = lines.iter().zip(next).fold(false, |bad, (&b, &next)| {
-        let end = (b == b'\n') | ((b == b'\r') & (next == b'\n'));
-        bad | ((b < b' ') & (b != b'\t') & !end) | (b == 0x7f)
-    });
-    !bad && lines.last().is_none_or(|b| *b == b'\n')
 }
 
 /// The place of a value in `block`, without the blanks around it (RFC 9110, section 5.5).
@@ -97,34 +81,9 @@ const TABLE: [u8; 256] = {
     table
 };
 
-/// Lower case of the tokens.
-const LOWER: [u8; 256] = {
-    let mut table = [0; 256];
-    let mut b = 0;
-    while b < 256 {
-        if TABLE[b] & TOKEN != 0 {
-            table[b] = (b as u8).to_ascii_lowercase();
-        }
-        b += 1;
-    }
-    table
-};
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn lines_have_values_and_ends_only() {
-        for b in 0..=255u8 {
-            let lines = [b"a: b\r\nc: d".as_slice(), &[b], b"e\r\n"].concat();
-            assert_eq!(is_all_lines(&lines), is_value(b) || b == b'\n', "{b}");
-            assert_eq!(is_all_lines(&[b]), b == b'\n', "{b}");
-            assert_eq!(lower(b), if is_token(b) { b.to_ascii_lowercase() } else { 0 }, "{b}");
-        }
-        assert!(is_all_lines(b"") && is_all_lines(b"a: b\r\n\r\n"));
-        assert!(!is_all_lines(b"a: b\r\r\n") && !is_all_lines(b"a: b\r"));
-    }
 
     #[test]
     fn many_bytes_are_judged_like_one() {

@@ -5,11 +5,14 @@
 //! ways is refused, never repaired.
 
 pub(crate) mod chunked;
+pub(crate) mod forbidden;
 pub(crate) mod grammar;
 pub(crate) mod lines;
+pub(crate) mod marks;
 pub(crate) mod names;
 pub(crate) mod outgoing;
 pub(crate) mod receiving;
+pub(crate) mod verbatim;
 
 /// Most header fields in one head, and most trailers of one body.
 pub(crate) const MAX_FIELDS: usize = 100;

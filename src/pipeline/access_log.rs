@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::clock::{Clock, Timestamp};
+use crate::http1::marks::{WIDTH, are_plain};
 use crate::metrics::Shard;
 use crate::telemetry::{Format, LogWriter};
 use crate::tunnel::Totals;
@@ -263,11 +264,12 @@ fn micros(took: Duration) -> u64 {
 /// everything outside ASCII are escaped (log injection).
 fn escape(line: &mut Vec<u8>, text: &str) {
     let bytes = text.as_bytes();
-    // Without a way out in between and sixteen at a time, so that it is done for all of them at once. The rest is short.
-    let special = |found, &b: &u8| found | (b.wrapping_sub(b' ') > b'~' - b' ') | (b == b'"') | (b == b'\\');
-    let (blocks, rest) = bytes.as_chunks::<16>();
-    let found = blocks.iter().fold(false, |found, block| found | block.iter().fold(false, special));
-    if bytes.len() <= MAX_FIELD && !found && !rest.iter().any(|b| special(false, b)) {
+    let (blocks, _) = bytes.as_chunks();
+    let is_plain = match bytes.last_chunk::<WIDTH>() {
+        Some(last) => are_plain(last) && blocks.iter().all(are_plain),
+        None => bytes.iter().all(|b| matches!(b, b' '..=b'~') && *b != b'"' && *b != b'\\'),
+    };
+    if bytes.len() <= MAX_FIELD && is_plain {
         line.extend_from_slice(bytes);
         return;
     }

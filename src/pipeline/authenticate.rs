@@ -77,15 +77,22 @@ pub enum Shown {
 }
 
 impl Authenticator {
-    /// What stands in these headers; `None` when there is no token.
+    /// What stands in these headers, or in the one `Authorization` beside them; `None` when there is no token.
     ///
     /// # Errors
     /// The problem to answer when a token is there and not good, or when there are two.
-    pub fn authenticate(&self, headers: &HeaderMap) -> Result<Option<Shown>, Problem> {
-        match credential::bearer(headers, self.accept_bare)? {
+    pub fn authenticate(&self, headers: &HeaderMap, beside: Option<&[u8]>) -> Result<Option<Shown>, Problem> {
+        match self.bearer(headers, beside)? {
             Some(token) => self.check(token).map(Some),
             None => Ok(None),
         }
+    }
+
+    fn bearer<'a>(&self, headers: &'a HeaderMap, beside: Option<&'a [u8]>) -> Result<Option<&'a [u8]>, Problem> {
+        let Some(beside) = beside else { return Ok(credential::bearer(headers, self.accept_bare)?) };
+        // There is one alone, and it stands in one of the two places.
+        debug_assert!(!headers.contains_key(http::header::AUTHORIZATION));
+        Ok(credential::token(beside, self.accept_bare))
     }
 
     /// Whose handle that was.
@@ -107,11 +114,11 @@ impl Authenticator {
     /// Also `origin_forbidden`.
     pub fn authenticate_page(
         &self,
-        headers: &HeaderMap,
+        (headers, beside): (&HeaderMap, Option<&[u8]>),
         acts: bool,
         origins: &Origins,
     ) -> Result<Option<(Shown, bool)>, Problem> {
-        let shown = credential::bearer(headers, self.accept_bare)?;
+        let shown = self.bearer(headers, beside)?;
         match (shown, cookie::read(headers, self.cookies.access)?) {
             (None, None) => Ok(None),
             (Some(token), Some(cookie)) if token != cookie => Err(credential::Ambiguous.into()),
@@ -201,12 +208,13 @@ impl<S> Authenticate<S> {
         if auth == Auth::None {
             return Ok(None);
         }
+        let beside = exchange.authorization();
         let shown = match pages {
-            None => self.authenticator.authenticate(request.headers())?,
+            None => self.authenticator.authenticate(request.headers(), beside)?,
             Some(origins) => {
                 // A WebSocket is opened by a GET, and no CORS protects it.
                 let acts = !request.method().is_safe() || exchange.upgrade.get().is_some();
-                let found = self.authenticator.authenticate_page(request.headers(), acts, origins)?;
+                let found = self.authenticator.authenticate_page((request.headers(), beside), acts, origins)?;
                 found.map(|(shown, by_cookie)| {
                     exchange.by_cookie.store(by_cookie, Ordering::Relaxed);
                     shown

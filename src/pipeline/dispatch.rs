@@ -39,6 +39,7 @@ pub struct ToUpstream {
 impl ToUpstream {
     /// Puts what stands in lines among the headers, for whoever wants to see all of them.
     pub fn gather(&mut self) {
+        self.exchange.gather(self.request.headers_mut());
         if !self.exchange.has_lines() {
             return;
         }
@@ -89,6 +90,7 @@ where
 {
     /// The way of a route that redirects, compresses, or changes headers or host.
     fn transformed(&mut self, mut request: Request, route: Arc<Route>, exchange: Arc<Exchange>) -> Decided<Awaited> {
+        request.gather();
         let policy = &route.policy;
         if let Some(redirect) = &policy.redirect {
             let target = request.uri().path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
@@ -134,6 +136,7 @@ fn announce(request: &mut Request, route: &Route, exchange: &Exchange) {
     if route.in_lines {
         exchange.tell_way(via::lines(request.headers(), request.version(), exchange));
     } else {
+        request.gather();
         let version = request.version();
         via::announce(request.headers_mut(), version, exchange);
     }
@@ -171,7 +174,11 @@ where
                 announce(&mut request, &route, &exchange);
                 Decided::passed(self.proxy.call(ToUpstream { request: request.http, route, exchange }))
             }
-            Ok(Matched::Endpoint) => Decided::passed(self.endpoints.call(request)),
+            Ok(Matched::Endpoint) => {
+                request.gather();
+                request.gather_authorization();
+                Decided::passed(self.endpoints.call(request))
+            }
             Ok(Matched::Health) => self.health(&request),
             Ok(Matched::Static(item)) => {
                 let mut response = fixed(item.body.clone(), HeaderValue::from_static("public, max-age=300"));

@@ -12,11 +12,13 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::header::AUTHORIZATION;
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Method, Response, Version};
+use http::{HeaderMap, HeaderValue, Method, Response, Version};
 use tokio::time::Instant;
 
 use crate::body::Body;
+use crate::http1::verbatim::Verbatim;
 use crate::problem::{Code, Problem};
 use crate::telemetry::span::{Recording, Sampler};
 
@@ -73,6 +75,13 @@ pub struct Exchange {
     pub own_id: OwnId,
     /// What was asked, as it came. Set by `trace`.
     pub asked: Option<Asked>,
+    /// Lines of the client's head that are not among the request's headers, unless [`Exchange::gather`] has put them there, and
+    /// its credential, for which there is [`Exchange::gather_authorization`]. Set by `trace`.
+    pub passing: Verbatim,
+    /// They are among the headers.
+    gathered: AtomicBool,
+    /// The credential is.
+    authorization_gathered: AtomicBool,
     /// Which requests are recorded; `None`: none. Set by `trace`.
     pub sampler: Option<Sampler>,
     /// What is recorded of this one; see [`Exchange::recording`].
@@ -113,6 +122,9 @@ impl Exchange {
             overdue: false,
             own_id,
             asked: None,
+            passing: Verbatim::default(),
+            gathered: AtomicBool::new(false),
+            authorization_gathered: AtomicBool::new(false),
             sampler: None,
             recording: OnceLock::new(),
             forwarded: OnceLock::new(),
@@ -184,14 +196,41 @@ impl Exchange {
         self.way().is_some()
     }
 
-    /// Appends what the gateway adds to the request in lines; nothing where its route takes it among the headers.
+    /// Appends what of the request stands in lines: those of the client, and what the gateway adds, unless the route takes it
+    /// among the headers.
     pub fn push_lines(&self, out: &mut Vec<u8>) {
+        if !self.gathered.load(Ordering::Relaxed) {
+            self.passing.push_lines(out);
+        }
         if let Some(way) = self.way() {
             if let Some(caller) = self.principal.get().filter(|_| self.identified.load(Ordering::Relaxed)) {
                 out.extend_from_slice(&caller.lines);
             }
             out.extend_from_slice(way);
             via::push_own(out, self);
+        }
+    }
+
+    /// Puts the lines that are not among the headers of the request there, for those who look at them.
+    pub fn gather(&self, headers: &mut HeaderMap) {
+        if !self.passing.is_empty() && !self.gathered.swap(true, Ordering::Relaxed) {
+            self.passing.fields().for_each(|(name, value)| {
+                headers.append(name, value);
+            });
+        }
+    }
+
+    /// The value of the one `Authorization`, as long as it stands beside the headers.
+    pub fn authorization(&self) -> Option<&[u8]> {
+        self.passing.authorization().filter(|_| !self.authorization_gathered.load(Ordering::Relaxed))
+    }
+
+    /// Puts it among the headers: for those who read credentials themselves, and for a service that gets it.
+    pub fn gather_authorization(&self, headers: &mut HeaderMap) {
+        if let Some(value) = self.passing.authorization_header()
+            && !self.authorization_gathered.swap(true, Ordering::Relaxed)
+        {
+            headers.append(AUTHORIZATION, value);
         }
     }
 

@@ -1,8 +1,8 @@
 //! Removes what a client may not say: identity, hop-by-hop and forwarding headers, in every spelling.
 //!
-//! Runs before anything else looks at the request, on every route of every kind (contract, promise 1). Services behind
-//! CGI, WSGI, PHP or nginx fold `_`, `.` and other characters of a header name to one, so names are compared folded: what
-//! could arrive there as `X-WX-OPENID` is removed. Request hop-by-hop headers (RFC 9110, section 7.6.1) go here too, so
+//! Runs before anything else looks at the request, on every route of every kind (contract, promise 1). Which names are
+//! forbidden, and how they are compared, stands in `http1/forbidden.rs`; a line that passes beside the header map
+//! (`http1/verbatim.rs`) has been held to the same list when it was read. Request hop-by-hop headers (RFC 9110, section 7.6.1) go here too, so
 //! that a client cannot have a header of ours removed by naming it in `Connection`.
 //!
 //! `Upgrade` goes as well; what it asked for is noted in the exchange, for the route to decide, and the handshake with the
@@ -21,63 +21,9 @@ use smallvec::SmallVec;
 use tower::{Layer, Service};
 
 use crate::body::Body;
+use crate::http1::forbidden::is_forbidden;
 
 use super::{Request, Response, wafer2};
-
-/// Longest name of a protected header; longer names are compared by their first bytes.
-const LONGEST: usize = 40;
-
-/// Names that a client may not send, beside those with an `x` in front: [`is_forbidden_x`].
-const FORBIDDEN: [&[u8]; 31] = [
-    // Hop-by-hop (RFC 9110, section 7.6.1; RFC 9112, appendix). `Transfer-Encoding` goes because the body is
-    // framed anew; its length, known or not, travels with the body itself.
-    b"keep-alive",
-    b"te",
-    b"trailer",
-    b"transfer-encoding",
-    b"upgrade",
-    b"proxy-connection",
-    b"proxy-authorization",
-    b"proxy-authenticate",
-    b"proxy-authentication-info",
-    b"proxy",
-    b"http2-settings",
-    // Answered by us when the body is read.
-    b"expect",
-    // Forwarding and tracing: rebuilt.
-    b"forwarded",
-    b"via",
-    b"traceparent",
-    b"tracestate",
-    b"true-client-ip",
-    b"cf-connecting-ip",
-    b"cf-connecting-ipv6",
-    b"client-ip",
-    b"fastly-client-ip",
-    b"cluster-client-ip",
-    // Identities that other gateways inject.
-    b"remote-user",
-    b"remote-groups",
-    b"remote-email",
-    b"remote-name",
-    b"remote-addr",
-    b"ssl-client-verify",
-    b"ssl-client-s-dn",
-    b"ssl-client-cert",
-    b"tailscale-user-login",
-];
-
-/// How long forbidden names are that begin with each letter: one bit for each length.
-const LENGTHS: [u64; 26] = {
-    let mut lengths = [0; 26];
-    let mut n = 0;
-    while n < FORBIDDEN.len() {
-        lengths[(FORBIDDEN[n][0] - b'a') as usize] |= 1 << FORBIDDEN[n].len();
-        n += 1;
-    }
-    lengths[(b'x' - b'a') as usize] = u64::MAX;
-    lengths
-};
 
 /// Removes every header that a client may not send.
 pub fn clean(headers: &mut HeaderMap) {
@@ -117,11 +63,21 @@ fn asks_upgrade(request: &http::Request<Body>) -> Option<&HeaderValue> {
     can.then_some(value)
 }
 
+/// Whether `Connection` names fields.
+fn nominates(headers: &HeaderMap) -> bool {
+    headers.get_all(CONNECTION).iter().any(|value| !is_of_the_connection(value.as_bytes()))
+}
+
+/// What most clients say, which names no field.
+fn is_of_the_connection(option: &[u8]) -> bool {
+    option.eq_ignore_ascii_case(b"keep-alive") || option.eq_ignore_ascii_case(b"close")
+}
+
 /// Headers that `Connection` names are hop-by-hop; those that routing, framing and authentication rest on are not removed
 /// on a client's word (threat: `Connection: Authorization`, `Connection: Host`).
 fn nominated(value: &HeaderValue, doomed: &mut SmallVec<[HeaderName; 8]>) {
     let bytes = value.as_bytes();
-    if bytes.eq_ignore_ascii_case(b"keep-alive") || bytes.eq_ignore_ascii_case(b"close") {
+    if is_of_the_connection(bytes) {
         return;
     }
     for option in bytes.split(|b| *b == b',').map(<[u8]>::trim_ascii).filter(|o| !o.is_empty()) {
@@ -133,62 +89,6 @@ fn nominated(value: &HeaderValue, doomed: &mut SmallVec<[HeaderName; 8]>) {
             doomed.push(name);
         }
     }
-}
-
-/// Whether a client may not send a header of this name (lower case, as `HeaderName` has it).
-fn is_forbidden(name: &[u8]) -> bool {
-    // First letter and length decide for nearly all ordinary headers. A folding character cannot stand first in a name that
-    // folds to a protected one.
-    let first = name.first().map_or(usize::MAX, |first| usize::from(first.wrapping_sub(b'a')));
-    if LENGTHS.get(first).is_none_or(|lengths| lengths >> name.len().min(LONGEST) & 1 == 0) {
-        return false;
-    }
-    let mut folded = [0u8; LONGEST];
-    let len = name.len().min(LONGEST);
-    for (to, from) in folded.iter_mut().zip(name) {
-        *to = if from.is_ascii_alphanumeric() { *from } else { b'-' };
-    }
-    let folded = &folded[..len];
-    match folded[0] {
-        b'x' => is_forbidden_x(folded),
-        _ => FORBIDDEN.contains(&folded),
-    }
-}
-
-fn is_forbidden_x(folded: &[u8]) -> bool {
-    let prefixes: [&[u8]; 9] = [
-        b"x-wx-",
-        b"x-wxgate-",
-        b"x-forwarded-",
-        b"x-auth-request-",
-        b"x-original-",
-        b"x-authenticated-",
-        b"x-remote-",
-        b"x-ssl-client-",
-        b"x-envoy-",
-    ];
-    if prefixes.iter().any(|p| folded.starts_with(p)) {
-        return true;
-    }
-    matches!(
-        folded,
-        b"x-wx"
-            | b"x-wxgate"
-            | b"x-forwarded"
-            | b"x-real-ip"
-            | b"x-client-ip"
-            | b"x-cluster-client-ip"
-            | b"x-rewrite-url"
-            | b"x-http-method-override"
-            | b"x-http-method"
-            | b"x-method-override"
-            | b"x-request-id"
-            | b"x-webauth-user"
-            | b"x-auth-user"
-            | b"x-goog-authenticated-user-email"
-            | b"x-ms-client-principal"
-            | b"x-accel-redirect"
-    )
 }
 
 /// Makes [`Hygiene`].
@@ -232,10 +132,21 @@ where
     }
 
     fn call(&mut self, mut request: Request) -> Self::Future {
-        if let Some(asked) = asks_upgrade(&request) {
+        // Most requests have neither of the two, and a few other fields.
+        let (mut connection, mut upgrade) = (false, false);
+        for name in request.headers().keys() {
+            connection |= *name == CONNECTION;
+            upgrade |= *name == UPGRADE;
+        }
+        if connection && nominates(request.headers()) {
+            request.gather();
+        }
+        if upgrade && let Some(asked) = asks_upgrade(&request) {
             let _ = request.exchange.upgrade.set(asked.clone());
         }
         if let Some(login) = &self.wafer2 {
+            request.gather();
+            request.gather_authorization();
             wafer2::lift(&mut request, login);
         }
         clean(request.headers_mut());

@@ -123,7 +123,10 @@ impl<S> InjectIdentity<S> {
         let exchange = Arc::clone(&request.exchange);
         let Some(Matched::Route(route)) = exchange.matched.get() else { return Ok(()) };
         let headers = request.headers_mut();
-        if !route.policy.forward_token {
+        // Where it stands beside the headers, it is not passed on.
+        if route.policy.forward_token {
+            exchange.gather_authorization(headers);
+        } else if exchange.authorization().is_none() {
             headers.remove(AUTHORIZATION);
         }
         cookie::remove(headers);

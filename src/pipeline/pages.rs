@@ -62,8 +62,9 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request) -> Self::Future {
+    fn call(&mut self, mut request: Request) -> Self::Future {
         let Some(pages) = &self.pages else { return Either::Left(self.inner.call(request)) };
+        request.gather();
         let asked = match prefers_html(request.headers()) {
             true => Some(Arc::clone(&request.exchange)),
             false => None,

@@ -11,10 +11,23 @@ use super::Exchange;
 /// A request and its exchange. Both are pointers, because every layer hands them on. The exchange stands beside the request
 /// and not among its extensions: so it is always there, and found without a search.
 pub struct Request {
-    /// The request.
+    /// The request; without the lines that only pass ([`Request::gather`]).
     pub http: Box<http::Request<Body>>,
     /// What is known of it.
     pub exchange: Arc<Exchange>,
+}
+
+impl Request {
+    /// Puts the lines that are not among the headers there. Whoever looks at a field that may pass in a line
+    /// (`http1/names.rs`), or at all fields, calls this first.
+    pub fn gather(&mut self) {
+        self.exchange.gather(self.http.headers_mut());
+    }
+
+    /// Puts the credential among the headers, too.
+    pub fn gather_authorization(&mut self) {
+        self.exchange.gather_authorization(self.http.headers_mut());
+    }
 }
 
 impl Deref for Request {

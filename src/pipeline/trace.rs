@@ -22,6 +22,7 @@ use tokio::time::Instant;
 use tower::{Layer, Service};
 
 use crate::body::{self, Body};
+use crate::http1::verbatim::Verbatim;
 use crate::metrics::{Metrics, Shard};
 use crate::problem::{Code, Problem, Refused};
 use crate::telemetry::export::Spans;
@@ -41,6 +42,8 @@ use super::{Request, Response};
 pub struct Inbound {
     /// As the server read it.
     pub request: Box<http::Request<Body>>,
+    /// The lines of its head that are not among its headers.
+    pub lines: Verbatim,
     /// Its connection.
     pub connection: Arc<Connection>,
     /// How it came through the turnstile.
@@ -160,7 +163,7 @@ where
     }
 
     fn call(&mut self, inbound: Inbound) -> Self::Future {
-        let Inbound { request, connection, passage } = inbound;
+        let Inbound { request, lines, connection, passage } = inbound;
         self.observer.shard.in_flight.add(1);
         let entered = Instant::now();
         let started = entered.checked_sub(passage.waited).unwrap_or(entered);
@@ -168,6 +171,7 @@ where
         exchange.entered = entered;
         exchange.overdue = passage.overdue;
         exchange.sampler = self.sampler;
+        exchange.passing = lines;
         exchange.asked = Some(Asked {
             method: request.method().clone(),
             target: request.uri().path_and_query().cloned(),

@@ -11,12 +11,13 @@ use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::response::Parts;
 use http::{Response, StatusCode, Version};
-use memchr::{Memchr, memchr, memchr_iter};
+use memchr::{Memchr, memchr_iter};
 
 use super::error::Malformed;
 use super::headers::Notes;
 use crate::http1::MAX_FIELDS;
 use crate::http1::grammar::{is_all_value, trimmed};
+use crate::http1::names::{self, Role};
 
 /// Largest response head, bytes. As much is also read at once of what follows it.
 pub(super) const MAX_HEAD: usize = 64 * 1024;
@@ -60,13 +61,19 @@ pub(super) fn parse(block: &Bytes) -> Result<Option<Head>, Malformed> {
         if fields == MAX_FIELDS {
             return Err(Malformed::Grammar("too many fields"));
         }
-        let colon = memchr(b':', &block[line.clone()]).ok_or(Malformed::Grammar("a line without a colon"))?;
-        let colon = line.start + colon;
         // A blank that begins a line (folding), or that stands before the colon, is none of a name.
-        let name = HeaderName::from_bytes(&block[line.start..colon]).map_err(|_| Malformed::Grammar("a field name"))?;
+        let named = names::read(&block[line.start..]).ok_or(Malformed::Grammar("a field name"))?;
+        let colon = line.start + named.len;
         let value = HeaderValue::from_maybe_shared(block.slice(trimmed(block, colon + 1..line.end)));
         let value = value.map_err(|_| Malformed::Grammar("a field value"))?;
-        if notes.heed(&name, &value) {
+        let name = match named.known {
+            Some(name) => name.clone(),
+            None => {
+                HeaderName::from_bytes(&block[line.start..colon]).map_err(|_| Malformed::Grammar("a field name"))?
+            }
+        };
+        // Of an ordinary field there is nothing to heed.
+        if matches!(named.role, Role::Passing | Role::Answer) || notes.heed(&name, &value) {
             headers.append(name, value);
         }
     }

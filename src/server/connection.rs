@@ -22,6 +22,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::body::Body;
 use crate::gateway::{ACME_ALPN, Connection, ConnectionLimits, Inbound, Passage, Traced, Worker};
+use crate::http1::verbatim::Verbatim;
 use crate::metrics::Gauge;
 use crate::tunnel::{Stream, Switched};
 
@@ -170,9 +171,9 @@ struct Answers<'a> {
 impl http1::Service for Answers<'_> {
     type Body = Traced;
 
-    fn call(&self, request: Box<Request<Body>>) -> impl Future<Output = Response<Traced>> {
+    fn call(&self, request: Box<Request<Body>>, lines: Verbatim) -> impl Future<Output = Response<Traced>> {
         let is_head = request.method() == Method::HEAD;
-        let answer = answered(self.worker, request, Arc::clone(self.connection));
+        let answer = answered(self.worker, request, lines, Arc::clone(self.connection));
         async move {
             // It cannot fail; the type of its error is empty.
             let Ok(mut answer) = answer.await;
@@ -200,10 +201,11 @@ impl http1::Service for Answers<'_> {
 pub(super) fn answered(
     worker: &Arc<Worker>,
     request: Box<Request<Body>>,
+    lines: Verbatim,
     connection: Arc<Connection>,
 ) -> impl Future<Output = Result<Response<Traced>, Infallible>> + use<> {
     match worker.enter(request.uri().path()) {
-        None => Either::Left(worker.call(Inbound { request, connection, passage: Passage::default() })),
+        None => Either::Left(worker.call(Inbound { request, lines, connection, passage: Passage::default() })),
         Some(turn) => {
             let worker = Arc::clone(worker);
             // Boxed, so that those that do not wait do not carry the room for it.
@@ -211,7 +213,7 @@ pub(super) fn answered(
                 let given_up = GivenUp(Some(&connection));
                 let passage = turn.await;
                 given_up.not();
-                worker.call(Inbound { request, connection, passage }).await
+                worker.call(Inbound { request, lines, connection, passage }).await
             }))
         }
     }

@@ -11,8 +11,10 @@ use std::net::Ipv6Addr;
 use memchr::memchr;
 
 use crate::http1::MAX_FIELDS;
-use crate::http1::grammar::{is_all_lines, is_host_name, is_path, is_query, is_token, trimmed};
-use crate::http1::names::{self, Role};
+use crate::http1::grammar::{is_host_name, is_path, is_query, is_token, trimmed};
+use crate::http1::marks::{Marks, WIDTH, clean, marks};
+use crate::http1::names::{self, Name, Role};
+use crate::http1::verbatim::is_passing_custom;
 
 pub(crate) use self::parts::{Field, Parts};
 
@@ -104,27 +106,62 @@ pub(crate) enum Framing {
 }
 
 /// Looks for the end of a head in `data`, whose lines before `*scanned` were seen before. Returns its length, or `None`
-/// when more bytes are needed. The ends of the lines that it sees are added to `lines`.
+/// when more bytes are needed. The ends of the lines that it sees are added to `parts`, and whether there are bytes that no
+/// line may have.
 ///
 /// # Errors
 /// A line that ends in a bare LF.
 pub(crate) fn end(data: &[u8], scanned: &mut usize, parts: &mut Parts) -> Result<Option<usize>, Refusal> {
-    while let Some(at) = memchr(b'\n', &data[*scanned..]) {
-        let lf = *scanned + at;
-        if lf == 0 || data[lf - 1] != b'\r' {
-            return Err(Refusal::InvalidRequest);
+    let mut at = *scanned;
+    // The last byte of the bytes before was a control, which only a CR before an LF may be.
+    let mut waiting = false;
+    while at < data.len() {
+        // Most of a head is values.
+        if !waiting {
+            at += clean(&data[at..]);
         }
-        let empty = at == 1;
-        *scanned = lf + 1;
-        // The request line, the most fields, one more and the empty line: whatever is behind them is not looked at.
-        if parts.lines.len() < MAX_FIELDS + 3 {
-            parts.lines.push(u32::try_from(lf).map_err(|_| Refusal::HeadersTooLarge)?);
+        let block = match data[at..].first_chunk::<WIDTH>() {
+            Some(block) => marks(block),
+            None => {
+                let mut block = [b' '; WIDTH];
+                block[..data.len() - at].copy_from_slice(&data[at..]);
+                marks(&block)
+            }
+        };
+        let mut line_feeds = block.line_feeds;
+        while line_feeds != 0 {
+            let bit = line_feeds.trailing_zeros();
+            line_feeds &= line_feeds - 1;
+            let lf = at + bit as usize;
+            if lf == 0 || data[lf - 1] != b'\r' {
+                return Err(Refusal::InvalidRequest);
+            }
+            let empty = lf - *scanned == 1;
+            *scanned = lf + 1;
+            // The request line, the most fields, one more and the empty line: whatever is behind them is not looked at.
+            if parts.lines.len() < MAX_FIELDS + 3 {
+                parts.lines.push(u32::try_from(lf).map_err(|_| Refusal::HeadersTooLarge)?);
+            }
+            if empty {
+                // What is behind is not of this head.
+                parts.stray |= strays(block, waiting) & ((2 << bit) - 1) != 0;
+                return Ok(Some(lf + 1));
+            }
         }
-        if empty {
-            return Ok(Some(lf + 1));
-        }
+        let stray = strays(block, waiting);
+        let last = 1 << (WIDTH - 1);
+        parts.stray |= stray & !last != 0;
+        waiting = stray & last != 0;
+        at += WIDTH;
     }
     Ok(None)
+}
+
+/// Controls that are no CR before an LF; the last byte may be one whose LF is still to come. The LFs have been found to follow
+/// a CR. `waiting`: the byte before was one without its LF.
+fn strays(block: Marks, waiting: bool) -> u32 {
+    let unmatched = waiting && block.line_feeds & 1 == 0;
+    (block.controls & !block.line_feeds & !(block.line_feeds >> 1)) | u32::from(unmatched)
 }
 
 /// Finds a complete head at the start of `data`, and checks it: its length, and its parts. `None` when it is incomplete.
@@ -146,7 +183,7 @@ pub(crate) fn find(
     let Some(len) = end(data, scanned, parts)? else { return Ok(None) };
     if before > 0 {
         // The lines that were seen before are not remembered.
-        parts.lines.clear();
+        parts.clear();
         end(data, &mut 0, parts)?;
     }
     *scanned = 0;
@@ -161,13 +198,13 @@ pub(crate) fn find(
 /// # Errors
 /// Whatever could be read in more than one way, and what is over a limit.
 fn check(head: &[u8], max_uri: usize, parts: &mut Parts) -> Result<(), Refusal> {
-    let [first, between @ .., last] = parts.lines.as_slice() else { return Err(Refusal::InvalidRequest) };
-    let (first, last) = (*first as usize, *last as usize);
+    let [first, between @ .., _] = parts.lines.as_slice() else { return Err(Refusal::InvalidRequest) };
+    let first = *first as usize;
     let request_line = RequestLine::parse(&head[..first - 1], max_uri)?;
     if between.len() > MAX_FIELDS {
         return Err(Refusal::HeadersTooLarge);
     }
-    if !is_all_lines(&head[first + 1..=last]) {
+    if parts.stray {
         return Err(Refusal::InvalidRequest);
     }
     let mut fields = Fields::default();
@@ -264,8 +301,8 @@ impl<'a> Fields<'a> {
     /// there are no control bytes.
     fn take(&mut self, head: &'a [u8], start: usize, end: usize) -> Result<Field, Refusal> {
         let line = &head[start..end];
-        let (name, role, length) = names::read(line).ok_or(Refusal::InvalidRequest)?;
-        let place = trimmed(head, start + length + 1..end);
+        let Name { known, role, len } = names::read(&head[start..]).ok_or(Refusal::InvalidRequest)?;
+        let place = trimmed(head, start + len + 1..end);
         let value = &head[place.clone()];
         match role {
             Role::Host => {
@@ -291,11 +328,15 @@ impl<'a> Fields<'a> {
                 }
                 self.chunked = true;
             }
-            Role::Unknown if folds_to_framing(&line[..length]) => return Err(Refusal::InvalidRequest),
-            Role::Unknown | Role::None | Role::Connection | Role::Expect => {}
+            Role::Unknown if folds_to_framing(&line[..len]) => return Err(Refusal::InvalidRequest),
+            Role::Unknown | Role::Passing | Role::Answer | Role::None => {}
+            Role::Authorization | Role::Connection | Role::Expect => {}
         }
+        let passing = role == Role::Passing || (role == Role::Unknown && is_passing_custom(&line[..len]));
+        let passes = passing && place.start == start + len + 2 && line[len + 1] == b' ' && place.end == end;
         let at = |at| u32::try_from(at).map_err(|_| Refusal::HeadersTooLarge);
-        Ok(Field { name, role, start: at(place.start)?, end: at(place.end)? })
+        let (line, colon) = (at(start)?, at(start + len)?);
+        Ok(Field { known, role, passes, line, colon, start: at(place.start)?, end: at(place.end)? })
     }
 
     fn framing(&self, line: &RequestLine<'_>) -> Result<Framing, Refusal> {

@@ -172,7 +172,7 @@ fn misplaced(inside: &str, text: &str) -> Option<String> {
     {
         return Some(format!("`{url}` outside config and wechat: use the base of `[wechat]`"));
     }
-    if lower.starts_with("x-wx-") && !within(&["pipeline", "wechat/simulator", "cli/sample"]) {
+    if lower.starts_with("x-wx-") && !within(&["pipeline", "http1/forbidden", "wechat/simulator", "cli/sample"]) {
         return Some(format!(
             "identity header `{text}` outside pipeline/: take the name from there, or pass the values in"
         ));

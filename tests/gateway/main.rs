@@ -79,6 +79,7 @@ mod transform;
 mod upgrade;
 mod upstream_tls;
 mod upstreams;
+mod verbatim;
 mod verifiers;
 mod wafer2;
 mod web;

@@ -302,9 +302,20 @@ async fn a_hundred_reloads_under_load_lose_no_request_and_leave_nothing_behind()
             warm = holds(served.process.id());
         }
     }
-    let (files, sockets, memory) = holds(served.process.id());
+    // The last file that was saved may still be being read: what is held for long is not.
+    let held = async {
+        loop {
+            let held = holds(served.process.id());
+            if held.0 <= warm.0 {
+                return held;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let held = tokio::time::timeout(DEADLINE, held).await;
+    let (files, sockets, memory) = held.unwrap_or_else(|_| holds(served.process.id()));
     println!("files {} -> {files}, sockets {} -> {sockets}, KiB {} -> {memory}", warm.0, warm.1, warm.2);
-    assert_eq!(files, warm.0, "open files");
+    assert!(files <= warm.0, "open files {} -> {files}", warm.0);
     // Each client may have a connection to the service, and the last questions may not be closed yet.
     assert!(sockets <= warm.1 + 12, "sockets {} -> {sockets}", warm.1);
     assert!(memory <= warm.2 + MOST_GROWTH_KIB, "KiB {} -> {memory}", warm.2);

@@ -101,7 +101,7 @@ async fn a_wait_at_the_turnstile_is_in_the_log_and_on_no_upstreams_account() {
     let mut trace = TraceLayer::new(observer(&Arc::default()), None).layer(times.clone());
     let request = Box::new(http::Request::new(Body::empty()));
     let passage = Passage { waited, overdue: false };
-    let _ = trace.call(Inbound { request, connection, passage }).await;
+    let _ = trace.call(Inbound { request, lines: Verbatim::default(), connection, passage }).await;
     let (started, went_on) = *times.0.get().unwrap();
     assert_eq!(went_on - started, waited);
 }
@@ -115,7 +115,12 @@ async fn served(requests: &str) -> (String, u64) {
     let connection = Arc::new(Connection::new("127.0.0.1:1".parse().unwrap(), false));
     let service = hyper::service::service_fn(move |request: http::Request<hyper::body::Incoming>| {
         let request = Box::new(request.map(Body::from));
-        trace.clone().call(Inbound { request, connection: Arc::clone(&connection), passage: Passage::default() })
+        trace.clone().call(Inbound {
+            request,
+            lines: Verbatim::default(),
+            connection: Arc::clone(&connection),
+            passage: Passage::default(),
+        })
     });
     let (mut client, server) = tokio::io::duplex(64 * 1024);
     let server = hyper_util::rt::TokioIo::new(server);

@@ -19,6 +19,8 @@ pub(crate) struct Parts {
     pub(crate) skip: usize,
     /// Where each line ends: the place of its LF, without `skip`.
     pub(crate) lines: SmallVec<[u32; FIELDS + 4]>,
+    /// There are bytes that no line may have.
+    pub(crate) stray: bool,
     /// Where the method ends, without `skip`.
     pub(crate) method: usize,
     /// Where the target ends, one space behind the method, without `skip`.
@@ -31,9 +33,14 @@ pub(crate) struct Parts {
 /// One field.
 #[derive(Debug)]
 pub(crate) struct Field {
-    pub(crate) name: HeaderName,
+    /// Its name, if the table of names has it.
+    pub(crate) known: Option<&'static HeaderName>,
     pub(crate) role: Role,
-    /// Where its value stands, without the white space around it, without `skip`.
+    /// Nobody but the service looks at it, and its line is `name: value` with one blank.
+    pub(crate) passes: bool,
+    /// Where its name and its value begin and end, the value without the white space around it, without `skip`.
+    pub(crate) line: u32,
+    pub(crate) colon: u32,
     pub(crate) start: u32,
     pub(crate) end: u32,
 }
@@ -44,6 +51,7 @@ impl Default for Parts {
             len: 0,
             skip: 0,
             lines: SmallVec::new(),
+            stray: false,
             method: 0,
             target: 0,
             http11: true,
@@ -57,6 +65,7 @@ impl Parts {
     /// Forgets the head.
     pub(crate) fn clear(&mut self) {
         self.len = 0;
+        self.stray = false;
         self.lines.clear();
         self.fields.clear();
     }

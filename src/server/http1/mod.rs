@@ -23,6 +23,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::body::{self, Body};
 use crate::http1::outgoing::{Outgoing, WrongLength};
+use crate::http1::verbatim::Verbatim;
 
 use super::guard::{Busy, Guard};
 use super::head::Parts;
@@ -73,8 +74,8 @@ pub(super) trait Service {
     /// Of an answer.
     type Body: HttpBody<Data = Bytes, Error = body::Error> + Unpin;
 
-    /// Answers.
-    fn call(&self, request: Box<Request<Body>>) -> impl Future<Output = Response<Self::Body>>;
+    /// Answers. The lines are those that are not among the headers.
+    fn call(&self, request: Box<Request<Body>>, lines: Verbatim) -> impl Future<Output = Response<Self::Body>>;
 
     /// The value of `Date`.
     fn date(&self) -> [u8; 29];
@@ -89,14 +90,15 @@ where
 {
     let mut session = Session { stream, ahead: Bytes::new(), feed: None, broken: false };
     loop {
-        let head = match poll_fn(|cx| session.poll_head(cx, idle_enough.as_mut())).await {
+        let mut head = match poll_fn(|cx| session.poll_head(cx, idle_enough.as_mut())).await {
             Ok(head) => head,
             Err(end) => return end,
         };
         let asked = Asked::new(&head.request, head.keep_alive);
+        let lines = std::mem::take(&mut head.verbatim);
         let request = session.begin(head);
         let response = {
-            let mut answer = pin!(service.call(request));
+            let mut answer = pin!(service.call(request, lines));
             match poll_fn(|cx| session.poll_answered(cx, answer.as_mut())).await {
                 Some(response) => response,
                 None => return End::Gone,

@@ -4,18 +4,15 @@
 //! or one that came in pieces), the same check is made again.
 
 use bytes::Bytes;
-use http::header::{HeaderMap, HeaderValue};
+use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Uri, Version};
 
 use crate::body::Body;
 use crate::http1::chunked::Scanner;
 use crate::http1::names::Role;
 use crate::http1::receiving::Framing;
-use crate::server::head::{self, Parts, Refusal};
-
-/// Room in the header map: for the fields of an ordinary head, and for the few that the stack adds to them. Growing costs
-/// more than all of it, and so does room beyond what the allocator has at hand.
-const ROOM: usize = 24;
+use crate::http1::verbatim::Verbatim;
+use crate::server::head::{self, Field, Parts, Refusal};
 
 /// A head, read.
 #[derive(Debug)]
@@ -26,6 +23,8 @@ pub(super) struct Head {
     pub(super) keep_alive: bool,
     /// Whether it waits for 100 (RFC 9110, section 10.1.1).
     pub(super) expects: bool,
+    /// The lines that are not among the request's headers.
+    pub(super) verbatim: Verbatim,
 }
 
 /// Not what the guard lets through.
@@ -60,17 +59,37 @@ pub(super) fn read(block: &Bytes, parts: &mut Parts) -> Result<Option<(Head, usi
         head::Framing::Chunked => Framing::Chunked(Scanner::new()),
         head::Framing::Upgrade => Framing::Length(0),
     };
-    let mut head = Head { request, framing, keep_alive: parts.http11, expects: false };
-    let mut fields = HeaderMap::with_capacity(ROOM);
+    let mut head = Head { request, framing, keep_alive: parts.http11, expects: false, verbatim: Verbatim::default() };
+    let looked_at = parts.fields.iter().filter(|field| !field.passes).count();
+    let mut fields = HeaderMap::with_capacity(looked_at);
+    head.verbatim = Verbatim::of(block.slice(skip..));
+    // Two of them are among the headers, where it is seen that they are two.
+    let credentials = parts.fields.iter().filter(|field| field.role == Role::Authorization).count();
     for field in parts.fields.drain(..) {
-        let value = slice(field.start as usize, field.end as usize);
-        let value = HeaderValue::from_maybe_shared(value).map_err(|_| Unreadable)?;
-        match field.role {
+        let Field { known, role, passes, line, colon, start, end } = field;
+        if passes {
+            // With its CR LF.
+            head.verbatim.add(line, end + 2);
+            continue;
+        }
+        if role == Role::Authorization && credentials == 1 {
+            head.verbatim.authorize(start, end);
+            continue;
+        }
+        let value = HeaderValue::from_maybe_shared(slice(start as usize, end as usize)).map_err(|_| Unreadable)?;
+        match role {
             Role::Connection => head.heed(value.as_bytes(), parts.http11),
             Role::Expect => head.expects = parts.http11 && value.as_bytes().eq_ignore_ascii_case(b"100-continue"),
             _ => {}
         }
-        fields.append(field.name, value);
+        let name = match known {
+            Some(name) => name.clone(),
+            None => {
+                let name = &block[skip + line as usize..skip + colon as usize];
+                HeaderName::from_bytes(name).map_err(|_| Unreadable)?
+            }
+        };
+        fields.append(name, value);
     }
     *head.request.headers_mut() = fields;
     Ok(Some((head, parts.len)))
@@ -81,7 +100,8 @@ impl Head {
     fn refused(refusal: Refusal) -> Self {
         let mut request = Box::new(Request::new(Body::empty()));
         *request.uri_mut() = Uri::from_static(refusal.target());
-        Self { request, framing: Framing::Length(0), keep_alive: false, expects: false }
+        let (framing, verbatim) = (Framing::Length(0), Verbatim::default());
+        Self { request, framing, keep_alive: false, expects: false, verbatim }
     }
 
     /// What `Connection` says about the connection.
@@ -106,16 +126,20 @@ mod tests {
 
     #[test]
     fn a_head_is_taken_apart() {
-        let text = "\r\nPOST /a?b=c HTTP/1.1\r\nHost: a.example\r\nX-A:1 \r\nx-a:\t2\r\nX-Empty:\r\nContent-Length: 5\r\n\r\nhello";
+        let text = "\r\nPOST /a?b=c HTTP/1.1\r\nHost: a.example\r\nX-A:1 \r\nx-a:\t2\r\nX-Empty:\r\nX-B: 3\r\nuser-agent: me\r\nContent-Length: 5\r\n\r\nhello";
         let block = Bytes::copy_from_slice(text.as_bytes());
         let (head, len) = read(&block, &mut Parts::default()).unwrap().unwrap();
         assert_eq!(&block[len..], b"hello");
         assert_eq!((head.request.method().as_str(), head.request.uri().to_string()), ("POST", "/a?b=c".to_owned()));
         let lines: Vec<_> = head.request.headers().iter().map(|(n, v)| (n.as_str(), v.to_str().unwrap())).collect();
+        // Those whose blanks are not the usual ones have to be written anew.
         assert_eq!(
             lines,
             [("host", "a.example"), ("x-a", "1"), ("x-a", "2"), ("x-empty", ""), ("content-length", "5")]
         );
+        let mut verbatim = Vec::new();
+        head.verbatim.push_lines(&mut verbatim);
+        assert_eq!(String::from_utf8(verbatim).unwrap(), "X-B: 3\r\nuser-agent: me\r\n");
         assert!(matches!(head.framing, Framing::Length(5)) && head.keep_alive && !head.expects);
         for cut in 0..len {
             assert!(read(&block.slice(..cut), &mut Parts::default()).unwrap().is_none(), "{cut}");

@@ -39,7 +39,7 @@ impl HttpBody for Frames {
 impl Service for Answers {
     type Body = Body;
 
-    fn call(&self, request: Box<Request<Body>>) -> impl Future<Output = Response<Body>> {
+    fn call(&self, request: Box<Request<Body>>, _: Verbatim) -> impl Future<Output = Response<Body>> {
         self.calls.fetch_add(1, Ordering::Relaxed);
         async move {
             let path = request.uri().path().to_owned();
@@ -250,7 +250,7 @@ async fn a_body_of_another_length_than_it_said_ends_the_connection() {
     impl Service for Lying {
         type Body = Body;
 
-        fn call(&self, _: Box<Request<Body>>) -> impl Future<Output = Response<Body>> {
+        fn call(&self, _: Box<Request<Body>>, _: Verbatim) -> impl Future<Output = Response<Body>> {
             struct Short(bool);
             impl HttpBody for Short {
                 type Data = Bytes;

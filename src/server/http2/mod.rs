@@ -23,6 +23,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use crate::body::Body;
 use crate::gateway::{Connection, ConnectionLimits, Traced, Worker};
+use crate::http1::verbatim::Verbatim;
 use crate::tunnel::Stream;
 
 use super::connection::{CROWDED, answered};
@@ -154,7 +155,7 @@ fn answer(
     if let Err(refusal) = request::check(&mut request, max_uri) {
         *request.uri_mut() = Uri::from_static(refusal.target());
     }
-    let answer = answered(worker, Box::new(request.map(Body::from)), connection);
+    let answer = answered(worker, Box::new(request.map(Body::from)), Verbatim::default(), connection);
     async move {
         let mut response = answer.await?;
         // It speaks of the connection, which goes on.

@@ -16,6 +16,7 @@ use super::super::*;
 use super::mutation::{Reader, bent};
 use super::support::{Flag, LIMITS, pass, split_stand_in};
 use crate::body::Body;
+use crate::http1::verbatim::Verbatim;
 use crate::server::http1::{self, End, Service};
 
 /// The requests that a service saw: method, target, and body when it was whole.
@@ -30,7 +31,7 @@ struct Answers {
 impl Service for Answers {
     type Body = Body;
 
-    fn call(&self, request: Box<Request<Body>>) -> impl Future<Output = Response<Body>> {
+    fn call(&self, request: Box<Request<Body>>, _: Verbatim) -> impl Future<Output = Response<Body>> {
         let (flag, log) = (self.flag.clone(), Rc::clone(&self.log));
         Box::pin(async move {
             let target = format!("{} {}", request.method(), request.uri());
