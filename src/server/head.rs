@@ -216,6 +216,10 @@ fn check(head: &[u8], max_uri: usize, parts: &mut Parts) -> Result<(), Refusal> 
         start = lf + 1;
     }
     parts.framing = fields.framing(&request_line)?;
+    if fields.unusual {
+        // It is written anew; and fields of one name keep their order only if all of them go the same way.
+        parts.fields.iter_mut().for_each(|field| field.passes = false);
+    }
     parts.method = request_line.method;
     parts.target = request_line.target;
     parts.http11 = request_line.http11;
@@ -294,6 +298,8 @@ struct Fields<'a> {
     chunked: bool,
     upgrade: bool,
     host: Option<&'a [u8]>,
+    /// A line that could pass has other blanks than one before its value.
+    unusual: bool,
 }
 
 impl<'a> Fields<'a> {
@@ -333,10 +339,11 @@ impl<'a> Fields<'a> {
             Role::Authorization | Role::Connection | Role::Expect => {}
         }
         let passing = role == Role::Passing || (role == Role::Unknown && is_passing_custom(&line[..len]));
-        let passes = passing && place.start == start + len + 2 && line[len + 1] == b' ' && place.end == end;
+        let usual = place.start == start + len + 2 && line[len + 1] == b' ' && place.end == end;
+        self.unusual |= passing && !usual;
         let at = |at| u32::try_from(at).map_err(|_| Refusal::HeadersTooLarge);
         let (line, colon) = (at(start)?, at(start + len)?);
-        Ok(Field { known, role, passes, line, colon, start: at(place.start)?, end: at(place.end)? })
+        Ok(Field { known, role, passes: passing, line, colon, start: at(place.start)?, end: at(place.end)? })
     }
 
     fn framing(&self, line: &RequestLine<'_>) -> Result<Framing, Refusal> {

@@ -110,6 +110,12 @@ async fn what_connection_names_is_not_passed_on() {
     }
 }
 
+/// The values that a client sent under this name.
+fn sent<'a>(text: &'a str, name: &str) -> Vec<&'a str> {
+    let lines = text.split_terminator("\r\n").filter_map(|line| line.split_once(':'));
+    lines.filter(|(own, _)| own.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim_matches([' ', '\t'])).collect()
+}
+
 /// Names that pass, names that do not, and names that look like either.
 fn name() -> impl Strategy<Value = String> {
     prop_oneof![
@@ -168,6 +174,11 @@ fn lines_and_headers_carry_the_same_fields() {
         }
         let [lines, headers] = ["/lines/x", "/headers/x"].map(|path| runtime.block_on(arrived(&gateway, &alice, path, &text)));
         prop_assert_eq!(fields(&lines), fields(&headers));
+        // And fields of one name keep their order.
+        let ours = ["x-forwarded-", "x-original-", "x-request-id", "x-wx", "forwarded", "via", "traceparent", "host", "content-length"];
+        for (name, _) in lines.headers.iter().filter(|(name, _)| !ours.iter().any(|ours| name.to_lowercase().starts_with(ours))) {
+            prop_assert_eq!(lines.all(name), sent(&text, name), "{}", name);
+        }
     });
     drop(runtime.enter());
 }

@@ -36,7 +36,7 @@ pub(crate) struct Field {
     /// Its name, if the table of names has it.
     pub(crate) known: Option<&'static HeaderName>,
     pub(crate) role: Role,
-    /// Nobody but the service looks at it, and its line is `name: value` with one blank.
+    /// Nobody but the service looks at it, and its line, like all others of which that is so, is `name: value` with one blank.
     pub(crate) passes: bool,
     /// Where its name and its value begin and end, the value without the white space around it, without `skip`.
     pub(crate) line: u32,
