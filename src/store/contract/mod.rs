@@ -92,6 +92,7 @@ macro_rules! members_contract {
             one_person_in_two_apps_is_two_members,
             a_forgotten_profile_is_empty_and_the_member_is_the_same,
             of_thirty_first_logins_at_once_one_is_new_and_all_get_one_member,
+            of_many_logins_at_once_each_gets_its_own_member,
             a_unionid_is_kept_when_the_next_login_does_not_tell_it,
             a_unionid_that_changed_replaces_the_old_one,
             a_login_that_arrives_late_does_not_turn_the_time_of_the_last_one_back,
