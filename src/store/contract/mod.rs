@@ -166,6 +166,7 @@ macro_rules! sessions_contract {
             the_end_of_an_app_spares_other_apps_and_later_logins,
             the_end_of_an_app_takes_thousands_of_sessions,
             an_epoch_never_moves_back_and_is_forgotten_at_its_end,
+            whoever_is_about_to_forget_a_notice_is_told_how_long_it_lasts,
             of_two_changes_of_roles_the_one_that_arrives_last_counts,
             an_end_spares_no_session_that_was_opened_where_the_clock_is_ahead,
             sessions_are_listed_page_by_page_newest_first,

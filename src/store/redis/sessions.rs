@@ -8,8 +8,8 @@ use super::keys::{digits, life, session_id, time};
 use crate::clock::Timestamp;
 use crate::ids::{AppId, MemberId, OpenId, SessionId};
 use crate::store::{
-    CodeHash, Error, KeysPage, NewRoles, NewSession, Notice, RefreshHash, RefreshUse, Revoked, Rotation, SealedKey,
-    SealedToken, Session, Sessions, SessionsOf, UsedCode,
+    CodeHash, Error, KeysPage, NewRoles, NewSession, Notice, NoticeOf, RefreshHash, RefreshUse, Revoked, Rotation,
+    SealedKey, SealedToken, Session, Sessions, SessionsOf, UsedCode,
 };
 
 const NOT_NEW: Error = Error::Damaged("an id or a hash that must be new is there already");
@@ -139,6 +139,10 @@ impl Sessions for Redis {
 
     async fn notices(&self, now: Timestamp) -> Result<Vec<Notice>, Error> {
         self.live_notices(now).await
+    }
+
+    async fn notices_of(&self, of: &[NoticeOf], now: Timestamp) -> Result<Vec<Notice>, Error> {
+        self.live_of(of, now).await
     }
 
     async fn list(
