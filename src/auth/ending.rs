@@ -58,7 +58,7 @@ pub async fn sweep(sessions: &dyn Sessions, revocations: &Revocations, now: Time
     if revocations.take_doubt() {
         let unheard = Unheard::of(revocations);
         resync(sessions, revocations, now).await?;
-        unheard.is_heard();
+        unheard.heard();
     }
     let due = revocations.due(now);
     // First: the store may know a later end than memory does.
@@ -85,7 +85,7 @@ impl<'a> Unheard<'a> {
         Self(Some(revocations))
     }
 
-    fn is_heard(mut self) {
+    fn heard(mut self) {
         self.0 = None;
     }
 }
@@ -155,7 +155,7 @@ impl Auth {
             Err(_) => resync(&*self.sessions, &self.revocations, self.clock.now()).await,
         };
         match heard {
-            Ok(()) => unheard.is_heard(),
+            Ok(()) => unheard.heard(),
             Err(error) => tracing::warn!(%error, "revocations could not be read again; the next sweep tries once more"),
         }
         written
@@ -232,7 +232,7 @@ mod tests {
         let (store, _folder) = store().await;
         let revocations = Revocations::new();
         revocations.revoke_session(&session("s"), START.plus(HOUR));
-        Unheard::of(&revocations).is_heard();
+        Unheard::of(&revocations).heard();
         assert!(!revocations.take_doubt());
         revocations.doubt();
         store.close().await;
