@@ -3,9 +3,14 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// One of them, and the refresh token that it got last.
 #[derive(Debug)]
@@ -56,7 +61,8 @@ impl Caller {
         self.stream.write_all(request.as_bytes()).await.unwrap();
         self.come.clear();
         loop {
-            let n = self.stream.read_buf(&mut self.come).await.unwrap();
+            let read = timeout(PATIENCE, self.stream.read_buf(&mut self.come)).await;
+            let n = read.expect("the gateway answers within a minute").unwrap();
             assert!(n > 0, "the gateway hung up");
             let Some(end) = self.come.windows(4).position(|four| four == b"\r\n\r\n") else { continue };
             let head = std::str::from_utf8(&self.come[..end]).unwrap();

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::callers::Caller;
+use crate::cpu;
 use crate::stores::Stores;
 
 pub(crate) struct Gateway {
@@ -70,11 +71,12 @@ impl Gateway {
 
     /// User and system time so far.
     pub(crate) fn cpu(&self) -> Duration {
-        let stat = self.status("stat");
-        // After the name, which stands in brackets: utime and stime are the 12th and 13th, in ticks of 10 ms.
-        let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
-        let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
-        Duration::from_millis(10 * ticks)
+        cpu::of(&self.child.id().to_string())
+    }
+
+    /// That part of it that the embedded store took.
+    pub(crate) fn cpu_of_store(&self) -> Duration {
+        cpu::of_threads(&self.child.id().to_string(), "store-")
     }
 
     /// Resident memory, bytes.
@@ -85,10 +87,11 @@ impl Gateway {
         kib * 1024
     }
 
-    /// Transactions of SQLite so far; `None` where there is none.
+    /// Transactions of SQLite so far; with Postgres, statements by which people signed in. `None` where the binary counts neither.
     pub(crate) async fn commits(&self) -> Option<f64> {
         let text = Caller::connect(self.admin).await.get("/metrics").await;
-        let line = text.lines().find(|line| line.starts_with("wxgate_store_commits_total"))?.to_owned();
+        let names = ["wxgate_store_commits_total ", "wxgate_store_sign_in_statements_total "];
+        let line = text.lines().find(|line| names.iter().any(|name| line.starts_with(name)))?;
         line.rsplit_once(' ')?.1.parse().ok()
     }
 }

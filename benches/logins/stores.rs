@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use wxgate::config::{SessionsStore, database};
 use wxgate::store::Sessions;
@@ -9,6 +10,7 @@ use wxgate::store::redis::Redis;
 use wxgate::store::sqlite::Sqlite;
 
 use crate::Kind;
+use crate::cpu;
 use crate::postgres::PostgresServer;
 use crate::redis::{RedisServers, cli};
 
@@ -52,6 +54,17 @@ impl Stores {
         match self {
             Self::Sqlite => format!("sqlite:{FILE}"),
             Self::Servers { sessions, .. } => sessions.url(),
+        }
+    }
+
+    /// User and system time so far of what is outside of the gateway.
+    pub(crate) fn cpu(&self) -> Duration {
+        match self {
+            Self::Sqlite => Duration::ZERO,
+            Self::Servers { members, sessions } => {
+                let redis = sessions.servers.iter().filter_map(|server| server.pid()).map(|pid| cpu::of(&pid));
+                redis.sum::<Duration>() + members.pid().map_or(Duration::ZERO, |pid| cpu::with_children(&pid))
+            }
         }
     }
 

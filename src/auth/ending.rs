@@ -8,14 +8,17 @@ use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::ids::{AppId, MemberId, SessionId};
-use crate::store::{Error, NewRoles, Notice, RefreshHash, Revoked, Session, Sessions};
-use crate::token::revocation::Revocations;
+use crate::store::{Error, NewRoles, Notice, NoticeOf, RefreshHash, Revoked, Session, Sessions};
+use crate::token::revocation::{Due, Revocations};
 
 use super::Auth;
 
 /// How much longer than its tokens a revocation is remembered. A clock that runs ahead for a while must not make the
 /// sweep forget what is needed again once it was set right.
 const CLOCK_FAULT: Duration = Duration::from_secs(2 * 3600);
+
+/// What may be forgotten is asked for in parts of this size: a few milliseconds of the store's time.
+const ASKED_AT_ONCE: usize = 1000;
 
 /// Puts every revocation, epoch and change of roles of the store in force here.
 ///
@@ -46,15 +49,53 @@ pub(super) fn put_roles(revocations: &Revocations, new: &NewRoles) {
     revocations.set_roles(&new.member_id, &new.roles, new.at, new.until);
 }
 
-/// Forgets what has expired, in memory and in the store. Returns how many rows went.
+/// Forgets what has expired, in memory and in the store. Returns how many rows went. The cost is that of what expires: the
+/// store is asked for that alone, unless a write is in doubt.
 ///
 /// # Errors
 /// When the store cannot be read or written; memory forgets nothing then that the store may know to be needed.
 pub async fn sweep(sessions: &dyn Sessions, revocations: &Revocations, now: Timestamp) -> Result<u64, Error> {
+    if revocations.take_doubt() {
+        let unheard = Unheard::of(revocations);
+        resync(sessions, revocations, now).await?;
+        unheard.heard();
+    }
+    let due = revocations.due(now);
     // First: the store may know a later end than memory does.
-    resync(sessions, revocations, now).await?;
-    revocations.sweep(now);
+    for page in notices_of(&due).chunks(ASKED_AT_ONCE) {
+        for notice in sessions.notices_of(page, now).await? {
+            apply(revocations, &notice);
+        }
+    }
+    revocations.forget(&due, now);
     sessions.sweep(now).await
+}
+
+fn notices_of(due: &Due) -> Vec<NoticeOf> {
+    let sessions = due.sessions.iter().cloned().map(NoticeOf::Session);
+    let epochs = due.members.iter().cloned().map(NoticeOf::Member).chain(due.apps.iter().cloned().map(NoticeOf::App));
+    sessions.chain(epochs).chain(due.roles.iter().cloned().map(NoticeOf::Roles)).collect()
+}
+
+/// Memory may not have heard of what is being written: in doubt, unless it is said otherwise before this goes.
+struct Unheard<'a>(Option<&'a Revocations>);
+
+impl<'a> Unheard<'a> {
+    fn of(revocations: &'a Revocations) -> Self {
+        Self(Some(revocations))
+    }
+
+    fn heard(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Unheard<'_> {
+    fn drop(&mut self) {
+        if let Some(revocations) = self.0 {
+            revocations.doubt();
+        }
+    }
 }
 
 impl Auth {
@@ -83,7 +124,7 @@ impl Auth {
     /// When the store cannot write; its access tokens are refused here all the same.
     pub(super) async fn end(&self, id: &SessionId, now: Timestamp, until: Timestamp) -> Result<bool, Error> {
         self.revocations.revoke_session(id, until);
-        self.settled(self.sessions.end(id, now, until).await).await
+        self.settled(self.sessions.end(id, now, until)).await
     }
 
     /// Ends the sessions of a member in one app, but for `spared`. Returns how many.
@@ -97,19 +138,25 @@ impl Auth {
         now: Timestamp,
         until: Timestamp,
     ) -> Result<u64, Error> {
-        let ended = self.settled(self.sessions.end_all(member, appid, spared, now, until).await).await?;
+        let ended = self.settled(self.sessions.end_all(member, appid, spared, now, until)).await?;
         for id in &ended {
             self.revocations.revoke_session(id, until);
         }
         Ok(ended.len() as u64)
     }
 
-    /// Passes on how a write went that may have ended a session. A failed one may stand on disk all the same.
-    pub(super) async fn settled<T>(&self, written: Result<T, Error>) -> Result<T, Error> {
-        if written.is_err()
-            && let Err(error) = resync(&*self.sessions, &self.revocations, self.clock.now()).await
-        {
-            tracing::warn!(%error, "revocations could not be read again; the next sweep tries once more");
+    /// Does a write that may end a session, and passes on how it went. A failed one may stand on disk all the same, and so may
+    /// one that breaks off because whoever waits for it goes away: then the next sweep reads everything again.
+    pub(super) async fn settled<T>(&self, write: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        let unheard = Unheard::of(&self.revocations);
+        let written = write.await;
+        let heard = match &written {
+            Ok(_) => Ok(()),
+            Err(_) => resync(&*self.sessions, &self.revocations, self.clock.now()).await,
+        };
+        match heard {
+            Ok(()) => unheard.heard(),
+            Err(error) => tracing::warn!(%error, "revocations could not be read again; the next sweep tries once more"),
         }
         written
     }
@@ -128,26 +175,70 @@ impl Auth {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::store::sqlite::Sqlite;
 
     const HOUR: Duration = Duration::from_secs(3600);
 
-    #[tokio::test]
-    async fn a_sweep_learns_what_the_store_knows_before_it_forgets() {
+    fn session(name: &str) -> SessionId {
+        SessionId::parse(name).unwrap()
+    }
+
+    async fn store() -> (Arc<Sqlite>, tempfile::TempDir) {
         let folder = tempfile::tempdir().unwrap();
-        let store = Sqlite::open(&folder.path().join("wxgate.db")).unwrap();
-        let start = Timestamp::from_secs(1_763_688_000);
-        let revocations = Revocations::new();
-        let (longer, unknown) = (SessionId::parse("longer").unwrap(), SessionId::parse("unknown").unwrap());
-        for id in [&longer, &unknown] {
-            store.end(id, start, start.plus(2 * HOUR)).await.unwrap();
+        (Sqlite::open(&folder.path().join("wxgate.db")).unwrap(), folder)
+    }
+
+    const START: Timestamp = Timestamp::from_secs(1_763_688_000);
+
+    #[tokio::test]
+    async fn what_the_store_prolonged_is_not_forgotten() {
+        let (store, _folder) = store().await;
+        let (revocations, member) = (Revocations::new(), MemberId::parse("m").unwrap());
+        store.end(&session("longer"), START, START.plus(2 * HOUR)).await.unwrap();
+        store.end(&session("over"), START, START.plus(HOUR)).await.unwrap();
+        store.end_member(&member, START, START.plus(2 * HOUR)).await.unwrap();
+        // As when the store knows of a token that lives longer.
+        for id in ["longer", "over"] {
+            revocations.revoke_session(&session(id), START.plus(HOUR));
         }
-        // As when the store knows of a token that lives longer, and when the answer of a write was lost.
-        revocations.revoke_session(&longer, start.plus(HOUR));
-        sweep(&*store, &revocations, start.plus(HOUR)).await.unwrap();
+        revocations.revoke_member(&member, START, START.plus(HOUR));
+        sweep(&*store, &revocations, START.plus(HOUR)).await.unwrap();
+        assert!(revocations.has_ended(&session("longer")) && !revocations.has_ended(&session("over")));
         assert_eq!(revocations.len(), 2);
-        sweep(&*store, &revocations, start.plus(2 * HOUR)).await.unwrap();
+        sweep(&*store, &revocations, START.plus(2 * HOUR)).await.unwrap();
         assert_eq!(revocations.len(), 0);
+    }
+
+    #[tokio::test]
+    async fn after_a_write_in_doubt_the_sweep_learns_all_that_the_store_knows() {
+        let (store, _folder) = store().await;
+        let revocations = Revocations::new();
+        // Its answer was lost.
+        store.end(&session("unknown"), START, START.plus(2 * HOUR)).await.unwrap();
+        let unheard = Unheard::of(&revocations);
+        sweep(&*store, &revocations, START.plus(HOUR)).await.unwrap();
+        assert_eq!(revocations.len(), 0, "nothing of memory is due, and nothing is in doubt");
+        drop(unheard);
+        sweep(&*store, &revocations, START.plus(HOUR)).await.unwrap();
+        assert!(revocations.has_ended(&session("unknown")));
+        assert!(!revocations.take_doubt());
+    }
+
+    #[tokio::test]
+    async fn while_the_store_is_away_nothing_is_forgotten_and_a_doubt_remains() {
+        let (store, _folder) = store().await;
+        let revocations = Revocations::new();
+        revocations.revoke_session(&session("s"), START.plus(HOUR));
+        Unheard::of(&revocations).heard();
+        assert!(!revocations.take_doubt());
+        revocations.doubt();
+        store.close().await;
+        sweep(&*store, &revocations, START.plus(2 * HOUR)).await.unwrap_err();
+        assert!(revocations.take_doubt());
+        sweep(&*store, &revocations, START.plus(2 * HOUR)).await.unwrap_err();
+        assert!(revocations.has_ended(&session("s")));
     }
 }

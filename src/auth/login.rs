@@ -268,21 +268,18 @@ pub(super) async fn open(
     };
     let refresh_expires_at = session.created_at.plus(auth.section.refresh_ttl).min(session.expires_at);
     let access_until = auth.access_until(session.created_at);
-    let ended = auth
-        .sessions
-        .open(NewSession {
-            session: session.clone(),
-            refresh: RefreshHash(auth.refresh.first(&session.session_id).hash()),
-            refresh_expires_at,
-            code,
-            code_expires_at: session.created_at.plus(CODE_MEMORY),
-            is_new,
-            session_key,
-            access_until,
-            max_sessions: auth.max_sessions,
-        })
-        .await;
-    for oldest in auth.settled(ended).await? {
+    let new = NewSession {
+        session: session.clone(),
+        refresh: RefreshHash(auth.refresh.first(&session.session_id).hash()),
+        refresh_expires_at,
+        code,
+        code_expires_at: session.created_at.plus(CODE_MEMORY),
+        is_new,
+        session_key,
+        access_until,
+        max_sessions: auth.max_sessions,
+    };
+    for oldest in auth.settled(auth.sessions.open(new)).await? {
         auth.revocations.revoke_session(&oldest, access_until);
         auth.metrics.logouts.inc();
     }

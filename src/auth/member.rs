@@ -127,7 +127,7 @@ async fn handle_erase(auth: &Auth, call: &Call) -> Result<Response<Body>, Proble
     // Once more, for a login that was under way: one that comes later finds no member.
     end_others(auth, &known, own, now, until).await?;
     auth.erase_keys(&known).await?;
-    auth.settled(auth.sessions.end(own, now, until).await).await?;
+    auth.settled(auth.sessions.end(own, now, until)).await?;
     auth.revocations.revoke_session(own, until);
     Ok(answer::empty(StatusCode::NO_CONTENT))
 }

@@ -141,7 +141,7 @@ impl Auth {
         for member_id in self.ids_of(id).await? {
             // Memory first: a refusal too strict does no harm.
             self.revocations.revoke_member(&member_id, now, until);
-            let sessions = self.settled(self.sessions.end_member(&member_id, now, until).await).await?;
+            let sessions = self.settled(self.sessions.end_member(&member_id, now, until)).await?;
             for session in &sessions {
                 self.revocations.revoke_session(session, until);
             }
@@ -160,7 +160,7 @@ impl Auth {
         // No token outlives its session.
         let until = self.revoked_until(now.plus(self.section.session_ttl), None);
         self.revocations.revoke_app(appid, now, until);
-        let ended = self.settled(self.sessions.end_app(appid, now, until).await).await?;
+        let ended = self.settled(self.sessions.end_app(appid, now, until)).await?;
         // Those that the epoch does not reach were revoked one by one.
         resync(&*self.sessions, &self.revocations, now).await?;
         self.metrics.logouts.add(ended);
@@ -194,7 +194,7 @@ impl Auth {
         let now = self.clock.now();
         for identity in &known {
             let until = self.revoked_until(now, None);
-            let ended = self.sessions.end_member(&identity.member_id, now, until).await;
+            let ended = self.sessions.end_member(&identity.member_id, now, until);
             for session in self.settled(ended).await? {
                 self.revocations.revoke_session(&session, until);
             }

@@ -82,19 +82,13 @@ async fn handle(auth: &Auth, shown: &RefreshToken, way: Way) -> Result<Response<
     let successor = auth.refresh.successor(shown);
     let now = auth.clock.now();
     let hash = RefreshHash(shown.hash());
-    let rotated = auth
-        .sessions
-        .rotate(
-            hash,
-            RefreshHash(successor.hash()),
-            RefreshUse {
-                now,
-                grace: auth.section.refresh_grace,
-                refresh_expires_at: now.plus(auth.section.refresh_ttl),
-                revoked_until: auth.access_until(now),
-            },
-        )
-        .await;
+    let use_ = RefreshUse {
+        now,
+        grace: auth.section.refresh_grace,
+        refresh_expires_at: now.plus(auth.section.refresh_ttl),
+        revoked_until: auth.access_until(now),
+    };
+    let rotated = auth.sessions.rotate(hash, RefreshHash(successor.hash()), use_);
     let (session, refresh_expires_at) = match auth.settled(rotated).await? {
         Rotation::Rotated { session, .. } if auth.is_over(&session) => {
             auth.end(&session.session_id, now, auth.access_until(now)).await?;

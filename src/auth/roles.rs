@@ -44,7 +44,7 @@ impl Auth {
         for identity in self.members.identities(id).await?.into_iter().rev() {
             let until = self.revoked_until(now, None);
             let new = NewRoles { member_id: identity.member_id, roles: roles.to_vec(), at: now, until };
-            let stands = self.settled(self.sessions.announce_roles(new).await).await?;
+            let stands = self.settled(self.sessions.announce_roles(new)).await?;
             ending::put_roles(&self.revocations, &stands);
         }
         Ok(())

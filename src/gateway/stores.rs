@@ -58,7 +58,11 @@ pub(super) async fn open(section: &config::Store, metrics: &Metrics, clock: &Clo
                 sqlite
             }
         },
-        MembersStore::Postgres(address) => Postgres::open(address).await?,
+        MembersStore::Postgres(address) => {
+            let postgres = Postgres::open(address).await?;
+            register_sign_ins(metrics, &postgres);
+            postgres
+        }
     };
     Ok(Stores { members, sessions, shared, embedded, birth_mark })
 }
@@ -72,4 +76,15 @@ fn register(metrics: &Metrics, store: &Arc<Sqlite>) {
     metrics.register("wxgate_store_commits_total", "counter", "Transactions on disk.", figure(|s| s.commits() as f64));
     metrics.register("wxgate_store_jobs_total", "counter", "Changes in them.", figure(|s| s.jobs() as f64));
     metrics.register("wxgate_store_queue", "gauge", "Changes that wait.", figure(|s| s.queue_depth() as f64));
+}
+
+#[allow(clippy::cast_precision_loss)] // counts far from 2^53
+fn register_sign_ins(metrics: &Metrics, store: &Arc<Postgres>) {
+    let figure = |read: fn(&Postgres) -> u64| {
+        let store = Arc::downgrade(store);
+        move || store.upgrade().map(|s| (String::new(), read(&s) as f64)).into_iter().collect::<Vec<_>>()
+    };
+    let help = "Statements by which people signed in at Postgres, each with a commit.";
+    metrics.register("wxgate_store_sign_in_statements_total", "counter", help, figure(Postgres::commits));
+    metrics.register("wxgate_store_sign_ins_total", "counter", "Sign-ins in them.", figure(Postgres::sign_ins));
 }

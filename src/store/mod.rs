@@ -185,6 +185,19 @@ pub enum Notice {
     Roles(NewRoles),
 }
 
+/// What a [`Notice`] is of: of each there is one at most.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NoticeOf {
+    /// [`Notice::Session`].
+    Session(SessionId),
+    /// [`Notice::Member`].
+    Member(MemberId),
+    /// [`Notice::App`].
+    App(AppId),
+    /// [`Notice::Roles`].
+    Roles(MemberId),
+}
+
 /// Roles of a member that were changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewRoles {
@@ -292,6 +305,10 @@ pub trait Sessions: Send + Sync + Debug {
 
     /// How many live sessions there are, counted no further than `at_most`.
     async fn count(&self, of: &SessionsOf, at_most: u32, now: Timestamp) -> Result<u32, Error>;
+
+    /// Those of these notices that are live. For whoever is about to forget them: here it may stand that they last longer. The
+    /// cost is that of so many look-ups, whatever else there is.
+    async fn notices_of(&self, of: &[NoticeOf], now: Timestamp) -> Result<Vec<Notice>, Error>;
 
     /// Live revocations, for loading at start.
     async fn revoked(&self, now: Timestamp) -> Result<Vec<Revoked>, Error>;

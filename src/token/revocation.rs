@@ -1,7 +1,7 @@
 //! What was revoked before its time: asked on every request, changed rarely, read without locks.
 //!
 //! Three kinds of entry. A *session* is dead. An *epoch* of a member or of an app ends every session that was opened
-//! before it; the one of all, set when the store was lost, does so for good. Each other entry lives until the last token that it concerns has expired, then [`Revocations::sweep`] drops it,
+//! before it; the one of all, set when the store was lost, does so for good. Each other entry lives until the last token that it concerns has expired, then it is [due](Revocations::due) and forgotten,
 //! so the set is as large as what was revoked within one token life. The store keeps revocations durably; this is the
 //! copy in memory.
 //!
@@ -14,7 +14,7 @@
 //! precision and dies with the whole second: there it is better to ask once too often for a login than to let a banned
 //! member in.
 
-use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 
 use foldhash::quality::RandomState;
 use papaya::{Compute, HashMap, HashMapRef, LocalGuard, Operation};
@@ -60,6 +60,8 @@ pub struct Revocations {
     /// Told at each new entry.
     changes: watch::Sender<()>,
     freshness: Freshness,
+    /// See [`Revocations::doubt`].
+    in_doubt: AtomicBool,
 }
 
 impl Revocations {
@@ -158,12 +160,33 @@ impl Revocations {
         self.changes.subscribe()
     }
 
-    /// Drops the entries whose `until` is `now` or past.
-    pub fn sweep(&self, now: Timestamp) {
-        self.drop_from(&self.sessions, |until| *until <= now);
-        self.drop_from(&self.members, |epoch| epoch.until <= now);
-        self.drop_from(&self.apps, |epoch| epoch.until <= now);
-        self.roles.sweep(now);
+    /// The entries that may be forgotten: their `until` is `now` or past. To be looked up where they are kept, then
+    /// [forgotten](Self::forget).
+    pub fn due(&self, now: Timestamp) -> Due {
+        Due {
+            sessions: over(&self.sessions, |until| *until <= now),
+            members: over(&self.members, |epoch| epoch.until <= now),
+            apps: over(&self.apps, |epoch| epoch.until <= now),
+            roles: self.roles.due(now),
+        }
+    }
+
+    /// Drops those of these entries that are over still.
+    pub fn forget(&self, due: &Due, now: Timestamp) {
+        self.drop_from(&self.sessions, &due.sessions, |until| *until <= now);
+        self.drop_from(&self.members, &due.members, |epoch| epoch.until <= now);
+        self.drop_from(&self.apps, &due.apps, |epoch| epoch.until <= now);
+        self.roles.forget(&due.roles, now);
+    }
+
+    /// What is kept may hold more than this set has heard of: a write failed, or broke off, and may stand all the same.
+    pub fn doubt(&self) {
+        self.in_doubt.store(true, Ordering::Release);
+    }
+
+    /// Whether there is such a doubt; whoever asks has to settle it, or to say it anew.
+    pub fn take_doubt(&self) -> bool {
+        self.in_doubt.swap(false, Ordering::AcqRel)
     }
 
     /// How many entries there are; for metrics.
@@ -203,18 +226,35 @@ impl Revocations {
         }
     }
 
-    fn drop_from<K, V>(&self, map: &HashMap<K, V, RandomState>, over: impl Fn(&V) -> bool)
+    fn drop_from<K, V>(&self, map: &HashMap<K, V, RandomState>, due: &[K], over: impl Fn(&V) -> bool)
     where
         K: Eq + std::hash::Hash,
     {
         let map = map.pin();
-        for (key, _) in map.iter().filter(|(_, value)| over(value)) {
+        for key in due {
             // Asked again at the removal: the entry may have been prolonged in between.
             if let Ok(Some(_)) = map.remove_if(key, |_, value| over(value)) {
                 self.entries.fetch_sub(1, Ordering::AcqRel);
             }
         }
     }
+}
+
+/// Entries that may be forgotten.
+#[derive(Debug, Default)]
+pub struct Due {
+    /// Revoked sessions.
+    pub sessions: Vec<SessionId>,
+    /// Members that have an epoch.
+    pub members: Vec<MemberId>,
+    /// Apps that have one.
+    pub apps: Vec<AppId>,
+    /// Members whose roles were changed.
+    pub roles: Vec<MemberId>,
+}
+
+fn over<K: Clone + Eq + std::hash::Hash, V>(map: &HashMap<K, V, RandomState>, over: impl Fn(&V) -> bool) -> Vec<K> {
+    map.pin().iter().filter(|(_, value)| over(value)).map(|(key, _)| key.clone()).collect()
 }
 
 /// Whether the login behind a token was before `at`.
@@ -239,6 +279,12 @@ mod tests {
     use crate::ids::OpenId;
 
     const LOGIN: i64 = 1_700_000_000_500;
+
+    impl Revocations {
+        fn sweep(&self, now: Timestamp) {
+            self.forget(&self.due(now), now);
+        }
+    }
 
     fn ms(millis: i64) -> Timestamp {
         Timestamp::from_millis(millis)

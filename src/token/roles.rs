@@ -59,10 +59,16 @@ impl ChangedRoles {
         }
     }
 
-    /// Drops what is over.
-    pub(super) fn sweep(&self, now: Timestamp) {
+    /// What may be forgotten.
+    pub(super) fn due(&self, now: Timestamp) -> Vec<MemberId> {
         let members = self.members.pin();
-        for (member, _) in members.iter().filter(|(_, changed)| changed.until <= now) {
+        members.iter().filter(|(_, changed)| changed.until <= now).map(|(member, _)| member.clone()).collect()
+    }
+
+    /// Drops what of it is over still.
+    pub(super) fn forget(&self, due: &[MemberId], now: Timestamp) {
+        let members = self.members.pin();
+        for member in due {
             if let Ok(Some(_)) = members.remove_if(member, |_, changed| changed.until <= now) {
                 self.entries.fetch_sub(1, Ordering::AcqRel);
             }
@@ -99,9 +105,9 @@ mod tests {
             assert_eq!(&*set.of(&alice).unwrap(), [now.to_owned()]);
         }
         assert_eq!((set.len(), set.of(&MemberId::parse("bob").unwrap())), (1, None));
-        set.sweep(at(89));
+        set.forget(&set.due(at(89)), at(89));
         assert_eq!(set.len(), 1, "the longest end counts");
-        set.sweep(at(90));
+        set.forget(&set.due(at(90)), at(90));
         assert!(set.is_empty() && set.of(&alice).is_none());
     }
 }

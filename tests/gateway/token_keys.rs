@@ -137,7 +137,7 @@ async fn a_long_lived_token_that_was_logged_out_does_not_come_back() {
     // Longer than any token of ours lives, shorter than this one.
     gateway.clock.advance(Duration::from_secs(40 * 3600));
     let kept = gateway.inner().kept();
-    kept.revocations.sweep(gateway.clock.now());
+    kept.revocations.forget(&kept.revocations.due(gateway.clock.now()), gateway.clock.now());
     kept.sessions.sweep(gateway.clock.now()).await.unwrap();
     assert_eq!(gateway.get("/api/x", Some(&token)).await.code(), "token_revoked");
     let gateway = gateway.restart(ROUTES).await;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::{ACCESS_TTL, SESSION_TTL, START, app, at, code, login, refresh, token};
 use crate::clock::Timestamp;
 use crate::ids::{AppId, MemberId, SessionId};
-use crate::store::{NewRoles, NewSession, Notice, Revoked, Rotation, Session, Sessions, SessionsOf};
+use crate::store::{NewRoles, NewSession, Notice, NoticeOf, Revoked, Rotation, Session, Sessions, SessionsOf};
 
 type Store = Arc<dyn Sessions>;
 
@@ -159,6 +159,44 @@ pub(in crate::store) async fn an_epoch_never_moves_back_and_is_forgotten_at_its_
     assert_eq!(store.notices(at(20)).await.unwrap(), []);
     store.sweep(at(20)).await.unwrap();
     assert_eq!(store.notices(at(19)).await.unwrap(), [], "and swept");
+}
+
+pub(in crate::store) async fn whoever_is_about_to_forget_a_notice_is_told_how_long_it_lasts(store: Store) {
+    let id = |name: &str| SessionId::parse(name).unwrap();
+    let (alice, wx1) = (member("alice"), app("wx1"));
+    let roles = NewRoles { member_id: alice.clone(), roles: vec!["vip".into()], at: at(10), until: at(100) };
+    store.end(&id("unknown"), START, at(100)).await.unwrap();
+    store.end(&id("another"), START, at(100)).await.unwrap();
+    store.end_member(&alice, at(10), at(100)).await.unwrap();
+    store.end_app(&wx1, at(10), at(100)).await.unwrap();
+    store.announce_roles(roles.clone()).await.unwrap();
+    let all = [
+        NoticeOf::Session(id("unknown")),
+        NoticeOf::Session(id("never")),
+        NoticeOf::Member(alice.clone()),
+        NoticeOf::Member(member("bob")),
+        NoticeOf::App(wx1.clone()),
+        NoticeOf::Roles(alice.clone()),
+        NoticeOf::Roles(member("bob")),
+    ];
+    let session = |until| Notice::Session(Revoked { session_id: id("unknown"), until });
+    let epochs = |at: Timestamp, until| {
+        [Notice::Member { member_id: alice.clone(), at, until }, Notice::App { appid: wx1.clone(), at, until }]
+    };
+    let mut live = vec![session(at(100))];
+    live.extend(epochs(at(10), at(100)));
+    live.push(Notice::Roles(roles));
+    assert_eq!(store.notices_of(&all, at(99)).await.unwrap(), live);
+    assert_eq!(store.notices_of(&all, at(100)).await.unwrap(), []);
+    assert_eq!(store.notices_of(&[], at(0)).await.unwrap(), []);
+    // Each was prolonged in the meantime, as by another instance.
+    store.end(&id("unknown"), at(50), at(150)).await.unwrap();
+    store.end_member(&alice, at(60), at(160)).await.unwrap();
+    store.end_app(&wx1, at(60), at(160)).await.unwrap();
+    let mut live = vec![session(at(150))];
+    live.extend(epochs(at(60), at(160)));
+    assert_eq!(store.notices_of(&all, at(100)).await.unwrap(), live);
+    assert_eq!(store.notices_of(&all, at(150)).await.unwrap(), &live[1..]);
 }
 
 pub(in crate::store) async fn of_two_changes_of_roles_the_one_that_arrives_last_counts(store: Store) {

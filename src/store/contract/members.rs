@@ -61,6 +61,31 @@ pub(in crate::store) async fn of_thirty_first_logins_at_once_one_is_new_and_all_
     assert_eq!((ids.len(), new), (1, 1));
 }
 
+/// Each of a hundred people twice, all at the same time: stores may write them together.
+pub(in crate::store) async fn of_many_logins_at_once_each_gets_its_own_member(store: Store) {
+    let logins: Vec<_> = (0..200)
+        .map(|n| {
+            let (store, name) = (Arc::clone(&store), format!("person-{}", n % 100));
+            let time = at(n);
+            tokio::spawn(async move { (sign_in(&store, someone(&name, time)).await, name) })
+        })
+        .collect();
+    let (mut ids, mut new) = (HashSet::new(), HashSet::new());
+    for login in logins {
+        let ((member, is_new), name) = login.await.unwrap();
+        assert_eq!(member.openid, person(&name));
+        ids.insert(member.member_id);
+        assert!(!is_new || new.insert(name), "new once");
+    }
+    assert_eq!((ids.len(), new.len()), (100, 100));
+    let finds = ids.iter().map(|id| store.find(id));
+    for (found, id) in futures_util::future::join_all(finds).await.into_iter().zip(&ids) {
+        let found = found.unwrap().unwrap();
+        assert_eq!(&found.member_id, id);
+        assert!(found.last_login_at >= at(100), "of two logins the later one");
+    }
+}
+
 pub(in crate::store) async fn a_unionid_is_kept_when_the_next_login_does_not_tell_it(store: Store) {
     sign_in(&store, someone("alice", START)).await;
     let (member, _) = sign_in(&store, with_unionid("u1", START)).await;

@@ -17,6 +17,8 @@ pub(super) enum Failure {
     Away(String),
     #[error("Postgres refused with {0}")]
     Refused(String),
+    #[error("the statement that it shared with others failed")]
+    Shared,
     #[error("the connection to Postgres broke")]
     Broken,
 }

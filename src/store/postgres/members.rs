@@ -1,10 +1,14 @@
 //! [`Members`] in Postgres. Sign-in with its merges, and lists, have files of their own.
 
+use std::collections::HashMap;
+
 use async_trait::async_trait;
-use deadpool_postgres::GenericClient;
+use deadpool_postgres::{GenericClient, Object};
+use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
-use super::row::{self, member, own_id, storable};
+use super::gather::{Gathering, Together};
+use super::row::{self, alias_of, member, own_id, storable};
 use super::{Postgres, list, sign_in};
 use crate::ids::{AppId, MemberId, OpenId, UserId};
 use crate::store::{
@@ -16,11 +20,18 @@ type Value<'a> = &'a (dyn ToSql + Sync);
 #[async_trait]
 impl Members for Postgres {
     async fn sign_in(&self, who: SignIn) -> Result<SignedIn, Error> {
-        self.within(async { sign_in::sign_in(&mut self.client().await?, &who).await }).await
+        self.within(sign_in::sign_in(self, &who)).await
     }
 
     async fn find(&self, id: &MemberId) -> Result<Option<Member>, Error> {
-        self.within(async { find(&self.client().await?, id).await }).await
+        self.within(async {
+            match self.finds.call(id.clone()).await? {
+                Some(Found::Member(member)) => Ok(Some(*member)),
+                Some(Found::Alias) => find(&self.client().await?, id).await,
+                None => Ok(None),
+            }
+        })
+        .await
     }
 
     async fn identities(&self, id: &MemberId) -> Result<Vec<Identity>, Error> {
@@ -126,6 +137,37 @@ impl Postgres {
             Ok(changed)
         })
         .await
+    }
+}
+
+/// Who has these ids.
+pub(super) struct Finds;
+
+/// A row that was found.
+pub(super) enum Found {
+    Member(Box<Member>),
+    /// It leads to another row.
+    Alias,
+}
+
+impl Together for Finds {
+    type Wish = MemberId;
+    type Answer = Option<Found>;
+
+    async fn together(client: &Object, ids: &[MemberId]) -> Result<Gathering<Option<Found>>, tokio_postgres::Error> {
+        // The limit keeps it one search of the index for each id, however many members the server believes there are when it
+        // makes its plan.
+        let sql = "SELECT m.* FROM unnest($1::text[]) AS asked (id)
+                   CROSS JOIN LATERAL (SELECT * FROM members WHERE member_id = asked.id LIMIT 1) AS m";
+        let query = client.prepare_cached(sql).await?;
+        let asked: Vec<&str> = ids.iter().map(MemberId::as_str).collect();
+        let rows = client.query(&query, &[&asked]).await?;
+        let found: HashMap<Option<&str>, &Row> = rows.iter().map(|row| (row.try_get("member_id").ok(), row)).collect();
+        let found_one = |row: &Row| match alias_of(row)? {
+            Some(_) => Ok(Found::Alias),
+            None => member(row).map(Box::new).map(Found::Member),
+        };
+        Ok(asked.iter().map(|id| Some(found.get(&Some(*id)).map(|row| found_one(row)).transpose())).collect())
     }
 }
 

@@ -1,10 +1,12 @@
 //! Members in Postgres, for several instances side by side.
 //!
+//! Logins that arrive together share a statement and a commit ([`gather`]), and so do questions who a member is.
 //! The server answers a commit when it is on disk
 //! (`synchronous_commit`, `fsync`; what is weaker is said in the log at start). The schema is made and moved forward by
 //! whichever instance comes first ([`migration`]).
 
 mod fault;
+mod gather;
 mod list;
 mod members;
 mod migration;
@@ -18,6 +20,7 @@ mod tests;
 use std::fmt;
 use std::str::FromStr as _;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime};
@@ -27,6 +30,9 @@ use tokio_postgres::NoTls;
 use super::Error;
 use crate::config::Postgres as Address;
 use fault::Failure;
+use gather::Gathered;
+use members::Finds;
+use sign_in::SignIns;
 
 /// Connections at most. Each holds a process on the server; statements take well under a millisecond.
 const CONNECTIONS: usize = 16;
@@ -65,6 +71,8 @@ pub enum OpenError {
 /// The store. Implements [`Members`](super::Members).
 pub struct Postgres {
     pool: Pool,
+    sign_ins: Gathered<SignIns>,
+    finds: Gathered<Finds>,
     place: String,
 }
 
@@ -94,12 +102,24 @@ impl Postgres {
             .recycle_timeout(Some(CONNECT))
             .build();
         let pool = pool.map_err(|e| OpenError::Unreachable(Error::Unavailable(Box::new(e))))?;
-        let postgres = Arc::new(Self { pool, place });
+        let (sign_ins, finds) = (Gathered::start(&pool), Gathered::start(&pool));
+        let postgres = Arc::new(Self { pool, sign_ins, finds, place });
         let mut client = postgres.client().await.map_err(OpenError::Unreachable)?;
         migration::migrate(&mut client).await?;
         postgres.name_what_is_weaker(&client).await;
         drop(client);
         Ok(postgres)
+    }
+
+    /// Statements of sign-ins since the store was opened, each with a commit of its own. Sign-ins by statements is how many
+    /// share one wait for the disk.
+    pub fn commits(&self) -> u64 {
+        self.sign_ins.counted().statements.load(Ordering::Relaxed)
+    }
+
+    /// Sign-ins in them.
+    pub fn sign_ins(&self) -> u64 {
+        self.sign_ins.counted().calls.load(Ordering::Relaxed)
     }
 
     async fn client(&self) -> Result<Object, Error> {

@@ -1,11 +1,17 @@
 //! The sign-in of a person, and the merge of those who have one unionid.
 //!
-//! Mostly it is one update of one row. Whoever registers or merges by unionid does so in a transaction that holds the lock
-//! of that unionid, so that of logins in several apps at once, on whatever instances, one makes the member.
+//! Mostly it is one statement that makes the row or finds it there, together with those of others ([`gather`](super::gather)).
+//! Whoever registers or merges by unionid does so in a transaction that holds the lock of that unionid, so that of logins in
+//! several apps at once, on whatever instances, one makes the member.
+
+use std::collections::{HashMap, HashSet};
 
 use deadpool_postgres::{GenericClient, Object};
+use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
+use super::Postgres;
+use super::gather::{Gathering, Together};
 use super::members::one;
 use super::row::{alias_of, index_roles, member};
 use crate::ids::{MemberId, UnionId};
@@ -14,19 +20,98 @@ use crate::store::{Error, Member, SignIn, SignedIn};
 /// First key of the locks, for unionids ("wxun" in ASCII); the second is a hash of the unionid.
 const LOCKS: i32 = 0x7778_756e;
 
-pub(super) async fn sign_in(client: &mut Object, who: &SignIn) -> Result<SignedIn, Error> {
-    let found = known(client, who).await?;
-    let unionid = found.as_ref().and_then(|member| member.unionid.clone()).or_else(|| who.unionid.clone());
-    let unionid = unionid.filter(|_| who.merge);
-    match (found, unionid) {
-        (Some(member), None) => Ok(alone(member, false)),
-        (Some(member), Some(unionid)) if of_unionid(client, &unionid).await?.len() == 1 => Ok(alone(member, false)),
-        (None, None) => register(client, who).await,
-        (_, Some(unionid)) => {
+/// Sign-ins of people who are not to be looked for among those of their unionid before they are registered.
+pub(super) struct SignIns;
+
+/// A person's row after the sign-in.
+pub(super) struct Noted {
+    row: Member,
+    /// Whose alias it is.
+    own: Option<MemberId>,
+    is_new: bool,
+}
+
+pub(super) async fn sign_in(postgres: &Postgres, who: &SignIn) -> Result<SignedIn, Error> {
+    if let Some(unionid) = who.unionid.clone().filter(|_| who.merge) {
+        let mut client = postgres.client().await?;
+        let found = known(&client, who).await?;
+        let unionid = found.as_ref().and_then(|member| member.unionid.clone()).unwrap_or(unionid);
+        return of_one_unionid(&mut client, who, found, &unionid).await;
+    }
+    let Noted { row, own, is_new } = postgres.sign_ins.call(who.clone()).await?;
+    let member = match own {
+        None => row,
+        Some(own) => seen(&postgres.client().await?, &own, row.unionid, who).await?,
+    };
+    match member.unionid.clone().filter(|_| who.merge) {
+        None => Ok(alone(member, is_new)),
+        Some(unionid) => of_one_unionid(&mut postgres.client().await?, who, Some(member), &unionid).await,
+    }
+}
+
+impl Together for SignIns {
+    type Wish = SignIn;
+    type Answer = Noted;
+
+    /// The same person a second time goes by himself: a statement writes a row once.
+    async fn together(client: &Object, all: &[SignIn]) -> Result<Gathering<Noted>, tokio_postgres::Error> {
+        let mut people = HashMap::with_capacity(all.len());
+        let is_first: Vec<bool> = all.iter().map(|who| people.insert(person(who), None::<&Row>).is_none()).collect();
+        let once: Vec<&SignIn> = all.iter().zip(&is_first).filter(|(_, first)| **first).map(|(who, _)| who).collect();
+        let fresh: Vec<MemberId> = once.iter().map(|_| MemberId::new_v7()).collect();
+        let ids: Vec<&str> = fresh.iter().map(MemberId::as_str).collect();
+        let appids: Vec<&str> = once.iter().map(|who| who.appid.as_str()).collect();
+        let openids: Vec<&str> = once.iter().map(|who| who.openid.as_str()).collect();
+        let unionids: Vec<Option<&str>> = once.iter().map(|who| who.unionid.as_ref().map(UnionId::as_str)).collect();
+        let times: Vec<i64> = once.iter().map(|who| who.at.millis()).collect();
+        let upsert = client.prepare_cached(UPSERT).await?;
+        let rows = client.query(&upsert, &[&ids, &appids, &openids, &unionids, &times]).await?;
+        for row in &rows {
+            people.insert((row.try_get("appid")?, row.try_get("openid")?), Some(row));
+        }
+        // A row with one of these ids was made just now.
+        let ids: HashSet<&str> = ids.into_iter().collect();
+        let noted = |row: &Row| {
+            let (own, row) = (alias_of(row)?, member(row)?);
+            Ok(Noted { is_new: ids.contains(row.member_id.as_str()), row, own })
+        };
+        let gone = || Err(Error::Unavailable("a member came and went".into()));
+        let answer = |(who, first): (&SignIn, bool)| {
+            first.then(|| people.get(&person(who)).copied().flatten().map_or_else(gone, noted))
+        };
+        Ok(all.iter().zip(is_first).map(answer).collect())
+    }
+}
+
+fn person(who: &SignIn) -> (&str, &str) {
+    (who.appid.as_str(), who.openid.as_str())
+}
+
+/// Absence of a unionid says nothing: WeChat omits it when it has no reason to tell it. Another one is the truth of today: the
+/// app was moved to another Open Platform account, whose ids replace the old ones. In one order, so that no two statements wait
+/// for each other.
+const UPSERT: &str = "INSERT INTO members AS m (member_id, appid, openid, unionid, created_at, last_login_at)
+    SELECT id, appid, openid, unionid, at, at
+    FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[]) AS w (id, appid, openid, unionid, at)
+    ORDER BY appid COLLATE \"C\", openid COLLATE \"C\"
+    ON CONFLICT (appid, openid) DO UPDATE SET
+        unionid = coalesce(excluded.unionid, m.unionid), last_login_at = greatest(m.last_login_at, excluded.last_login_at)
+    RETURNING *";
+
+/// The login of somebody who has, or gets, a unionid by which members are merged; `found` when he is known.
+async fn of_one_unionid(
+    client: &mut Object,
+    who: &SignIn,
+    found: Option<Member>,
+    unionid: &UnionId,
+) -> Result<SignedIn, Error> {
+    match found {
+        Some(member) if of_unionid(client, unionid).await?.len() == 1 => Ok(alone(member, false)),
+        _ => {
             let transaction = client.transaction().await?;
             let lock = transaction.prepare_cached("SELECT pg_advisory_xact_lock($1, hashtext($2))").await?;
             transaction.execute(&lock, &[&LOCKS, &unionid.as_str()]).await?;
-            let signed_in = merging(&transaction, who, &unionid).await?;
+            let signed_in = merging(&transaction, who, unionid).await?;
             transaction.commit().await?;
             Ok(signed_in)
         }
@@ -39,8 +124,7 @@ fn alone(member: Member, is_new: bool) -> SignedIn {
 
 /// Notes the login of somebody who is known. He comes back with the unionid of the row, which may be the newer one.
 async fn known(db: &impl GenericClient, who: &SignIn) -> Result<Option<Member>, Error> {
-    // Absence says nothing: WeChat omits the unionid when it has no reason to tell it. Another one is the truth of
-    // today: the app was moved to another Open Platform account, whose ids replace the old ones.
+    // See UPSERT.
     let sql = "UPDATE members SET unionid = coalesce($3, unionid), last_login_at = greatest(last_login_at, $4)
                WHERE appid = $1 AND openid = $2 RETURNING *";
     let update = db.prepare_cached(sql).await?;
@@ -65,17 +149,6 @@ async fn seen(
     let found = one(db, sql, &[&own.as_str(), &who.at.millis()]).await?;
     let found = found.ok_or(Error::Damaged("an alias in Postgres leads to no member"))?;
     Ok(Member { unionid: unionid.or(found.unionid.clone()), ..found })
-}
-
-/// Of concurrent first logins one inserts; the others find that it is done.
-async fn register(db: &impl GenericClient, who: &SignIn) -> Result<SignedIn, Error> {
-    match insert(db, who, None).await? {
-        Some(member) => Ok(alone(member, true)),
-        None => {
-            let found = known(db, who).await?;
-            Ok(alone(found.ok_or(Error::Unavailable("a member came and went".into()))?, false))
-        }
-    }
 }
 
 /// A new row; `None` when somebody else has just made it.

@@ -12,6 +12,7 @@ use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::cluster::ClusterClient;
 use redis::cluster_async::ClusterConnection;
 use redis::cluster_routing::{MultipleNodeRoutingInfo, Route, RoutingInfo, SingleNodeRoutingInfo, SlotAddr};
+use redis::io::tcp::TcpSettings;
 use redis::sentinel::{SentinelClient, SentinelClientBuilder, SentinelServerType};
 use redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionAddr, FromRedisValue, IntoConnectionInfo as _, Pipeline,
@@ -256,7 +257,7 @@ async fn attempt(address: &Address) -> RedisResult<Wire> {
             let mut infos = addresses(address).into_iter();
             let at =
                 infos.next().ok_or_else(|| RedisError::from((redis::ErrorKind::InvalidClientConfig, "no server")))?;
-            let info = at.into_connection_info()?.set_redis_settings(settings(address));
+            let info = at.into_connection_info()?.set_redis_settings(settings(address)).set_tcp_settings(at_once());
             let connection = Client::open(info)?.get_multiplexed_async_connection_with_config(&config).await?;
             Ok(Wire::Server(connection))
         }
@@ -274,7 +275,8 @@ async fn attempt(address: &Address) -> RedisResult<Wire> {
                 .retries(3)
                 .connection_timeout(CONNECT)
                 .response_timeout(ANSWER)
-                .overall_response_timeout(Some(ANSWER));
+                .overall_response_timeout(Some(ANSWER))
+                .tcp_settings(at_once());
             if let Some(user) = &address.user {
                 builder = builder.username(user);
             }
@@ -291,7 +293,8 @@ async fn attempt(address: &Address) -> RedisResult<Wire> {
 
 fn sentinels(address: &Address, service: &str) -> RedisResult<SentinelClient> {
     let mut builder = SentinelClientBuilder::new(addresses(address), service, SentinelServerType::Master)?
-        .set_client_to_redis_db(address.database);
+        .set_client_to_redis_db(address.database)
+        .set_client_to_redis_tcp_settings(at_once());
     if let Some(user) = &address.user {
         builder = builder.set_client_to_redis_username(user);
     }
@@ -303,6 +306,12 @@ fn sentinels(address: &Address, service: &str) -> RedisResult<SentinelClient> {
             builder.set_client_to_redis_tls_mode(TlsMode::Secure).set_client_to_sentinel_tls_mode(TlsMode::Secure);
     }
     builder.build()
+}
+
+/// What is written is sent at once: else a command would wait until what was sent before it is acknowledged, which the server
+/// does with its next answer.
+fn at_once() -> TcpSettings {
+    TcpSettings::default().set_nodelay(true)
 }
 
 fn addresses(address: &Address) -> Vec<ConnectionAddr> {

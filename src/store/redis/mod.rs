@@ -7,12 +7,16 @@
 //! the session, then what the client's repetition asks for. To end a session its revocation is written first, so that a
 //! crash in between refuses too much and never too little.
 //!
+//! A server by itself, with sentinels or without, does all of a login in one script, and all of a refresh ([`at_once`]). The
+//! steps above are for a cluster, and for whatever else does not let a script reach over keys.
+//!
 //! *How long.* Keys go by Redis's own expiry. Whether something has expired is decided by the caller's time, as in every
 //! store; the expiry of a key is only when nobody will ask for it again.
 //!
 //! *What is kept for good* is as good as the server's settings: [`durability`] says at start what is weaker than "what was
 //! answered is on disk".
 
+mod at_once;
 mod durability;
 mod fault;
 mod keys;
@@ -80,6 +84,8 @@ pub struct Redis {
     keys: Keys,
     scripts: Scripts,
     birth_mark: String,
+    /// Whether one script may do all of a login, and all of a refresh.
+    at_once: bool,
     /// Notices of kinds that this version does not know.
     skipped: AtomicU64,
 }
@@ -99,18 +105,23 @@ struct Scripts {
     release: Script,
     charge: Script,
     news: Script,
+    log_in: Script,
+    refresh: Script,
 }
 
 impl Scripts {
     fn new() -> Self {
         Self {
-            open: Script::new(include_str!("scripts/open.lua")),
+            open: Script::new(concat!(include_str!("scripts/open.lua"), "return open(KEYS[1], unpack(ARGV))")),
             prolong: Script::new(include_str!("scripts/prolong.lua")),
-            rotate: Script::new(include_str!("scripts/rotate.lua")),
+            rotate: Script::new(concat!(include_str!("scripts/rotate.lua"), "return rotate(KEYS[1], unpack(ARGV))")),
             end: Script::new(include_str!("scripts/end.lua")),
             revoke: Script::new(include_str!("scripts/revoke.lua")),
-            list: Script::new(include_str!("scripts/list.lua")),
-            keep_key: Script::new(include_str!("scripts/keep_key.lua")),
+            list: Script::new(concat!(include_str!("scripts/list.lua"), "return list(KEYS[1], unpack(ARGV))")),
+            keep_key: Script::new(concat!(
+                include_str!("scripts/keep_key.lua"),
+                "return keep_key(KEYS[1], unpack(ARGV))"
+            )),
             reseal: Script::new(include_str!("scripts/reseal.lua")),
             replace: Script::new(include_str!("scripts/replace.lua")),
             notify: Script::new(include_str!("scripts/notify.lua")),
@@ -118,6 +129,13 @@ impl Scripts {
             release: Script::new(include_str!("scripts/release.lua")),
             charge: Script::new(include_str!("scripts/charge.lua")),
             news: Script::new(include_str!("scripts/news.lua")),
+            log_in: Script::new(concat!(
+                include_str!("scripts/open.lua"),
+                include_str!("scripts/list.lua"),
+                include_str!("scripts/keep_key.lua"),
+                include_str!("scripts/log_in.lua")
+            )),
+            refresh: Script::new(concat!(include_str!("scripts/rotate.lua"), include_str!("scripts/refresh.lua"))),
         }
     }
 }
@@ -135,7 +153,8 @@ impl Redis {
         durability::check(&link, &place).await?;
         let keys = Keys::new(&address.prefix);
         let birth_mark = birth_mark(&link, &keys).await.map_err(|e| unreachable(Box::new(e)))?;
-        Ok(Arc::new(Self { link, keys, scripts: Scripts::new(), birth_mark, skipped: AtomicU64::new(0) }))
+        let at_once = at_once::is_possible(&link, &keys).await;
+        Ok(Arc::new(Self { link, keys, scripts: Scripts::new(), birth_mark, at_once, skipped: AtomicU64::new(0) }))
     }
 
     /// Drawn at random when the first instance came to this Redis: another mark is another Redis, or one that has lost

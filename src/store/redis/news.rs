@@ -13,7 +13,7 @@ use super::{Redis, birth_mark};
 use crate::clock::Timestamp;
 use crate::ids::{AppId, MemberId};
 use crate::store::shared::News;
-use crate::store::{Error, NewRoles, Notice, Revoked};
+use crate::store::{Error, NewRoles, Notice, NoticeOf, Revoked};
 
 /// How long the stream is.
 pub(super) const LENGTH: u32 = 10_000;
@@ -51,6 +51,31 @@ impl Redis {
     pub(super) async fn live_notices(&self, now: Timestamp) -> Result<Vec<Notice>, Error> {
         let all = self.all_notices().await?.into_iter();
         Ok(all.filter(|(_, until)| *until > now).map(|(notice, _)| notice).collect())
+    }
+
+    /// Those of these that are live.
+    pub(super) async fn live_of(&self, of: &[NoticeOf], now: Timestamp) -> Result<Vec<Notice>, Error> {
+        let (mut sessions, mut fields) = (Vec::new(), Vec::new());
+        for one in of {
+            match one {
+                NoticeOf::Session(id) => sessions.push(id),
+                NoticeOf::Member(id) => fields.push(format!("member:{}", id.as_str())),
+                NoticeOf::App(id) => fields.push(format!("app:{}", id.as_str())),
+                NoticeOf::Roles(id) => fields.push(format!("roles:{}", id.as_str())),
+            }
+        }
+        let mut live = self.live_revocations_of(&sessions, now).await?;
+        if fields.is_empty() {
+            return Ok(live);
+        }
+        let mut cmd = redis::cmd("HMGET");
+        cmd.arg(self.keys.notices()).arg(&fields);
+        let values: Vec<Option<String>> = self.link.read(&cmd).await?;
+        for (of, value) in fields.iter().zip(values) {
+            let Some(value) = value else { continue };
+            live.extend(self.known(of, &value)?.filter(|(_, until)| *until > now).map(|(notice, _)| notice));
+        }
+        Ok(live)
     }
 
     /// All that is kept, each with its end.

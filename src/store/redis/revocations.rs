@@ -117,10 +117,32 @@ impl Redis {
         let pairs: Vec<(String, f64)> = self.link.read(&cmd).await?;
         let revoked = pairs.into_iter().map(|(id, until)| {
             let session_id = session_id(&id).ok_or(Error::Damaged("a revocation in Redis names no session"))?;
-            #[expect(clippy::cast_possible_truncation, reason = "whole milliseconds, written as such")]
-            let until = Timestamp::from_millis(until as i64);
-            Ok(Revoked { session_id, until })
+            Ok(Revoked { session_id, until: end(until) })
         });
         revoked.collect()
     }
+
+    /// Those of these sessions whose revocation is in force at `now`.
+    pub(super) async fn live_revocations_of(&self, ids: &[&SessionId], now: Timestamp) -> Result<Vec<Notice>, Error> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut cmd = redis::cmd("ZMSCORE");
+        cmd.arg(self.keys.revocations());
+        for id in ids {
+            cmd.arg(id.as_str());
+        }
+        let scores: Vec<Option<f64>> = self.link.read(&cmd).await?;
+        let known = ids.iter().zip(scores).filter_map(|(id, score)| Some(((*id).clone(), end(score?))));
+        Ok(known.filter(|(_, until)| *until > now).map(|(id, until)| revoked(id, until)).collect())
+    }
+}
+
+fn revoked(session_id: SessionId, until: Timestamp) -> Notice {
+    Notice::Session(Revoked { session_id, until })
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "whole milliseconds, written as such")]
+fn end(score: f64) -> Timestamp {
+    Timestamp::from_millis(score as i64)
 }

@@ -2,6 +2,7 @@
 //! revocations, and is asked wherever a session is asked for.
 
 use futures_util::future::try_join;
+use redis::ScriptInvocation;
 
 use super::Redis;
 use super::keys::{digits, life, session_id, time};
@@ -31,9 +32,15 @@ pub(super) struct Standing {
 impl Redis {
     /// Writes the session with its first token. False when it is there already.
     pub(super) async fn make(&self, new: &NewSession) -> Result<bool, Error> {
-        let session = &new.session;
-        let key = self.keys.session(session.session_id.as_str());
+        let key = self.keys.session(new.session.session_id.as_str());
         let mut script = self.scripts.open.key(&key);
+        Self::describe(new, &mut script);
+        self.link.run(&key, &script).await
+    }
+
+    /// Says of a new session what its script takes.
+    pub(super) fn describe(new: &NewSession, script: &mut ScriptInvocation<'_>) {
+        let session = &new.session;
         script
             .arg(session.member_id.as_str())
             .arg(session.appid.as_str())
@@ -44,7 +51,6 @@ impl Redis {
             .arg(&new.refresh.0[..])
             .arg(digits(new.refresh_expires_at.min(session.expires_at)))
             .arg(life(session.created_at, session.expires_at));
-        self.link.run(&key, &script).await
     }
 
     /// The session, whatever became of it; `None` when it is not known.
@@ -134,6 +140,17 @@ impl Redis {
     ) -> Result<Rotation, Error> {
         let key = self.keys.session(id.as_str());
         let mut script = self.scripts.rotate.key(&key);
+        Self::describe_use(shown, successor, use_, &mut script);
+        rotation(id, &self.link.run::<Vec<String>>(&key, &script).await?)
+    }
+
+    /// Says of the use of a token what its script takes.
+    pub(super) fn describe_use(
+        shown: RefreshHash,
+        successor: RefreshHash,
+        use_: RefreshUse,
+        script: &mut ScriptInvocation<'_>,
+    ) {
         script
             .arg(&shown.0[..])
             .arg(&successor.0[..])
@@ -141,20 +158,6 @@ impl Redis {
             .arg(u64::try_from(use_.grace.as_millis()).unwrap_or(u64::MAX))
             .arg(digits(use_.refresh_expires_at))
             .arg(digits(use_.revoked_until));
-        let told: Vec<String> = self.link.run(&key, &script).await?;
-        match told.split_first().map(|(what, rest)| (what.as_str(), rest)) {
-            Some(("rotated", [fields @ .., till])) => {
-                let session = session(id, fields).ok_or(DAMAGED)?;
-                Ok(Rotation::Rotated { session, refresh_expires_at: time(till).ok_or(DAMAGED)? })
-            }
-            Some(("reused", [fields @ .., _])) => Ok(Rotation::Reused(session(id, fields).ok_or(DAMAGED)?)),
-            Some(("ended", _)) => Ok(Rotation::Ended),
-            Some(("unknown", _)) => Ok(Rotation::Unknown),
-            Some(("foreign", _)) => {
-                Err(Error::Damaged("the successor of this refresh token was derived with another refresh key"))
-            }
-            _ => Err(Error::Damaged("an id or a hash that must be new is there already")),
-        }
     }
 
     /// Marks the session as ended.
@@ -176,6 +179,23 @@ impl Redis {
     pub(super) async fn owner(&self, token: RefreshHash) -> Result<Option<SessionId>, Error> {
         let id: Option<String> = self.link.read(redis::cmd("GET").arg(self.keys.refresh(token))).await?;
         id.map(|id| session_id(&id).ok_or(DAMAGED)).transpose()
+    }
+}
+
+/// What a script tells of a token of this session.
+pub(super) fn rotation(id: &SessionId, told: &[String]) -> Result<Rotation, Error> {
+    match told.split_first().map(|(what, rest)| (what.as_str(), rest)) {
+        Some(("rotated", [fields @ .., till])) => {
+            let session = session(id, fields).ok_or(DAMAGED)?;
+            Ok(Rotation::Rotated { session, refresh_expires_at: time(till).ok_or(DAMAGED)? })
+        }
+        Some(("reused", [fields @ .., _])) => Ok(Rotation::Reused(session(id, fields).ok_or(DAMAGED)?)),
+        Some(("ended", _)) => Ok(Rotation::Ended),
+        Some(("unknown", _)) => Ok(Rotation::Unknown),
+        Some(("foreign", _)) => {
+            Err(Error::Damaged("the successor of this refresh token was derived with another refresh key"))
+        }
+        _ => Err(Error::Damaged("an id or a hash that must be new is there already")),
     }
 }
 

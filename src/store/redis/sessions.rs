@@ -8,8 +8,8 @@ use super::keys::{digits, life, session_id, time};
 use crate::clock::Timestamp;
 use crate::ids::{AppId, MemberId, OpenId, SessionId};
 use crate::store::{
-    CodeHash, Error, KeysPage, NewRoles, NewSession, Notice, RefreshHash, RefreshUse, Revoked, Rotation, SealedKey,
-    SealedToken, Session, Sessions, SessionsOf, UsedCode,
+    CodeHash, Error, KeysPage, NewRoles, NewSession, Notice, NoticeOf, RefreshHash, RefreshUse, Revoked, Rotation,
+    SealedKey, SealedToken, Session, Sessions, SessionsOf, UsedCode,
 };
 
 const NOT_NEW: Error = Error::Damaged("an id or a hash that must be new is there already");
@@ -17,22 +17,15 @@ const NOT_NEW: Error = Error::Damaged("an id or a hash that must be new is there
 #[async_trait]
 impl Sessions for Redis {
     async fn open(&self, new: NewSession) -> Result<Vec<SessionId>, Error> {
-        self.name_first_token(&new).await?;
-        if !self.make(&new).await? {
-            // The name led nowhere before, and must not lead to somebody else's session now.
-            let key = self.keys.refresh(new.refresh);
-            let _: u32 = self.link.write(&key, redis::cmd("DEL").arg(&key)).await?;
-            return Err(NOT_NEW);
-        }
-        let keep = async {
-            match &new.session_key {
-                Some(key) => self.keep(&new.session.appid, &new.session.openid, key).await,
-                None => Ok(()),
+        let surplus = if self.at_once {
+            let surplus = self.log_in(&new).await?.ok_or(NOT_NEW)?;
+            if surplus.is_empty() {
+                return Ok(surplus);
             }
+            surplus
+        } else {
+            self.open_in_steps(&new).await?
         };
-        // The list comes after the session, so that whoever takes it out of the list can end it; the code comes last, so
-        // that nobody who repeats it finds a session that is in no list and no end of all would reach.
-        let (surplus, ()) = try_join(self.enlist(&new), keep).await?;
         let now = new.session.created_at;
         let ended = self.end_these(surplus.clone(), |_| true, now, new.access_until).await?;
         // Now that they are over. Some were before; they would count again the next time.
@@ -69,22 +62,23 @@ impl Sessions for Redis {
     }
 
     async fn rotate(&self, shown: RefreshHash, successor: RefreshHash, use_: RefreshUse) -> Result<Rotation, Error> {
-        let Some(id) = self.owner(shown).await? else { return Ok(Rotation::Unknown) };
-        // Before the successor stands: as long as it does not, its name leads to a session that does not know it. The
-        // name is derived from the token that was shown, so whoever races here writes the same.
-        let name = self.name_token(successor, &id, life(use_.now, use_.refresh_expires_at));
-        // A session whose end broke off after its revocation was written is over, too.
-        if let ((), true) = try_join(name, self.is_revoked(&id)).await? {
-            let known = self.ended_by_refresh(shown, use_.now).await?.is_some();
-            return Ok(if known { Rotation::Ended } else { Rotation::Unknown });
-        }
-        match self.turn(&id, shown, successor, use_).await? {
+        let turned = match self.at_once {
+            true => self.turn_by_name(shown, successor, use_).await?,
+            false => self.turn_in_steps(shown, successor, use_).await?,
+        };
+        let Some((id, became)) = turned else { return Ok(Rotation::Unknown) };
+        match became {
             // Told by all who raced; the one who ends it says so.
-            Rotation::Reused(session) => match self.end_one(&id, use_.now, use_.revoked_until).await? {
+            Some(Rotation::Reused(session)) => match self.end_one(&id, use_.now, use_.revoked_until).await? {
                 true => Ok(Rotation::Reused(session)),
                 false => Ok(Rotation::Ended),
             },
-            other => Ok(other),
+            Some(other) => Ok(other),
+            // A session whose end broke off after its revocation was written is over, too.
+            None => {
+                let known = self.ended_by_refresh(shown, use_.now).await?.is_some();
+                Ok(if known { Rotation::Ended } else { Rotation::Unknown })
+            }
         }
     }
 
@@ -145,6 +139,10 @@ impl Sessions for Redis {
 
     async fn notices(&self, now: Timestamp) -> Result<Vec<Notice>, Error> {
         self.live_notices(now).await
+    }
+
+    async fn notices_of(&self, of: &[NoticeOf], now: Timestamp) -> Result<Vec<Notice>, Error> {
+        self.live_of(of, now).await
     }
 
     async fn list(
@@ -215,6 +213,50 @@ impl Sessions for Redis {
 }
 
 impl Redis {
+    /// All of a new session but its code; returns who has to make room for it.
+    async fn open_in_steps(&self, new: &NewSession) -> Result<Vec<SessionId>, Error> {
+        self.name_first_token(new).await?;
+        if !self.make(new).await? {
+            // The name led nowhere before, and must not lead to somebody else's session now.
+            let key = self.keys.refresh(new.refresh);
+            let _: u32 = self.link.write(&key, redis::cmd("DEL").arg(&key)).await?;
+            return Err(NOT_NEW);
+        }
+        let keep = async {
+            match &new.session_key {
+                Some(key) => self.keep(&new.session.appid, &new.session.openid, key).await,
+                None => Ok(()),
+            }
+        };
+        // The list comes after the session, so that whoever takes it out of the list can end it; the code comes last, so
+        // that nobody who repeats it finds a session that is in no list and no end of all would reach.
+        Ok(try_join(self.enlist(new), keep).await?.0)
+    }
+
+    /// As [`Redis::turn_by_name`].
+    async fn turn_in_steps(
+        &self,
+        shown: RefreshHash,
+        successor: RefreshHash,
+        use_: RefreshUse,
+    ) -> Result<Option<(SessionId, Option<Rotation>)>, Error> {
+        let Some(id) = self.owner(shown).await? else { return Ok(None) };
+        // Before the successor stands: as long as it does not, its name leads to a session that does not know it. The
+        // name is derived from the token that was shown, so whoever races here writes the same.
+        let name = self.name_token(successor, &id, life(use_.now, use_.refresh_expires_at));
+        let became = match try_join(name, self.is_revoked(&id)).await? {
+            ((), true) => None,
+            ((), false) => Some(self.turn(&id, shown, successor, use_).await?),
+        };
+        Ok(Some((id, became)))
+    }
+
+    /// What stands under the code that opened this session.
+    pub(super) fn used(new: &NewSession) -> String {
+        let (used_at, expires_at) = (digits(new.session.created_at), digits(new.code_expires_at));
+        format!("{used_at} {expires_at} {} {}", u8::from(new.is_new), new.session.session_id.as_str())
+    }
+
     /// The first token leads to the session; nobody else's may be of that name.
     async fn name_first_token(&self, new: &NewSession) -> Result<(), Error> {
         let key = self.keys.refresh(new.refresh);
@@ -236,10 +278,8 @@ impl Redis {
 
     async fn use_code(&self, new: &NewSession) -> Result<(), Error> {
         let key = self.keys.code(&new.code);
-        let (used_at, expires_at) = (digits(new.session.created_at), digits(new.code_expires_at));
-        let value = format!("{used_at} {expires_at} {} {}", u8::from(new.is_new), new.session.session_id.as_str());
         let mut cmd = redis::cmd("SET");
-        cmd.arg(&key).arg(value).arg("PX").arg(life(new.session.created_at, new.code_expires_at));
+        cmd.arg(&key).arg(Self::used(new)).arg("PX").arg(life(new.session.created_at, new.code_expires_at));
         self.link.write(&key, &cmd).await
     }
 }

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use rusqlite::{Connection, Row};
+use rusqlite::{Connection, OptionalExtension as _, Row};
 
 use super::member_row;
 use super::sessions::end;
 use crate::clock::Timestamp;
 use crate::ids::{AppId, MemberId, SessionId};
-use crate::store::{Error, NewRoles, Notice};
+use crate::store::{Error, NewRoles, Notice, NoticeOf, Revoked};
 
 /// Ends the member's sessions, each with its revocation, and writes the epoch. What says that it was opened later than `at`
 /// was opened by a clock that has been set back since.
@@ -110,4 +110,37 @@ pub(super) fn notices(db: &Connection, now: Timestamp) -> Result<Vec<Notice>, Er
         all.push(notice?);
     }
     Ok(all)
+}
+
+/// Those of these that are live.
+pub(super) fn notices_of(db: &Connection, of: &[NoticeOf], now: Timestamp) -> rusqlite::Result<Vec<Notice>> {
+    let mut revocation = db.prepare_cached("SELECT until FROM revocations WHERE session_id = ?1 AND until > ?2")?;
+    let mut epoch = db.prepare_cached("SELECT at, until FROM epochs WHERE of = ?1 AND id = ?2 AND until > ?3")?;
+    let mut change =
+        db.prepare_cached("SELECT roles, at, until FROM role_changes WHERE member_id = ?1 AND until > ?2")?;
+    let mut live = Vec::new();
+    for one in of {
+        let times = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
+        let found = match one.clone() {
+            NoticeOf::Session(session_id) => {
+                let until = revocation.query_row((&session_id, now), |row| row.get(0)).optional()?;
+                until.map(|until| Notice::Session(Revoked { session_id, until }))
+            }
+            NoticeOf::Member(member_id) => {
+                let found = epoch.query_row(("member", &member_id, now), times).optional()?;
+                found.map(|(at, until)| Notice::Member { member_id, at, until })
+            }
+            NoticeOf::App(appid) => {
+                let found = epoch.query_row(("app", &appid, now), times).optional()?;
+                found.map(|(at, until)| Notice::App { appid, at, until })
+            }
+            NoticeOf::Roles(member_id) => {
+                let roles = |row: &Row<'_>| Ok((member_row::roles(row, "roles")?, row.get(1)?, row.get(2)?));
+                let found = change.query_row((&member_id, now), roles).optional()?;
+                found.map(|(roles, at, until)| Notice::Roles(NewRoles { member_id, roles, at, until }))
+            }
+        };
+        live.extend(found);
+    }
+    Ok(live)
 }

@@ -255,6 +255,7 @@ impl Claim {
                  PRAGMA trusted_schema = OFF;
                  PRAGMA temp_store = MEMORY;
                  PRAGMA cache_size = -8192;      -- KiB
+                 PRAGMA wal_autocheckpoint = 4000;  -- pages: what is written again and again is moved once
                  PRAGMA journal_size_limit = 67108864;",
             )
         });

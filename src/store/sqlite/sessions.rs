@@ -9,8 +9,8 @@ use super::{Sqlite, epochs, key_bundle, rotation, session_keys};
 use crate::clock::Timestamp;
 use crate::ids::{AppId, MemberId, OpenId, SessionId};
 use crate::store::{
-    CodeHash, Error, KeysPage, NewRoles, NewSession, Notice, RefreshHash, RefreshUse, Revoked, Rotation, SealedKey,
-    SealedToken, Session, Sessions, SessionsOf, UsedCode,
+    CodeHash, Error, KeysPage, NewRoles, NewSession, Notice, NoticeOf, RefreshHash, RefreshUse, Revoked, Rotation,
+    SealedKey, SealedToken, Session, Sessions, SessionsOf, UsedCode,
 };
 
 /// Rows that one job of a sweep deletes: a few milliseconds, so that no login waits for long.
@@ -157,6 +157,11 @@ impl Sessions for Sqlite {
 
     async fn notices(&self, now: Timestamp) -> Result<Vec<Notice>, Error> {
         self.read(move |db| epochs::notices(db, now)).await
+    }
+
+    async fn notices_of(&self, of: &[NoticeOf], now: Timestamp) -> Result<Vec<Notice>, Error> {
+        let of = of.to_vec();
+        self.read(move |db| Ok(epochs::notices_of(db, &of, now)?)).await
     }
 
     async fn list(

@@ -71,6 +71,11 @@ impl PostgresServer {
         });
     }
 
+    /// Its process id, while it runs: the parent of those of its connections.
+    pub(crate) fn pid(&self) -> Option<String> {
+        self.held.as_ref().map(Held::pid)
+    }
+
     /// Ends it as a crash would.
     pub(crate) fn kill(&mut self) {
         self.held = None;

@@ -46,6 +46,11 @@ impl Server {
         until("Redis to answer", || cli(self.port, &["ping"]).trim() == "PONG");
     }
 
+    /// Its process id, while it runs.
+    pub(crate) fn pid(&self) -> Option<String> {
+        self.held.as_ref().map(Held::pid)
+    }
+
     /// Ends it as a crash would.
     pub(crate) fn kill(&mut self) {
         self.held = None;

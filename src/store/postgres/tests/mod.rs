@@ -1,5 +1,7 @@
 //! That it does what every store of members does, and what is particular to Postgres.
 
+mod gathered;
+
 #[path = "../../../../tests/gateway/support/postgres.rs"]
 mod server;
 

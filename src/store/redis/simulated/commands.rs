@@ -152,6 +152,10 @@ impl Plain {
             "ZREM" => Reply::Number(i64::from(sorted.remove(&rest[0]).is_some())),
             "ZCARD" => Reply::count(sorted.len()),
             "ZSCORE" => Reply::maybe(sorted.get(&rest[0]).map(|score| score.to_string().into_bytes())),
+            "ZMSCORE" => {
+                let score = |member: &Bytes| sorted.get(member).map(|score| score.to_string().into_bytes());
+                Reply::List(rest.iter().map(|member| Reply::maybe(score(member))).collect())
+            }
             "ZRANGE" => {
                 let (from, to): (usize, i64) = (parse(&rest[0]), parse(&rest[1]));
                 let to = usize::try_from(to).map_or(order.len(), |to| order.len().min(to + 1));

@@ -42,7 +42,7 @@ impl Defect {
         let of = |first_words: &str| script.starts_with(first_words);
         let (which, from, to) = match self {
             Self::ReuseIsTaken => ("-- What becomes", "return told('reused', ends)", "return told('rotated', ends)"),
-            Self::GraceWithoutEnd => ("-- What becomes", "tonumber(ARGV[4])", "1e15"),
+            Self::GraceWithoutEnd => ("-- What becomes", "tonumber(grace)", "1e15"),
             Self::NewsUnheard => ("-- The birth mark", "'COUNT', ARGV[2]", "'COUNT', 1"),
             Self::RevocationUntold => ("-- Writes a revocation", "redis.call('XADD'", "tostring('XADD'"),
             Self::NoticeUntold => ("-- Writes an epoch", "redis.call('XADD'", "tostring('XADD'"),
