@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+use tokio::time::sleep;
 
 use crate::admin::{self, AdminToken, AuditLog};
 use crate::clock::Clock;
@@ -70,16 +72,16 @@ impl Running {
         if !drain_min.is_zero() {
             // Whoever spreads requests over instances has to notice first.
             tracing::info!(?drain_min, "leaving: not ready any more, and still accepting");
-            tokio::time::sleep(drain_min).await;
+            sleep(drain_min).await;
         }
         self.drain().await
     }
 
-    /// As [`Running::stop`], when a successor has the sockets: it is the one who is ready.
-    pub async fn give_way(mut self) -> Drained {
+    /// A successor has the sockets, and is the one who is ready; [`Running::drain`] comes next. What is returned ends when the
+    /// successor waits for nothing any more that this one has.
+    pub fn give_way(&mut self) -> oneshot::Receiver<()> {
         let waits_for_us = !self.gateway.kept().embedded.is_empty();
-        self.server.handed_over(!waits_for_us);
-        self.drain().await
+        self.server.handed_over(!waits_for_us)
     }
 
     /// The configuration in force, with the addresses that it came to.
@@ -94,7 +96,8 @@ impl Running {
         config
     }
 
-    async fn drain(self) -> Drained {
+    /// No new connections, and what is in flight finishes, at most `drain_timeout`.
+    pub async fn drain(self) -> Drained {
         tracing::info!("draining");
         self.gateway.start_draining();
         let drain_timeout = self.gateway.current().config.server.drain_timeout;
@@ -192,8 +195,8 @@ struct Interrupted {
     drain: JoinHandle<Drained>,
 }
 
-/// Serves until it is told to stop or a successor serves, and drains. A successor that goes away before it serves leaves
-/// everything to be begun anew.
+/// Serves until it is told to stop or a successor serves, and drains. A successor that goes away before it serves, or does not
+/// serve within `[server] takeover_timeout`, leaves everything to be begun anew.
 async fn serve(mut running: Running, hangup: Hangup, file: Option<&Path>, stop: &Stop) -> Option<Interrupted> {
     let sockets = running.server.take_sockets();
     let mut handover = file.and_then(|file| match Handover::open(file, sockets) {
@@ -221,13 +224,34 @@ async fn serve(mut running: Running, hangup: Hangup, file: Option<&Path>, stop: 
         return None;
     };
     let config = running.resumable();
-    let drain = tokio::spawn(running.give_way());
+    let patience = config.server.takeover_timeout;
+    let released = running.give_way();
+    let drain = tokio::spawn(running.drain());
+    let late = async {
+        // It ends whether or not somebody says so.
+        let _ = released.await;
+        sleep(patience).await;
+    };
     let alone = tokio::select! {
-        serves = successor.serves() => !serves,
+        serves = successor.serves() => {
+            if !serves {
+                tracing::error!("the gateway that was to take over has gone before it served: this one goes on");
+            }
+            !serves
+        }
+        () = late => {
+            let alone = successor.give_up();
+            if alone {
+                tracing::error!(
+                    takeover_timeout = ?patience,
+                    "the gateway that was to take over does not serve in time and has been ended: this one goes on"
+                );
+            }
+            alone
+        }
         () = stop.clone().told() => false,
     };
     if alone {
-        tracing::error!("the gateway that was to take over has gone before it served: this one goes on");
         return Some(Interrupted { config, sockets: successor.into_sockets(), drain });
     }
     supervisor::stopping();

@@ -50,10 +50,22 @@ pub(super) async fn run(
         // We accept already, from the same queues.
         leaving = Some(leave(predecessor, file).await?);
     }
-    if let Some(leaving) = leaving {
-        leaving.serving().await;
+    if let Some(leaving) = leaving
+        && !leaving.serving().await
+    {
+        give_back(running).await;
+        anyhow::bail!(
+            "the running gateway has gone on, since this one did not serve within its [server] takeover_timeout"
+        );
     }
     Ok(Some(running))
+}
+
+/// The other one goes on: lets it have everything, and finishes what has begun here.
+async fn give_back(mut running: Running) {
+    drop(running.server.take_sockets());
+    drop(running.give_way());
+    running.drain().await;
 }
 
 async fn leave(predecessor: Predecessor, file: &Path) -> anyhow::Result<Leaving> {

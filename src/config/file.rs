@@ -205,6 +205,8 @@ pub struct Server {
     pub drain_min: Option<Duration>,
     /// How long open requests may take to finish at shutdown, after drain_min. Default: "30s".
     pub drain_timeout: Option<Duration>,
+    /// How long a gateway that takes the place of this one may take to serve before this one goes on. Default: "30s".
+    pub takeover_timeout: Option<Duration>,
     /// Most open WebSockets of one member, 0 to 100000; 0 is no limit. Default: 32.
     #[schemars(range(min = 0, max = 100_000))]
     pub max_sockets_per_member: Option<i64>,

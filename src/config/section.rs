@@ -109,6 +109,8 @@ pub struct Server {
     pub drain_min: Duration,
     /// How long a drain may take after that.
     pub drain_timeout: Duration,
+    /// How long a successor that has everything may take to serve.
+    pub takeover_timeout: Duration,
     /// Most open sockets (upgraded connections) of one member; `None` means no limit.
     pub max_sockets_per_member: Option<NonZeroUsize>,
     /// Most open connections of clients; `None` means as many as there are descriptors for.

@@ -7,9 +7,10 @@
 //! turns stay short, and what was let in is finished.
 //!
 //! Those in front wait in a [line](crate::waiting): in turn, and when the oldest of them has waited for too long, the newest first, while the
-//! oldest are let in to be refused. To refuse costs as well, so it is done in a fixed proportion to what is served: more
-//! requests than that are left waiting, rather than have the refusals eat up what is to be served. Logins and refreshes wait, too,
-//! and are never refused for it; the health answer passes by the line.
+//! oldest are let in to be refused. Nobody is newer than who comes just then, so he does not wait at all: to wait costs a part of what an
+//! answer does, since what has waited among thousands is in no cache any more when it is its turn. To refuse costs as well, so it is
+//! done in a fixed proportion to what is served: more requests than that are left waiting, rather than have the refusals eat up what is
+//! to be served. Logins and refreshes wait, too, and are never refused for it; the health answer passes by the line.
 
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -66,6 +67,8 @@ struct State {
     urgent: usize,
     /// Whether the end of this turn will be noticed.
     turning: bool,
+    /// Whether the oldest have waited for too long, so that the newest come first.
+    late: bool,
     line: Waiting<Passage>,
     /// When somebody was refused last, while that has not been said to be over.
     refused: Option<Instant>,
@@ -105,7 +108,8 @@ impl Turnstile {
             // Asked to run now, behind everything that is ready now: so it will run when this turn is over.
             self.begun.notify_one();
         }
-        if state.begun < BATCH && !state.line.anybody() {
+        // Nobody is newer than who comes just now.
+        if state.begun < BATCH && (state.late || !state.line.anybody()) {
             state.begun += 1;
             return None;
         }
@@ -134,13 +138,15 @@ impl Turnstile {
     fn next_turn(&self, now: Instant) -> bool {
         let target = self.target();
         let mut state = self.state();
-        (state.begun, state.urgent) = (0, 0);
-        let mut refused = 0;
-        while state.begun < BATCH {
+        // While the newest come first, room is left for those that come in the next turn, and what they did not take of the last
+        // one is for the line; else the line comes first.
+        let mut begun = if state.late { state.begun } else { 0 };
+        while begun < BATCH {
             let Some((since, one)) = state.line.next(now, target) else { break };
             let waited = now.saturating_duration_since(since);
-            state.begun += usize::from(one.send(Passage { waited, overdue: false }).is_ok());
+            begun += usize::from(one.send(Passage { waited, overdue: false }).is_ok());
         }
+        let mut refused = 0;
         while refused < REFUSED {
             let Some((since, one)) = state.line.overdue(now, target) else { break };
             let waited = now.saturating_duration_since(since);
@@ -150,6 +156,9 @@ impl Turnstile {
             tracing::warn!("overloaded: requests that have waited for too long are refused");
         }
         state.turning = state.line.anybody();
+        state.late = state.line.age(now) > target;
+        state.begun = if state.late { 0 } else { begun };
+        state.urgent = 0;
         self.busy.store(state.turning, Ordering::Relaxed);
         state.turning
     }
@@ -236,6 +245,26 @@ mod tests {
         let wanted: Vec<_> = (0..REFUSED).map(|n| (n, true)).chain((all - BATCH..all).map(|n| (n, false))).collect();
         assert_eq!(got(&mut turns), wanted);
         assert_eq!(turnstile.age(), Duration::from_millis(251));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn while_the_newest_are_served_whoever_comes_is_the_newest_and_the_line_has_what_is_left() {
+        let turnstile = turnstile(Duration::from_millis(250));
+        let mut turns: Vec<Option<Turn>> = come(&turnstile, 6 * BATCH).into_iter().map(Some).collect();
+        tokio::time::advance(Duration::from_millis(251)).await;
+        turnstile.next_turn(Instant::now());
+        got(&mut turns);
+        let few = BATCH / 4;
+        assert!(come(&turnstile, few).is_empty(), "let in at once");
+        turnstile.next_turn(Instant::now());
+        let let_in = got(&mut turns);
+        assert_eq!(let_in.iter().filter(|(_, overdue)| !overdue).count(), BATCH - few);
+        assert_eq!(come(&turnstile, BATCH + few).len(), few, "no more than a turn takes");
+        // The oldest are gone, and what is left has not waited for too long: in turn again.
+        turns.clear();
+        let _line = come(&turnstile, BATCH);
+        turnstile.next_turn(Instant::now());
+        assert_eq!(come(&turnstile, 1).len(), 1);
     }
 
     #[tokio::test(start_paused = true)]

@@ -349,6 +349,18 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_name_is_resolved_anew_after_a_while_and_what_has_moved_is_found() {
+        let backend = Backend::new(&section("localhost", 80), 0, Arc::default());
+        let elsewhere: SocketAddr = "192.0.2.1:80".parse().unwrap();
+        let Resolved::Name { known: cell, .. } = &backend.resolved else { panic!("a name") };
+        *cell.lock().unwrap() = Some((Instant::now(), Arc::from([elsewhere])));
+        assert_eq!(backend.addresses().await.unwrap().as_slice(), [elsewhere]);
+        let long_ago = Instant::now().checked_sub(FRESH * 2).unwrap();
+        *cell.lock().unwrap() = Some((long_ago, Arc::from([elsewhere])));
+        assert!(backend.addresses().await.unwrap().as_slice().iter().all(|found| found.ip().is_loopback()));
+    }
+
+    #[tokio::test]
     async fn a_name_that_stops_resolving_keeps_its_last_addresses() {
         let backend = Backend::new(&section("no-such-host.invalid", 80), 0, Arc::default());
         assert!(backend.addresses().await.is_err());

@@ -206,17 +206,39 @@ pub(super) fn answered(
 ) -> impl Future<Output = Result<Response<Traced>, Infallible>> + use<> {
     match worker.enter(request.uri().path()) {
         None => Either::Left(worker.call(Inbound { request, lines, connection, passage: Passage::default() })),
+        Some(turn) => Either::Right(answered_in_turn(turn, Arc::clone(worker), (request, lines), connection)),
+    }
+}
+
+/// As [`answered`], and takes little room until it is its turn: for a connection that has many requests.
+pub(super) fn answered_of_many(
+    worker: &Arc<Worker>,
+    request: Box<Request<Body>>,
+    connection: Arc<Connection>,
+) -> impl Future<Output = Result<Response<Traced>, Infallible>> + use<> {
+    match worker.enter(request.uri().path()) {
+        None => {
+            let passage = Passage::default();
+            Either::Left(Box::pin(worker.call(Inbound { request, lines: Verbatim::default(), connection, passage })))
+        }
         Some(turn) => {
-            let worker = Arc::clone(worker);
-            // Boxed, so that those that do not wait do not carry the room for it.
-            Either::Right(Box::pin(async move {
-                let given_up = GivenUp(Some(&connection));
-                let passage = turn.await;
-                given_up.not();
-                worker.call(Inbound { request, lines, connection, passage }).await
-            }))
+            Either::Right(answered_in_turn(turn, Arc::clone(worker), (request, Verbatim::default()), connection))
         }
     }
+}
+
+async fn answered_in_turn(
+    turn: impl Future<Output = Passage>,
+    worker: Arc<Worker>,
+    (request, lines): (Box<Request<Body>>, Verbatim),
+    connection: Arc<Connection>,
+) -> Result<Response<Traced>, Infallible> {
+    let given_up = GivenUp(Some(&connection));
+    let passage = turn.await;
+    given_up.not();
+    // Room for the answering is made only now: thousands may wait and few are let in at a time, so it is room that was used
+    // just now, and is still in the processor's caches.
+    Box::pin(worker.call(Inbound { request, lines, connection, passage })).await
 }
 
 /// A request that nobody waits for any more while it waits for its turn: its connection owes no answer to it.

@@ -4,20 +4,23 @@
 //! The successor connects and gets all of them, in messages of one byte (1: the last) with descriptors beside it
 //! (`SCM_RIGHTS`, unix(7)). Nothing has changed by that, and when it goes away nothing does. When it says `L`, the running one
 //! answers `G`, and leaves as after SIGTERM. It keeps the sockets until the successor says `S`: it serves. If that one goes away
-//! before, the running one goes on with them. Both look at whose process the other is: it must run as the same user, or root.
+//! before, the running one goes on with them. So it does when nothing comes for too long: then it says `B` (back), lets no `S` in any
+//! more, and ends the other one, which can only be in the way. Both look at whose process the other is: it must run as the same user,
+//! or root.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::net::TcpListener;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
-    recvmsg, sendmsg,
+    Shutdown, recv, recvmsg, send as send_bytes, sendmsg, shutdown,
 };
+use rustix::process::{Pid, PidfdFlags, Signal, getpid, pidfd_open, pidfd_send_signal};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, Interest};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
@@ -38,6 +41,7 @@ const START: Duration = Duration::from_secs(60);
 const LEAVE: u8 = b'L';
 const GOING: u8 = b'G';
 const SERVES: u8 = b'S';
+const BACK: u8 = b'B';
 
 /// The running gateway's side. Dropped without [`close`](Self::close), the file stays; the next start replaces it.
 #[derive(Debug)]
@@ -60,6 +64,30 @@ impl Successor {
     /// Waits until it serves; false when it goes away before.
     pub async fn serves(&mut self) -> bool {
         matches!(self.stream.read_u8().await, Ok(SERVES))
+    }
+
+    /// Nothing has come from it for too long: it is ended, and told so in case that it cannot be (it is root's, or in another
+    /// namespace of processes). False when it has come to serve just now, and is left alone.
+    pub fn give_up(&mut self) -> bool {
+        let process = self.process();
+        // From here on it cannot say that it serves: writing fails.
+        let _ = shutdown(&self.stream, Shutdown::Read);
+        let mut word = [0];
+        if recv(&self.stream, &mut word, RecvFlags::DONTWAIT).is_ok_and(|(n, _)| n == 1) && word[0] == SERVES {
+            return false;
+        }
+        // Whoever can still be told is the process that has connected, and not one that got its number since.
+        let there = send_bytes(&self.stream, &[BACK], SendFlags::DONTWAIT | SendFlags::NOSIGNAL).is_ok();
+        if there && let Err(error) = process.and_then(|process| Ok(pidfd_send_signal(process, Signal::KILL)?)) {
+            tracing::warn!(%error, "the gateway that was to take over cannot be ended: end it");
+        }
+        true
+    }
+
+    fn process(&self) -> io::Result<OwnedFd> {
+        let pid = self.stream.peer_cred()?.pid().and_then(Pid::from_raw).filter(|pid| *pid != getpid());
+        let pid = pid.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "its process is not known here"))?;
+        Ok(pidfd_open(pid, PidfdFlags::empty())?)
     }
 
     /// The sockets, to go on with.
@@ -173,11 +201,14 @@ pub struct Predecessor(UnixStream);
 pub struct Leaving(Option<UnixStream>);
 
 impl Leaving {
-    /// This gateway serves: the other one need not go on.
-    pub async fn serving(self) {
-        let Some(mut stream) = self.0 else { return };
-        // One that has ended need not know.
-        let _ = timeout(STEP, stream.write_all(&[SERVES])).await;
+    /// This gateway serves: the other one need not go on. False when it already does.
+    pub async fn serving(self) -> bool {
+        let Some(mut stream) = self.0 else { return true };
+        if let Ok(Ok(())) = timeout(STEP, stream.write_all(&[SERVES])).await {
+            return true;
+        }
+        // One that has ended need not know, and says nothing.
+        !matches!(timeout(STEP, stream.read_u8()).await, Ok(Ok(BACK)))
     }
 }
 
@@ -285,8 +316,44 @@ mod tests {
         let (left, ()) = tokio::join!(predecessor.leave(&path), handover.asked());
         let mut successor = handover.close().await.unwrap();
         assert!(!path.exists());
-        left.unwrap().serving().await;
+        assert!(left.unwrap().serving().await);
         assert!(successor.serves().await);
+    }
+
+    /// The running one's side and the successor's, which has told it to leave.
+    async fn handed(folder: &Path) -> (Successor, Leaving) {
+        let path = folder.join("handover-1.sock");
+        let mut handover = Handover::open(&path, sockets(1)).unwrap();
+        let (predecessor, _) = Predecessor::find(&path).await.unwrap().unwrap();
+        let (left, ()) = tokio::join!(predecessor.leave(&path), handover.asked());
+        (handover.close().await.unwrap(), left.unwrap())
+    }
+
+    // Both sides are this process, which does not end itself.
+
+    #[tokio::test]
+    async fn one_that_was_given_up_and_comes_to_serve_all_the_same_hears_of_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut successor, left) = handed(folder.path()).await;
+        assert!(successor.give_up());
+        assert_eq!(successor.into_sockets().len(), 1);
+        assert!(!left.serving().await);
+    }
+
+    #[tokio::test]
+    async fn one_whose_word_has_come_in_the_last_moment_is_not_given_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut successor, left) = handed(folder.path()).await;
+        assert!(left.serving().await);
+        assert!(!successor.give_up());
+    }
+
+    #[tokio::test]
+    async fn one_that_serves_need_not_know_that_the_other_one_has_ended() {
+        let folder = tempfile::tempdir().unwrap();
+        let (successor, left) = handed(folder.path()).await;
+        drop(successor);
+        assert!(left.serving().await);
     }
 
     #[tokio::test]
@@ -321,7 +388,7 @@ mod tests {
         let handover = Handover::open(&path, sockets(1)).unwrap();
         let (predecessor, _) = Predecessor::find(&path).await.unwrap().unwrap();
         assert!(handover.close().await.is_none());
-        predecessor.leave(&path).await.unwrap().serving().await;
+        assert!(predecessor.leave(&path).await.unwrap().serving().await);
     }
 
     #[tokio::test]
@@ -333,7 +400,7 @@ mod tests {
         let (left, _other_side) = UnixStream::pair().map(|(a, b)| (Predecessor(a), drop(b))).unwrap();
         let (left, ()) = tokio::join!(left.leave(&path), handover.asked());
         let mut successor = handover.close().await.unwrap();
-        left.unwrap().serving().await;
+        assert!(left.unwrap().serving().await);
         assert!(successor.serves().await);
     }
 

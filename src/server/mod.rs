@@ -28,6 +28,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -79,6 +80,8 @@ pub struct Server {
     sockets: Vec<TcpListener>,
     /// Whether somebody else holds them, too, and connections may wait in them when this process is gone.
     outlives_us: bool,
+    /// Dropped when a successor can have whatever one process alone may have.
+    released: Option<oneshot::Sender<()>>,
 }
 
 /// The services' listener.
@@ -180,7 +183,19 @@ impl Server {
             Internal { address, task, stop }
         });
         let gateway = Arc::clone(gateway);
-        Ok(Self { gateway, addresses, redirect, workers, drain, admin_address, admin, internal, sockets, outlives_us })
+        Ok(Self {
+            gateway,
+            addresses,
+            redirect,
+            workers,
+            drain,
+            admin_address,
+            admin,
+            internal,
+            sockets,
+            outlives_us,
+            released: None,
+        })
     }
 
     /// Where it listens, port 0 resolved.
@@ -219,12 +234,17 @@ impl Server {
         std::mem::take(&mut self.sockets)
     }
 
-    /// A successor has the sockets. One that `serves` already is the one whom operators ask.
-    pub fn handed_over(&mut self, serves: bool) {
+    /// A successor has the sockets. One that `serves` already is the one whom operators ask. What is returned ends when it waits
+    /// for nothing any more that this one has.
+    pub fn handed_over(&mut self, serves: bool) -> oneshot::Receiver<()> {
         self.outlives_us = true;
+        let (release, released) = oneshot::channel();
         if serves {
             self.admin.abort();
+        } else {
+            self.released = Some(release);
         }
+        released
     }
 
     /// Closes the listeners, lets what is in flight finish, and waits for the workers, at most `deadline`. Says whether
@@ -253,6 +273,7 @@ impl Server {
                     let _ = (&mut internal.task).await;
                 }
                 self.gateway.release_databases().await;
+                self.released = None;
             };
             let (complete, _) = tokio::join!(finished, timeout_at(end, released));
             complete

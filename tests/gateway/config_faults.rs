@@ -144,7 +144,7 @@ fn every_key_says_what_it_says() {
         (seconds(server.head_timeout), seconds(server.keep_alive), seconds(server.drain_timeout)),
         (5., 90., 0.)
     );
-    assert_eq!(seconds(server.drain_min), 4.);
+    assert_eq!((seconds(server.drain_min), seconds(server.takeover_timeout)), (4., 7.));
     assert_eq!((server.max_head, server.max_uri, server.max_body), (16384, 4096, 0));
     assert_eq!(config.admin.listen, "0.0.0.0:9090".parse().unwrap());
     let internal = config.internal.unwrap();

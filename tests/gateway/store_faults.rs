@@ -1,8 +1,10 @@
 //! Stores on servers that go away and come back: what needs no store goes on, the rest says so, and nothing is restarted.
 
 use serde_json::json;
+use tokio::time::timeout;
 
 use crate::support::DEADLINE;
+use crate::support::cable::Cable;
 use crate::support::gateway::{Answer, Gateway, Member, ROUTES};
 use crate::support::place::Place;
 use crate::support::postgres::PostgresServer;
@@ -35,7 +37,7 @@ async fn until_back(gateway: &Gateway) -> std::time::Duration {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(DEADLINE, wait).await.expect("logins never worked again");
+    timeout(DEADLINE, wait).await.expect("logins never worked again");
     begun.elapsed()
 }
 
@@ -81,6 +83,24 @@ async fn postgres_dies_and_comes_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn postgres_hangs_and_goes_on() {
+    let server = PostgresServer::start();
+    let cable = Cable::to(server.port()).await;
+    let url = server.url().replace(&server.port().to_string(), &cable.port().to_string());
+    let gateway = Gateway::with(&format!("store.members = \"{url}\"\n{ROUTES}")).await;
+    let member = gateway.login("alice").await;
+    cable.hold();
+    // More than there are connections: they have their deadline together, not one after the other.
+    let logins = futures_util::future::join_all((0..40).map(|_| login(&gateway)));
+    let (logins, ()) = tokio::join!(timeout(DEADLINE, logins), is_away(&gateway, &member));
+    for answer in logins.expect("an answer to each, in time") {
+        assert_eq!((answer.status, answer.code().as_str()), (503, "store_unavailable"));
+    }
+    cable.mend();
+    until_back(&gateway).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replica_takes_over_from_redis_and_no_login_is_lost() {
     let mut servers = RedisServers::sentinel();
     let gateway = Gateway::with(&format!("store.sessions = \"{}?wait=1\"\n{ROUTES}", servers.url())).await;
@@ -91,7 +111,7 @@ async fn a_replica_takes_over_from_redis_and_no_login_is_lost() {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(2 * DEADLINE, wait).await.expect("the replica knows the session and takes over");
+    timeout(2 * DEADLINE, wait).await.expect("the replica knows the session and takes over");
     assert_eq!(login(&gateway).await.code(), "store_unavailable", "there is no replica that could hold it");
     servers.servers[0].run();
     until_back(&gateway).await;

@@ -228,6 +228,40 @@ async fn when_the_new_one_dies_before_it_serves_the_old_one_goes_on_and_nothing_
 }
 
 #[tokio::test]
+async fn one_that_hangs_is_ended_in_time_and_the_old_one_goes_on_and_nothing_is_lost() {
+    let Busy { template: _template, address, wechat, dir, mut old } =
+        Busy::start("workers = 2\ntakeover_timeout = \"1s\"").await;
+    let (over, answered) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
+    let mut load = JoinSet::new();
+    for n in 0..6 {
+        load.spawn(asks(address, n, Arc::clone(&over), Arc::clone(&answered)));
+    }
+    until(&answered, 100).await;
+    let (mut login, held) = held_login(address, &wechat, "c").await;
+    let mut new = Process::wxgate_in(dir.path(), &["serve", "--takeover"]);
+    logged(&mut new, "waiting for the gateway that has the database").await;
+    new.freeze();
+    drop(held);
+    assert_eq!(login.response().await.unwrap().status, 502);
+    assert_eq!(new.exit().await, Exit::Signal(9));
+    logged(&mut old, "does not serve in time and has been ended: this one goes on").await;
+    ready_again(&mut old, 2).await;
+    until(&answered, 100).await;
+    serves(address).await;
+    // And it can still be taken over from.
+    let mut new = Process::wxgate_in(dir.path(), &["serve", "--takeover"]);
+    ready(&mut new).await;
+    assert_eq!(old.exit().await, Exit::Code(0));
+    until(&answered, 100).await;
+    over.store(true, Ordering::Relaxed);
+    while let Some(client) = load.join_next().await {
+        client.unwrap();
+    }
+    new.terminate();
+    assert_eq!(new.exit().await, Exit::Code(0));
+}
+
+#[tokio::test]
 async fn one_whose_successor_has_died_can_be_told_to_stop() {
     let Busy { template: _template, address, wechat, dir, mut old } = Busy::start("").await;
     let (_login, held) = held_login(address, &wechat, "c").await;

@@ -71,6 +71,7 @@ pub(super) fn server(file: &file::Server, folder: &Path, report: &mut Report<'_>
         max_body: max_body(report, "server.max_body", file.max_body.as_ref()).unwrap_or(10 << 20),
         drain_min: time(report, "server.drain_min", file.drain_min.as_ref(), "0s", duration_or_zero),
         drain_timeout: time(report, "server.drain_timeout", file.drain_timeout.as_ref(), "30s", duration_or_zero),
+        takeover_timeout: time(report, "server.takeover_timeout", file.takeover_timeout.as_ref(), "30s", duration),
         max_sockets_per_member: NonZeroUsize::new(
             file.max_sockets_per_member.and_then(|n| usize::try_from(n).ok()).unwrap_or(MAX_SOCKETS),
         ),

@@ -23,10 +23,9 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use crate::body::Body;
 use crate::gateway::{Connection, ConnectionLimits, Traced, Worker};
-use crate::http1::verbatim::Verbatim;
 use crate::tunnel::Stream;
 
-use super::connection::{CROWDED, answered};
+use super::connection::{CROWDED, answered_of_many};
 use super::drain::Watch;
 use frames::Frames;
 use streams::{Streams, Tasks, Ticket, Watched};
@@ -155,7 +154,7 @@ fn answer(
     if let Err(refusal) = request::check(&mut request, max_uri) {
         *request.uri_mut() = Uri::from_static(refusal.target());
     }
-    let answer = answered(worker, Box::new(request.map(Body::from)), Verbatim::default(), connection);
+    let answer = answered_of_many(worker, Box::new(request.map(Body::from)), connection);
     async move {
         let mut response = answer.await?;
         // It speaks of the connection, which goes on.

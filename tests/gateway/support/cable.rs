@@ -1,6 +1,7 @@
-//! A cable between a gateway and its store, which a test can cut and mend.
+//! A cable between a gateway and its store, which a test can cut, hold and mend.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::{Arc, Mutex};
 
 use tokio::io::copy_bidirectional;
@@ -8,11 +9,19 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Whole,
+    /// What is sent arrives nowhere, and nothing is closed.
+    Held,
+    Cut,
+}
+
 /// See the [module documentation](self).
 #[derive(Debug)]
 pub(crate) struct Cable {
     address: SocketAddr,
-    whole: watch::Sender<bool>,
+    state: watch::Sender<State>,
     open: Arc<Mutex<Vec<AbortHandle>>>,
     _tasks: JoinSet<()>,
 }
@@ -22,24 +31,31 @@ impl Cable {
     pub(crate) async fn to(port: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (whole, is_whole) = watch::channel(true);
+        let (tell, state) = watch::channel(State::Whole);
         let open = Arc::<Mutex<Vec<AbortHandle>>>::default();
         let (opened, mut tasks) = (Arc::clone(&open), JoinSet::new());
         tasks.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((mut near, _)) = listener.accept().await {
-                if !*is_whole.borrow() {
+                if *state.borrow() == State::Cut {
                     continue; // dropped: the other side sees it closed
                 }
+                let mut state = state.clone();
                 let handle = connections.spawn(async move {
-                    if let Ok(mut far) = TcpStream::connect(("127.0.0.1", port)).await {
-                        let _ = copy_bidirectional(&mut near, &mut far).await;
+                    let Ok(mut far) = TcpStream::connect(("127.0.0.1", port)).await else { return };
+                    let mut copying = pin!(copy_bidirectional(&mut near, &mut far));
+                    loop {
+                        let held = *state.borrow_and_update() == State::Held;
+                        tokio::select! {
+                            _ = &mut copying, if !held => return,
+                            changed = state.changed() => if changed.is_err() { return },
+                        }
                     }
                 });
                 opened.lock().unwrap().push(handle);
             }
         });
-        Self { address, whole, open, _tasks: tasks }
+        Self { address, state: tell, open, _tasks: tasks }
     }
 
     /// This end of it.
@@ -49,14 +65,19 @@ impl Cable {
 
     /// Nothing passes any more.
     pub(crate) fn cut(&self) {
-        self.whole.send_replace(false);
+        self.state.send_replace(State::Cut);
         for connection in self.open.lock().unwrap().drain(..) {
             connection.abort();
         }
     }
 
-    /// New connections pass again.
+    /// Nothing passes any more, and nobody is told.
+    pub(crate) fn hold(&self) {
+        self.state.send_replace(State::Held);
+    }
+
+    /// New connections pass again, and those that were held.
     pub(crate) fn mend(&self) {
-        self.whole.send_replace(true);
+        self.state.send_replace(State::Whole);
     }
 }

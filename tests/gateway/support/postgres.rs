@@ -96,6 +96,11 @@ impl PostgresServer {
             .unwrap()
     }
 
+    /// Where it listens.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
     /// What stands in `gateway.toml`.
     pub(crate) fn url(&self) -> String {
         format!("postgres://wxgate@127.0.0.1:{}/wxgate", self.port)

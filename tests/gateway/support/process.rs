@@ -139,6 +139,11 @@ impl Process {
         self.signal("KILL");
     }
 
+    /// Sends SIGSTOP: it is there and does nothing any more.
+    pub(crate) fn freeze(&self) {
+        self.signal("STOP");
+    }
+
     /// By id, and only while the process is unreaped, so that the id cannot have passed to another.
     fn signal(&self, name: &str) {
         assert!(self.child.is_some(), "the process has ended");
