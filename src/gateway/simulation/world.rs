@@ -44,7 +44,7 @@ const SKEW: u64 = 2_000;
 const _: () = assert!(2 * SKEW < MAX_SKEW.as_millis() as u64);
 
 /// Sets what a seed says of its world apart from what happens in it.
-const OF_WORLD: u64 = 0x776f_726c_64;
+const OF_WORLD: u64 = 0x0077_6f72_6c64;
 
 /// The hosts' names.
 pub(super) const STORE: &str = "store";
