@@ -10,6 +10,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::time::{ClockId, clock_gettime};
 
+/// How far the clocks of two instances may be apart, and how far one may be set back, before more than convenience suffers
+/// (docs/guide/scale.md, "Clocks"). What has to be safe is safe up to here: wherever the times of two instances are held against each
+/// other, this much is added on the side of refusal.
+pub const MAX_SKEW: Duration = Duration::from_secs(5);
+
 /// A point in time: milliseconds since 1970-01-01T00:00:00Z.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Timestamp(i64);
@@ -79,6 +84,33 @@ struct Hands {
     wall: AtomicI64,
     /// Only ever forward.
     steady: AtomicU64,
+}
+
+/// Notices that a clock was set back: what was noted before may be longer ago than the clock says.
+#[derive(Debug, Default)]
+pub struct Setbacks(Mutex<Seen>);
+
+#[derive(Debug, Default)]
+struct Seen {
+    /// The last look: the time on the wall, and steady time.
+    last: Option<(Timestamp, Duration)>,
+    doubtful: Option<Timestamp>,
+}
+
+impl Setbacks {
+    /// Looks at the clock; whoever notes a time looks before. Returns up to which time a note may be of before it was set back, by
+    /// more than instances may differ anyway: nobody can tell how long ago that was.
+    pub fn look(&self, clock: &Clock) -> Option<Timestamp> {
+        let (now, steady) = (clock.now(), clock.steady());
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((before, then)) = seen.last
+            && now.plus(MAX_SKEW) < before.plus(steady.saturating_sub(then))
+        {
+            seen.doubtful = seen.doubtful.max(Some(before));
+        }
+        seen.last = Some((now, steady));
+        seen.doubtful
+    }
 }
 
 /// The value of `Date` (RFC 9110, section 5.6.7), made once a second.
@@ -208,6 +240,23 @@ mod tests {
         assert_eq!(Timestamp::from_secs(1_763_688_000).to_string(), "2025-11-21T01:20:00Z");
         assert_eq!(Timestamp::from_secs(-5).to_string(), "1970-01-01T00:00:00Z");
         assert_eq!(Timestamp::from_secs(i64::MAX).to_string(), "9999-12-31T23:59:59Z");
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_is_noticed_however_late_somebody_looks() {
+        let (clock, setbacks) = (Clock::manual(Timestamp::from_secs(100_000)), Setbacks::default());
+        let hour = Duration::from_secs(3600);
+        assert_eq!(setbacks.look(&clock), None);
+        clock.set_back(MAX_SKEW);
+        assert_eq!(setbacks.look(&clock), None, "so far apart two instances may be");
+        clock.advance(hour);
+        assert_eq!(setbacks.look(&clock), None);
+        let noted = clock.now();
+        clock.set_back(hour);
+        clock.advance(hour);
+        assert_eq!((clock.now(), setbacks.look(&clock)), (noted, Some(noted)));
+        clock.advance(hour);
+        assert_eq!(setbacks.look(&clock), Some(noted), "what is noted later is in no doubt");
     }
 
     #[test]

@@ -241,7 +241,7 @@ impl From<token::access::Error> for Problem {
         match error {
             token::access::Error::Unverified(error) => error.into(),
             token::access::Error::Revoked => Self::token_revoked(),
-            token::access::Error::Stale => {
+            token::access::Error::Stale | token::access::Error::KeysMissed => {
                 Self::new(Code::StoreUnavailable, "Try again later.").retry_after(STORE_RETRY_SECS).caused_by(error)
             }
         }

@@ -5,7 +5,7 @@ use http::{HeaderValue, Response, StatusCode};
 use serde::Serialize;
 
 use crate::body::Body;
-use crate::clock::Timestamp;
+use crate::clock::{MAX_SKEW, Timestamp};
 use crate::problem::{Code, Problem};
 use crate::store::{Member, Session};
 use crate::token::Grant;
@@ -99,8 +99,9 @@ pub(super) fn grant(session: &Session, member: &Member, now: Timestamp) -> Grant
         roles: member.roles.clone(),
         user_id: member.hook.user_id.clone(),
         claims: member.hook.claims.clone(),
-        // Not later than now, should the clock have been set back: a token from the future would not be believed.
-        auth_time: session.created_at.min(now),
+        // Where the clock was set back: a token from the future would not be believed. So far ahead it may be where it was opened,
+        // and it is believed; the second has to agree with the session's id.
+        auth_time: session.created_at.min(now.plus(2 * MAX_SKEW)),
         session_expires_at: session.expires_at,
     }
 }

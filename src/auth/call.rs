@@ -100,9 +100,20 @@ impl Call {
     /// # Errors
     /// `token_*`, `ambiguous_token`; `store_unavailable`, when only a store that is away knows the token's session.
     pub async fn caller(&self, auth: &Auth) -> Result<Claims, Problem> {
+        auth.access(self.token(auth)?).await
+    }
+
+    /// As [`Call::caller`], also where all but the caller's own session is erased already.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn caller_to_erase(&self, auth: &Auth) -> Result<Claims, Problem> {
+        auth.access_to_erase(self.token(auth)?).await
+    }
+
+    fn token(&self, auth: &Auth) -> Result<&[u8], Problem> {
         let shown = credential::bearer(&self.headers, auth.section.accept_bare)?;
-        let token = one(shown, auth.cookies.shown(self)?.access)?.ok_or_else(Problem::token_missing)?;
-        auth.access(token).await
+        one(shown, auth.cookies.shown(self)?.access)?.ok_or_else(Problem::token_missing)
     }
 
     /// The answer: what the handler made, or its problem with this call's id.

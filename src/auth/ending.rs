@@ -161,15 +161,17 @@ impl Auth {
         written
     }
 
-    /// When `shown` is of a session that was ended, perhaps by a write whose answer was lost: in force here, too.
+    /// When `shown` is of a session that was ended, perhaps by a write whose answer was lost: in force here, too. Returns the
+    /// session.
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub(super) async fn catch_up(&self, shown: RefreshHash, now: Timestamp) -> Result<(), Error> {
-        if let Some(id) = self.sessions.ended_by_refresh(shown, now).await? {
-            self.revocations.revoke_session(&id, self.access_until(now));
+    pub(super) async fn catch_up(&self, shown: RefreshHash, now: Timestamp) -> Result<Option<SessionId>, Error> {
+        let ended = self.sessions.ended_by_refresh(shown, now).await?;
+        if let Some(id) = &ended {
+            self.revocations.revoke_session(id, self.access_until(now));
         }
-        Ok(())
+        Ok(ended)
     }
 }
 

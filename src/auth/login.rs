@@ -13,7 +13,7 @@ use http::Response;
 use serde::Deserialize;
 
 use crate::body::Body;
-use crate::clock::Timestamp;
+use crate::clock::{MAX_SKEW, Timestamp};
 use crate::config;
 use crate::ids::{AppId, OpenId, Secret, SessionId};
 use crate::problem::{Code, Problem};
@@ -256,7 +256,9 @@ pub(super) async fn open(
     code: CodeHash,
     session_key: Option<SealedKey>,
 ) -> Result<LoggedIn, Problem> {
-    let at = auth.clock.now();
+    auth.setbacks.look(&auth.clock);
+    let now = auth.clock.now();
+    let at = auth.revocations.earliest_login(&member.member_id, appid, now);
     let session = Session {
         session_id: SessionId::new_v7(at),
         member_id: member.member_id.clone(),
@@ -264,16 +266,16 @@ pub(super) async fn open(
         appid: appid.clone(),
         openid: openid.clone(),
         created_at: at,
-        expires_at: at.plus(auth.section.session_ttl),
+        expires_at: now.plus(auth.section.session_ttl),
     };
-    let refresh_expires_at = session.created_at.plus(auth.section.refresh_ttl).min(session.expires_at);
-    let access_until = auth.access_until(session.created_at);
+    let refresh_expires_at = now.plus(auth.section.refresh_ttl).min(session.expires_at);
+    let access_until = auth.access_until(now);
     let new = NewSession {
         session: session.clone(),
         refresh: RefreshHash(auth.refresh.first(&session.session_id).hash()),
         refresh_expires_at,
         code,
-        code_expires_at: session.created_at.plus(CODE_MEMORY),
+        code_expires_at: now.plus(CODE_MEMORY),
         is_new,
         session_key,
         access_until,
@@ -302,7 +304,9 @@ async fn verified(auth: &Auth, appid: &AppId, identity: &Code2Session, shown: &U
 /// The code was used here before: the same session again, while that can only mean a lost answer.
 async fn repeat(auth: &Auth, used: &UsedCode, now: Timestamp) -> Result<LoggedIn, Problem> {
     let used_up = || Problem::new(Code::CodeUsed, "Call wx.login again: a code is good for one login.");
-    if now.since(used.used_at) >= REPEAT {
+    // It may be longer ago than the clock says, where that was set back; by no clock that is right it will be that far ahead.
+    let doubtful = auth.setbacks.look(&auth.clock).is_some_and(|until| used.used_at <= until);
+    if doubtful || used.used_at > now.plus(2 * MAX_SKEW) || now.since(used.used_at) >= REPEAT {
         return Err(used_up());
     }
     let outcome = resume(auth, &used.session_id, used.is_new, now, used_up).await?;

@@ -14,6 +14,7 @@ use crate::credential;
 use crate::ids::{AppId, MemberId, SessionId};
 use crate::problem::{Code, Problem};
 use crate::store::RefreshHash;
+use crate::token::access;
 use crate::token::handle::is_handle;
 use crate::token::refresh::RefreshToken;
 
@@ -78,7 +79,7 @@ async fn by_access_token(auth: &Auth, token: &[u8]) -> Result<Target, Problem> {
     if is_handle(token) {
         return by_handle(auth, token).await;
     }
-    let claims = auth.verifier.verify_even_if_expired(token)?;
+    let claims = access::verified(auth.verifier.verify_even_if_expired(token), &auth.revocations)?;
     Ok(Target {
         session: claims.session_id,
         owner: Some((claims.member_id, claims.appid)),
@@ -86,26 +87,26 @@ async fn by_access_token(auth: &Auth, token: &[u8]) -> Result<Target, Problem> {
     })
 }
 
-/// The session of an opaque access token, also of one that is over by now: what other sessions its member has is not known
-/// then.
+/// The session of an opaque access token, also of one that is over by now.
 async fn by_handle(auth: &Auth, token: &[u8]) -> Result<Target, Problem> {
     let handle = auth.handles.read_even_if_expired(token)?;
-    let session = auth.sessions.find(&handle.session_id, auth.clock.now()).await?;
     Ok(Target {
-        owner: session.map(|session| (session.member_id, session.appid)),
+        owner: auth.sessions.owner_of(&handle.session_id, auth.clock.now()).await?,
         session: handle.session_id,
         expires_at: Some(handle.expires_at),
     })
 }
 
-/// The session of a refresh token; `None` when it ended, or never was.
+/// The session of a refresh token, also of one that is over by now; `None` when nothing is known of it.
 async fn by_refresh_token(auth: &Auth, token: &RefreshToken) -> Result<Option<Target>, Problem> {
     let (hash, now) = (RefreshHash(token.hash()), auth.clock.now());
-    let session = auth.sessions.find_by_refresh(hash, now).await?;
-    if session.is_none() {
-        auth.catch_up(hash, now).await?;
+    if let Some(live) = auth.sessions.find_by_refresh(hash, now).await? {
+        let owner = Some((live.member_id, live.appid));
+        return Ok(Some(Target { session: live.session_id, owner, expires_at: None }));
     }
-    Ok(session.map(|s| Target { session: s.session_id, owner: Some((s.member_id, s.appid)), expires_at: None }))
+    let Some(session) = auth.catch_up(hash, now).await? else { return Ok(None) };
+    let owner = auth.sessions.owner_of(&session, now).await?;
+    Ok(Some(Target { session, owner, expires_at: None }))
 }
 
 async fn end(auth: &Auth, target: &Target, all: bool) -> Result<(), Problem> {

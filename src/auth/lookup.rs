@@ -17,7 +17,7 @@ use crate::store::{Members, Sessions};
 use crate::token::cache::VerifiedCache;
 use crate::token::handle::{Handle, is_handle};
 use crate::token::revocation::Revocations;
-use crate::token::{Claims, access, is_name};
+use crate::token::{Claims, Grant, access, is_name};
 
 use super::single_flight::SingleFlight;
 use super::{Auth, answer};
@@ -164,5 +164,36 @@ impl Auth {
         let handle = self.handles.read(token).map_err(access::Error::from)?;
         let claims = self.lookups.find(token, &handle).await?;
         Ok(access::check_read(&self.revocations, Claims::clone(&claims))?)
+    }
+
+    /// As [`Auth::access`], and a handle of a live session will do whose member is gone: the caller's session is what an erasure
+    /// ends last, so one that broke off can be asked for again, at every instance. A JWT says whose it is by itself.
+    ///
+    /// # Errors
+    /// As there.
+    pub(super) async fn access_to_erase(&self, token: &[u8]) -> Result<Claims, Problem> {
+        let refused = match self.access(token).await {
+            Err(refused) if refused.code() == Code::TokenRevoked && is_handle(token) => refused,
+            other => return other,
+        };
+        let handle = self.handles.read(token).map_err(access::Error::from)?;
+        let found = self.sessions.find(&handle.session_id, self.clock.now()).await?;
+        let Some(session) = found.filter(|session| !self.is_over(session)) else { return Err(refused) };
+        if self.members.find(&session.member_id).await?.is_some() {
+            return Err(refused);
+        }
+        let grant = Grant {
+            member_id: session.member_id,
+            session_id: session.session_id,
+            appid: session.appid,
+            openid: session.openid,
+            unionid: None,
+            roles: Vec::new(),
+            user_id: None,
+            claims: String::new(),
+            auth_time: session.created_at,
+            session_expires_at: session.expires_at,
+        };
+        Ok(access::check_read(&self.revocations, handle.claims(grant))?)
     }
 }

@@ -109,7 +109,7 @@ pub async fn erase(State(auth): State<Arc<Auth>>, call: Call) -> Response<axum::
 }
 
 async fn handle_erase(auth: &Auth, call: &Call) -> Result<Response<Body>, Problem> {
-    let caller = call.caller(auth).await?;
+    let caller = call.caller_to_erase(auth).await?;
     let now = auth.clock.now();
     let until = auth.revoked_until(now, Some(caller.expires_at));
     let own = &caller.session_id;

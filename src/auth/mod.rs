@@ -42,7 +42,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::routing::{get, post};
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Setbacks};
 use crate::config;
 use crate::limiter::Limit;
 use crate::metrics::Metrics;
@@ -113,6 +113,8 @@ pub struct Auth {
     pub login_limit: Option<Arc<Limit>>,
     /// Logins under way, by code. Outlives a reload: a race does not end because a file was saved.
     pub logins: Arc<login::Logins>,
+    /// Whether the clock was set back. Outlives a reload.
+    pub setbacks: Arc<Setbacks>,
     /// Pushed messages that were delivered, and that are on their way. Outlives a reload, too.
     pub pushes: Arc<push::Pushes>,
     /// The way of pushed messages to the upstreams.

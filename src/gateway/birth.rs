@@ -4,12 +4,17 @@
 //! memory of every logout and ban with it. Its birth mark is therefore recorded beside the keys, in `store.birth`. When
 //! another one is found there, every login before that moment is refused, at each start from then on; what was restored
 //! from a backup bears the old mark and changes nothing.
+//!
+//! The moment is later than it is by [`MAX_SKEW`], since a login may have been dated by an instance whose clock is ahead. One that
+//! comes after the loss is dated no earlier than the moment ([`Revocations::earliest_login`](crate::token::revocation::Revocations)),
+//! so that nobody has to wait.
 
 use std::io;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::clock::Timestamp;
+use crate::clock::{MAX_SKEW, Timestamp};
 use crate::keyfile::Shelf;
 
 /// File of the record.
@@ -40,8 +45,10 @@ pub(super) fn epoch(shelf: &Shelf, birth_mark: &str, now: Timestamp) -> io::Resu
         Some(known) if known.birth_mark == birth_mark => return Ok(known.epoch.map(Timestamp::from_millis)),
         Some(known) => {
             tracing::warn!("the database is not that of the last start: all logins before now are refused");
-            // Never earlier than before, should the clock have been set back.
-            Some(known.epoch.map_or(now, |before| Timestamp::from_millis(before).max(now)))
+            let loss = now.plus(MAX_SKEW);
+            // Later than before, should the clock have been set back: a login may be dated by that very moment.
+            let later = |before| Timestamp::from_millis(before).plus(Duration::from_millis(1));
+            Some(known.epoch.map_or(loss, |before| later(before).max(loss)))
         }
         None => None,
     };
@@ -72,10 +79,12 @@ mod tests {
         let epoch = |mark, now| epoch(&keys.path().into(), mark, at(now)).unwrap();
         assert_eq!(epoch("a", 10), None, "the first one replaces nothing");
         assert_eq!(epoch("a", 20), None);
-        assert_eq!(epoch("b", 30), Some(at(30)));
-        assert_eq!(epoch("b", 40), Some(at(30)));
-        assert_eq!(epoch("c", 50), Some(at(50)));
-        assert_eq!(epoch("d", 45), Some(at(50)));
+        let lost = |secs| Some(at(secs).plus(MAX_SKEW));
+        assert_eq!(epoch("b", 30), lost(30), "whatever instance a login is of");
+        assert_eq!(epoch("b", 40), lost(30));
+        assert_eq!(epoch("c", 50), lost(50));
+        let after = lost(50).map(|before| before.plus(Duration::from_millis(1)));
+        assert_eq!(epoch("d", 45), after, "those that are dated by the moment before are of the past, too");
     }
 
     #[test]

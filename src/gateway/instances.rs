@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::auth::ending;
-use crate::clock::Clock;
+use crate::clock::{Clock, MAX_SKEW};
 use crate::store::shared::{News, Shared};
 use crate::store::{self, Sessions};
 use crate::token::revocation::Revocations;
@@ -110,8 +110,9 @@ impl Instances {
         let recorded = self.keys.change_here(|shelf| birth::epoch(shelf, birth_mark, now).map_err(Error::KeyFile));
         let epoch = recorded.await.unwrap_or_else(|error| {
             tracing::error!(%error, "the new birth mark of the store cannot be recorded; this start heeds it");
-            Some(now)
+            Some(now.plus(MAX_SKEW))
         });
+        // None: whoever recorded it first knows of no older one, and has other keys than what is to be refused.
         revocations.revoke_all(epoch.unwrap_or(now));
         birth_mark.clone_into(&mut self.birth_mark);
     }

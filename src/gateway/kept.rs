@@ -16,7 +16,7 @@ use crate::auth::lookup::Lookups;
 use crate::auth::push::Pushes;
 use crate::auth::session_keys::Exchanges;
 use crate::auth::web::WebLogins;
-use crate::clock::{Clock, Timestamp};
+use crate::clock::{Clock, Setbacks, Timestamp};
 use crate::config::{Config, SessionsStore};
 use crate::ids::AppId;
 use crate::keyfile::Shelf;
@@ -83,6 +83,8 @@ pub struct Kept {
     pub renewals: Arc<Renewals>,
     /// Logins under way.
     pub logins: Arc<Logins>,
+    /// Whether the clock was set back.
+    pub setbacks: Arc<Setbacks>,
     /// Pushed messages that were delivered.
     pub pushes: Arc<Pushes>,
     /// Exchanges of `login_code` under way.
@@ -197,6 +199,7 @@ impl Kept {
             shared,
             revocations,
             logins: Arc::default(),
+            setbacks: Arc::default(),
             limits,
             in_flight: Arc::default(),
             pushes: Arc::default(),

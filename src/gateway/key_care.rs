@@ -1,10 +1,11 @@
 //! The ring in force is the one in the key directory or in the store, and so are the sealing keys: what is due is done, what
 //! others did is taken up.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::{Instant, MissedTickBehavior, timeout};
 
 use crate::clock::Clock;
 use crate::config;
@@ -19,6 +20,9 @@ use super::{Error, Gateway, Kept, Snapshot};
 /// How often: reading one small file, or record. Well within the time that a key is published before it signs, also when it is to sign at
 /// once ([`rotation::LEAD_AT_ONCE`]).
 const EVERY: Duration = Duration::from_secs(1);
+
+/// A look that takes longer may be one at a store that hangs: shorter than [`rotation::LEAD_AT_ONCE`] by more than [`EVERY`].
+const LATE: Duration = Duration::from_secs(2);
 
 /// Of so many faults in a row one is told.
 const TOLD: u32 = 30;
@@ -58,7 +62,15 @@ impl Gateway {
             loop {
                 tick.tick().await;
                 let Some(gateway) = gateway.upgrade() else { return };
-                match gateway.tend_keys().await {
+                let mut tended = pin!(gateway.tend_keys());
+                let tended = match timeout(LATE, &mut tended).await {
+                    Ok(tended) => tended,
+                    Err(_) => {
+                        gateway.kept.revocations.freshness().miss_keys(true);
+                        tended.await
+                    }
+                };
+                match tended {
                     Ok(()) => faults = 0,
                     Err(error) => {
                         // Whoever is leaving may have let go of the database that they are in.
@@ -87,7 +99,10 @@ impl Gateway {
             // The signing keys are taken up, whatever is wrong with the others.
             Ok((steps, rotated.transpose().map(Option::flatten)))
         };
-        let (steps, rotated) = self.with_keys(work).await?;
+        let tended = self.with_keys(work).await;
+        // From here on a key that is not known may be one that others have put there, or certainly is none.
+        self.kept.revocations.freshness().miss_keys(tended.is_err());
+        let (steps, rotated) = tended?;
         told(&steps);
         rotated?.iter().for_each(sealing_told);
         Ok(self.kept.vault.reread()?)

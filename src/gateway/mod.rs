@@ -214,6 +214,7 @@ impl Snapshot {
             renewals: Arc::clone(&kept.renewals),
             metrics: Arc::clone(&kept.metrics),
             logins: Arc::clone(&kept.logins),
+            setbacks: Arc::clone(&kept.setbacks),
             pushes: Arc::clone(&kept.pushes),
             deliver: deliver::to(&config.upstreams, &upstreams),
             exchanges: Arc::clone(&kept.exchanges),

@@ -52,7 +52,7 @@ fn of_access_token(gateway: &Gateway, token: &[u8]) -> Result<Option<Value>, Pro
     match access::check(snapshot.verifier(), &gateway.kept().revocations, token) {
         Ok(claims) => Ok(Some(describe(&snapshot, &claims))),
         // Whether it is active cannot be said now, and "no" might be remembered.
-        Err(stale @ access::Error::Stale) => Err(stale.into()),
+        Err(unknown @ (access::Error::Stale | access::Error::KeysMissed)) => Err(unknown.into()),
         Err(_) => Ok(None),
     }
 }

@@ -234,6 +234,9 @@ pub trait Sessions: Send + Sync + Debug {
     /// The session of this id, unless it was ended or has expired at `now`.
     async fn find(&self, id: &SessionId, now: Timestamp) -> Result<Option<Session>, Error>;
 
+    /// Whose session of which app this is, or was when it was ended, as long as it would not have expired at `now`.
+    async fn owner_of(&self, id: &SessionId, now: Timestamp) -> Result<Option<(MemberId, AppId)>, Error>;
+
     /// As [`Sessions::find`], for one whose access token is about to be renewed: writes down that a token of it may live until
     /// `access_until` ([`NewSession::access_until`]), before there is one.
     async fn prolong(&self, id: &SessionId, now: Timestamp, access_until: Timestamp) -> Result<Option<Session>, Error>;

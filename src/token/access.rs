@@ -16,6 +16,20 @@ pub enum Error {
     /// It may have been revoked: this instance has not heard from the others for too long.
     #[error("what was revoked elsewhere has not been heard for too long")]
     Stale,
+    /// It names a key that is not known here, and the keys could not be looked at lately: it may be a new one of ours.
+    #[error("the token names a key that is not known, and the keys could not be read lately")]
+    KeysMissed,
+}
+
+/// What the verifier found, where the ring may be behind: nobody is told that a token is bad because this instance cannot know.
+///
+/// # Errors
+/// The verifier's, or [`Error::KeysMissed`].
+pub fn verified(found: Result<Claims, verify::Error>, revocations: &Revocations) -> Result<Claims, Error> {
+    match found {
+        Err(verify::Error::UnknownKey) if revocations.freshness().has_missed_keys() => Err(Error::KeysMissed),
+        found => Ok(found?),
+    }
 }
 
 /// What `token` says, if it is good now; with the member's roles of today, should they have been changed since.
@@ -23,7 +37,7 @@ pub enum Error {
 /// # Errors
 /// The first reason to refuse it.
 pub fn check(verifier: &Verifier, revocations: &Revocations, token: &[u8]) -> Result<Claims, Error> {
-    check_read(revocations, verifier.verify(token)?)
+    check_read(revocations, verified(verifier.verify(token), revocations)?)
 }
 
 /// As [`check`], for what a handle stands for, once that was read.

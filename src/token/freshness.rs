@@ -21,6 +21,8 @@ pub struct Freshness {
     limit: AtomicU64,
     /// Nothing will be heard any more.
     cut_off: AtomicBool,
+    /// The keys in force could not be held against those of the others.
+    keys_missed: AtomicBool,
 }
 
 impl Freshness {
@@ -39,6 +41,16 @@ impl Freshness {
     pub fn cut_off(&self, clock: &Clock) {
         self.cut_off.store(true, Ordering::Release);
         let _ = self.clock.set(clock.clone());
+    }
+
+    /// Whether the last look at the keys that instances have in common failed: those in force here may be behind.
+    pub fn miss_keys(&self, missed: bool) {
+        self.keys_missed.store(missed, Ordering::Release);
+    }
+
+    /// Whether a key that is not known here may be one of ours all the same.
+    pub fn has_missed_keys(&self) -> bool {
+        self.keys_missed.load(Ordering::Acquire)
     }
 
     /// How long it may be that nothing was heard.
@@ -67,6 +79,16 @@ fn millis(duration: Duration) -> u64 {
 mod tests {
     use super::*;
     use crate::clock::Timestamp;
+
+    #[test]
+    fn keys_that_were_missed_are_caught_up_with_at_the_next_look() {
+        let freshness = Freshness::default();
+        assert!(!freshness.has_missed_keys());
+        freshness.miss_keys(true);
+        assert!(freshness.has_missed_keys() && !freshness.is_stale(), "tokens of known keys go on");
+        freshness.miss_keys(false);
+        assert!(!freshness.has_missed_keys());
+    }
 
     #[test]
     fn one_that_was_cut_off_is_stale_at_once_and_stays_so() {

@@ -23,7 +23,7 @@ use tokio::sync::watch;
 use super::Claims;
 use super::freshness::Freshness;
 use super::roles::ChangedRoles;
-use crate::clock::Timestamp;
+use crate::clock::{MAX_SKEW, Timestamp};
 use crate::ids::{AppId, MemberId, SessionId};
 
 /// How far the millisecond in a session id may lie from `auth_time` and still be that login's: the two are taken one
@@ -92,6 +92,17 @@ impl Revocations {
         (all != NEVER && opened_at < Timestamp::from_millis(all))
             || self.members.pin().get(member).is_some_and(|epoch| opened_at < epoch.at)
             || self.apps.pin().get(appid).is_some_and(|epoch| opened_at < epoch.at)
+    }
+
+    /// When a session says that it was opened that is opened now: `now`, or the latest epoch that concerns it, where that was set by
+    /// a clock that is ahead or leaves room for one. So no end of what was before takes it along. An epoch that no two clocks
+    /// explain moves nothing.
+    pub fn earliest_login(&self, member: &MemberId, appid: &AppId, now: Timestamp) -> Timestamp {
+        let of_member = self.members.pin().get(member).map(|epoch| epoch.at);
+        let of_app = self.apps.pin().get(appid).map(|epoch| epoch.at);
+        let all = Timestamp::from_millis(self.all.load(Ordering::Acquire));
+        let latest = of_member.max(of_app).map_or(all, |epoch| epoch.max(all));
+        if latest <= now.plus(2 * MAX_SKEW) { latest.max(now) } else { now }
     }
 
     /// Whether this very session was revoked; for those who know no more of it than its id.
@@ -381,6 +392,24 @@ mod tests {
         let (wx1, wx2) = (AppId::parse("wx1").unwrap(), AppId::parse("wx2").unwrap());
         assert!(set.is_over(&alice, &wx1, ms(LOGIN - 1)) && set.is_over(&bob, &wx2, ms(LOGIN - 1)));
         assert!(!set.is_over(&alice, &wx1, ms(LOGIN)) && !set.is_over(&bob, &wx1, ms(LOGIN - 1)));
+    }
+
+    #[test]
+    fn who_logs_in_where_the_clock_is_behind_comes_after_every_epoch() {
+        let set = member_epoch(LOGIN + 4000);
+        set.revoke_app(&AppId::parse("wx2").unwrap(), ms(LOGIN + 5000), ms(LOGIN + 9_000_000));
+        let (alice, bob) = (MemberId::parse("alice").unwrap(), MemberId::parse("bob").unwrap());
+        let (wx1, wx2) = (AppId::parse("wx1").unwrap(), AppId::parse("wx2").unwrap());
+        assert_eq!(set.earliest_login(&bob, &wx1, ms(LOGIN)), ms(LOGIN), "nothing concerns it");
+        assert_eq!(set.earliest_login(&alice, &wx1, ms(LOGIN)), ms(LOGIN + 4000));
+        assert_eq!(set.earliest_login(&alice, &wx2, ms(LOGIN)), ms(LOGIN + 5000));
+        assert_eq!(set.earliest_login(&alice, &wx2, ms(LOGIN + 5001)), ms(LOGIN + 5001));
+        set.revoke_all(ms(LOGIN + 10_000));
+        let opened = set.earliest_login(&alice, &wx2, ms(LOGIN));
+        assert_eq!(opened, ms(LOGIN + 10_000));
+        assert!(!set.is_revoked(&token(&v7(opened.millis()), Some(opened.millis()))));
+        assert!(!set.is_over(&alice, &wx2, opened));
+        assert_eq!(set.earliest_login(&alice, &wx2, ms(LOGIN - 1)), ms(LOGIN - 1), "no clock is that far ahead");
     }
 
     #[test]

@@ -36,6 +36,9 @@ pub struct Circuits {
     opened: Counter,
     refused: Counter,
     quotas: Quotas,
+    /// Outlives the clients, which are made on any thread.
+    #[cfg(test)]
+    pub(super) played: Option<Arc<dyn super::client::played::Played>>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -62,6 +65,8 @@ impl Circuits {
             opened: Counter::default(),
             refused: Counter::default(),
             quotas: Quotas::default(),
+            #[cfg(test)]
+            played: super::client::played::here(),
         }
     }
 

@@ -254,6 +254,31 @@ async fn a_redis_that_has_lost_everything_ends_what_was_before_also_after_a_rest
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_loss_spares_nobody_who_logged_in_where_the_clock_is_ahead_and_stops_nobody_where_it_is_behind() {
+    let servers = RedisServers::single();
+    let tables = format!("{}store.sessions = \"{}\"\n{ROUTES}", members(), servers.url());
+    let first = Gateway::with(&tables).await;
+    // One folder of keys, which both have.
+    let dir = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink(first.dir.path().join("keys"), dir.path().join("keys")).unwrap();
+    let second = Gateway::in_dir(dir, &tables).await;
+    second.clock.advance(wxgate::clock::MAX_SKEW);
+    let before = second.login("alice").await;
+    assert_eq!((get(&first, &before).await.status, get(&second, &before).await.status), (200, 200));
+    first.clock.advance(std::time::Duration::from_millis(1));
+    second.clock.advance(std::time::Duration::from_millis(1));
+    cli(servers.servers[0].port, &["flushall"]);
+    for gateway in [&first, &second] {
+        until_refused(gateway, &before, "token_revoked").await;
+    }
+    for gateway in [&first, &second] {
+        let after = gateway.login("alice").await;
+        assert_eq!((get(&first, &after).await.status, get(&second, &after).await.status), (200, 200));
+        assert_eq!(first.refresh(&after).await.status, 200);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_message_that_is_pushed_to_two_instances_is_delivered_once() {
     let answer = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
     let service = Upstream::scripted([(answer.to_owned(), After::Close)]).await;

@@ -18,7 +18,8 @@ use wxgate::token::rotation::{LEAD, LEAD_AT_ONCE};
 
 use crate::key_rotation::command;
 use crate::support::DEADLINE;
-use crate::support::gateway::{Gateway, Member, ROUTES, START};
+use crate::support::cable::Cable;
+use crate::support::gateway::{Answer, Gateway, Member, ROUTES, START};
 use crate::support::postgres::PostgresServer;
 use crate::support::process::{Exit, Output, Process};
 use crate::support::redis::{RedisServers, cli};
@@ -154,6 +155,53 @@ async fn a_new_key_is_known_to_the_other_instance_before_it_signs() {
         }
         assert!(accepts(&second, &before).await);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_instance_that_cannot_read_the_keys_calls_no_token_of_a_new_key_bad() {
+    let cable = Cable::to(REDIS.servers[0].port).await;
+    let (direct, prefix) = (REDIS.servers[0].port, uuid::Uuid::now_v7().simple().to_string());
+    let members = MEMBERS.url_of_new_schema(&format!("s{}", uuid::Uuid::now_v7().simple()));
+    let service = "[[internal.service]]\nname = \"orders\"\ntoken = \"planted-service-token-77\"\n";
+    let at = |port: u16| {
+        let sessions = format!("store.sessions = \"redis://127.0.0.1:{port}?prefix={prefix}\"\n");
+        format!("{}{sessions}store.members = \"{members}\"\n{ROUTES}{service}", keys(ONE))
+    };
+    let first = Gateway::with(&at(direct)).await;
+    let second = first.beside(&at(cable.port())).await;
+    let before = first.login("alice").await;
+    assert!(accepts(&second, &before).await);
+
+    cable.cut();
+    assert!(second.inner().tend_keys().await.is_err());
+    first.inner().rotate_keys(true).await.unwrap();
+    first.clock.advance(LEAD_AT_ONCE + SECOND);
+    second.clock.advance(LEAD_AT_ONCE + SECOND);
+    first.inner().tend_keys().await.unwrap();
+    let after = first.login("alice").await;
+    assert!(accepts(&first, &after).await && kid(&after) != kid(&before));
+    let unknown = second.get("/api/x", Some(after.token())).await;
+    assert_eq!((unknown.status, unknown.code().as_str()), (503, "store_unavailable"), "{}", unknown.body);
+    assert!(unknown.headers.contains_key("retry-after"));
+    let logout = second.client().post(second.url("/auth/logout")).bearer_auth(after.token());
+    assert_eq!(
+        Answer::of(logout.send().await.unwrap()).await.code(),
+        "store_unavailable",
+        "nor does it say that it did"
+    );
+    let asked = second.client().post(second.internal_url("/introspect")).bearer_auth("planted-service-token-77");
+    let asked = Answer::of(crate::opaque::form(asked, after.token()).send().await.unwrap()).await;
+    assert_eq!(asked.code(), "store_unavailable", "inactive might be remembered");
+    // What it can know, it still says.
+    assert!(accepts(&second, &before).await);
+    let forged = format!("{}AAAA", &before.token()[..before.token().len() - 4]);
+    assert_eq!(second.get("/api/x", Some(&forged)).await.code(), "token_invalid");
+
+    cable.mend();
+    until("accepted", async || accepts(&second, &after).await).await;
+    let stranger = Gateway::start().await.login("carol").await;
+    let refused = second.get("/api/x", Some(stranger.token())).await;
+    assert_eq!((refused.status, refused.code().as_str()), (401, "token_invalid"), "the keys are known again");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -306,6 +354,39 @@ async fn what_was_in_a_folder_is_brought_in_and_nobody_is_signed_out() {
     let (appid, openid) = (wxgate::ids::AppId::parse(appid).unwrap(), wxgate::ids::OpenId::parse(openid).unwrap());
     let sealed = kept.sessions.session_keys(&appid, &openid).await.unwrap();
     kept.vault.unseal(&sealed[0].sealed, &appid, &openid).expect("and so did the sealing key");
+}
+
+#[tokio::test]
+async fn keys_of_a_folder_take_the_place_of_others_when_that_is_asked_for() {
+    // The ring of a folder, and a gateway that has one of its own in the store.
+    let folder = Gateway::with(&format!("token.keys = \"data/keys\"\n{ROUTES}")).await;
+    let by_folder = folder.login("alice").await;
+    let folder = folder.end().await;
+    let gateway = Gateway::with(&format!("{}{ROUTES}", keys(ONE))).await;
+    let by_store = gateway.login("bob").await;
+    let from = folder.path().join("data/keys");
+    let from = from.to_str().unwrap();
+    let (exit, output) = admin_import(gateway.dir.path(), &["--from", from, "--replace"]).await;
+    let said = output.stderr.join(" ");
+    assert!(exit == Exit::Code(1) && said.contains("a gateway is running on this database"), "{output:#?}");
+    assert!(accepts(&gateway, &by_store).await);
+
+    let home = gateway.end().await;
+    let (exit, output) = admin_import(home.path(), &["--replace"]).await;
+    assert_ne!(exit, Exit::Code(0), "--replace of what? {output:#?}");
+    let (exit, output) = admin_import(home.path(), &["--from", from]).await;
+    assert!(exit == Exit::Code(1) && output.stderr.join(" ").contains("add --replace"), "{output:#?}");
+    let (exit, output) = admin_import(home.path(), &["--from", from, "--replace"]).await;
+    assert_eq!(exit, Exit::Code(0), "{output:#?}");
+    assert!(output.stdout[0].contains("ring.json") && !output.stdout.join(" ").contains("planted-"), "{output:#?}");
+    std::fs::remove_dir_all(folder.path()).unwrap();
+
+    let gateway = Gateway::in_dir(home, &format!("{}{ROUTES}", keys(ONE))).await;
+    assert_eq!(published(&gateway).await, HashSet::from([kid(&by_folder)]), "those of the folder, and no other");
+    assert_eq!(kid(&gateway.login("carol").await), kid(&by_folder), "it signs");
+    let refused = gateway.get("/api/x", Some(by_store.token())).await;
+    assert_eq!((refused.status, refused.code().as_str()), (401, "token_invalid"), "as --replace warns");
+    assert_eq!(gateway.refresh(&by_store).await.status, 401);
 }
 
 #[tokio::test]

@@ -229,6 +229,33 @@ async fn after_a_minute_a_code_is_used_up_and_wechat_is_not_asked() {
 }
 
 #[tokio::test]
+async fn a_clock_that_is_set_back_gives_no_code_a_longer_life() {
+    let gateway = Gateway::start().await;
+    let hour = Duration::from_secs(3600);
+    let code = |user: &str| json!({ "code": gateway.wechat.issue_code(None, user) });
+    let repeated = async |body: &Value| gateway.post("/auth/login", body).await.code();
+    let (alice, bob) = (code("alice"), code("bob"));
+    for body in [&alice, &bob] {
+        assert_eq!(gateway.post("/auth/login", body).await.status, 200);
+    }
+    // Nobody looks until it is, by the clock, a second later.
+    gateway.clock.set_back(hour);
+    gateway.clock.advance(hour + Duration::from_secs(1));
+    assert_eq!(repeated(&alice).await, "code_used");
+    gateway.clock.set_back(hour);
+    assert_eq!(repeated(&bob).await, "code_used", "nor is it one of the future");
+    assert_eq!(repeated(&alice).await, "code_used");
+
+    // Later logins are what they were.
+    gateway.clock.advance(hour + Duration::from_secs(1));
+    let carol = code("carol");
+    let first = gateway.post("/auth/login", &carol).await.json();
+    gateway.clock.advance(Duration::from_secs(59));
+    same_session(&first, &gateway.post("/auth/login", &carol).await.json());
+    assert_eq!(gateway.wechat.calls().count(CODE2SESSION), 3);
+}
+
+#[tokio::test]
 async fn a_code_whose_session_was_logged_out_is_used_up_at_once() {
     let gateway = Gateway::start().await;
     let body = json!({ "code": gateway.wechat.issue_code(None, "alice") });

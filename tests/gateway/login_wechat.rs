@@ -30,6 +30,27 @@ async fn login_meets(gateway: &Gateway, fault: Fault) -> Answer {
 }
 
 #[tokio::test]
+async fn a_refused_login_does_not_tell_whether_anybody_is_a_member() {
+    let gateway = Gateway::start().await;
+    let alice = gateway.login("alice").await;
+    gateway.change(&alice, json!({ "roles": ["vip"], "nickname": "Alice" })).await;
+    for errcode in [40013, 40029, 40163, 40226, 50001] {
+        let mut said = Vec::new();
+        for user in ["alice", "a-stranger"] {
+            gateway.wechat.fault(CODE2SESSION, 1, Fault::Errcode(errcode));
+            let code = gateway.wechat.issue_code(None, user);
+            let answer = gateway.post("/auth/login", &json!({ "code": code })).await;
+            let mut document = answer.json();
+            document["instance"] = Value::Null;
+            let mut names: Vec<String> = answer.headers.keys().map(ToString::to_string).collect();
+            names.sort();
+            said.push((answer.status, document, names, answer.headers["content-length"].clone()));
+        }
+        assert_eq!(said[0], said[1], "errcode {errcode}");
+    }
+}
+
+#[tokio::test]
 async fn every_errcode_of_wechat_is_the_problem_that_the_contract_says() {
     let gateway = Gateway::start().await;
     let table = [

@@ -211,6 +211,32 @@ async fn an_expired_one_still_ends_its_session() {
 }
 
 #[tokio::test]
+async fn all_means_all_also_with_a_handle_of_a_session_that_is_over() {
+    let gateway = opaque().await;
+    let all = async |gateway: &Gateway, body: Value, token: Option<&str>| {
+        let request = gateway.client().post(gateway.url("/auth/logout")).json(&body);
+        let request = if let Some(token) = token { request.bearer_auth(token) } else { request };
+        assert_eq!(request.send().await.unwrap().status(), 204);
+    };
+    let (phone, tablet, bob) = (gateway.login("alice").await, gateway.login("alice").await, gateway.login("bob").await);
+    assert_eq!(api(&gateway, tablet.token()).await.status, 200);
+    all(&gateway, json!({}), Some(phone.token())).await;
+    assert_eq!(api(&gateway, tablet.token()).await.status, 200);
+    // By a process that never saw the handle while it was good.
+    let gateway = gateway.restart(&format!("{OPAQUE}{ROUTES}")).await;
+    all(&gateway, json!({ "all": true }), Some(phone.token())).await;
+    assert_eq!(api(&gateway, tablet.token()).await.code(), "token_revoked");
+    assert_eq!(api(&gateway, bob.token()).await.status, 200, "and nobody else");
+
+    // With what is left of the login besides, too.
+    let laptop = gateway.login("alice").await;
+    assert_eq!(api(&gateway, laptop.token()).await.status, 200);
+    all(&gateway, json!({ "all": true, "refresh_token": phone.refresh() }), None).await;
+    assert_eq!(api(&gateway, laptop.token()).await.code(), "token_revoked");
+    assert_eq!(api(&gateway, bob.token()).await.status, 200);
+}
+
+#[tokio::test]
 async fn a_restart_forgets_neither_those_that_are_good_nor_those_that_are_not() {
     let gateway = opaque().await;
     let (alice, bob) = (gateway.login("alice").await, gateway.login("bob").await);

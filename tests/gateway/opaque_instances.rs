@@ -69,6 +69,37 @@ async fn a_handle_of_one_instance_is_good_on_the_other_and_ends_on_both() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_erasure_that_broke_off_on_one_instance_is_finished_on_the_other() {
+    let (redis, postgres) = (RedisServers::single(), PostgresServer::start());
+    let members = postgres.url_of_new_schema("erasure");
+    let top =
+        format!("token.format = \"opaque\"\nstore.sessions = \"{}\"\nstore.members = \"{members}\"\n", redis.url());
+    let text = format!("{top}{ROUTES}");
+    let first = Gateway::with(&text).await;
+    let second = first.beside(&text).await;
+    let (alice, bob) = (first.login("alice").await, first.login("bob").await);
+    // As far as it got: the member is gone, the caller's own session is there so that the caller can ask again.
+    let id = wxgate::ids::MemberId::parse(alice.id()).unwrap();
+    assert!(first.inner().kept().members.erase(&id).await.unwrap());
+    let refused = second.get("/auth/me", Some(alice.token())).await;
+    assert_eq!(refused.code(), "token_revoked", "it is good for nothing else");
+    let erase = async |member: &Member| {
+        let request = second.client().delete(second.url("/auth/me")).bearer_auth(member.token());
+        Answer::of(request.send().await.unwrap()).await
+    };
+    let answer = erase(&alice).await;
+    assert_eq!(answer.status, 204, "{}", answer.body);
+    assert_eq!(second.refresh(&alice).await.code(), "token_revoked");
+    assert_eq!(until(&first, &alice, 401).await.code(), "token_revoked");
+    assert_eq!(erase(&alice).await.code(), "token_revoked", "now it is done");
+    // Neither a banned member nor one who is logged out gets in this way.
+    second.change(&bob, json!({ "banned": true })).await;
+    assert_eq!(erase(&bob).await.code(), "token_revoked");
+    let kept = second.inner().kept().members.find(&wxgate::ids::MemberId::parse(bob.id()).unwrap()).await.unwrap();
+    assert!(kept.is_some(), "the ban is not forgotten");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn while_redis_is_away_those_that_were_read_go_on_and_the_others_are_503() {
     let mut redis = RedisServers::single();
     let service = "[[internal.service]]\nname = \"orders\"\ntoken = \"planted-service-token-77\"\n";

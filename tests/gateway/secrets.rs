@@ -138,6 +138,8 @@ async fn a_day_of_logins_and_faults_leaves_no_secret_in_logs_metrics_or_problems
     let keys = place.path().join("data/keys");
     planted.add("admin token", std::fs::read_to_string(keys.join("admin.token")).unwrap().trim());
     planted.add("sealing key", std::fs::read_to_string(keys.join("sealing.key")).unwrap().trim());
+    let words = std::fs::read(format!("/proc/{}/cmdline", served.process.id())).unwrap();
+    planted.assert_absent("what everybody on the machine can read", &String::from_utf8_lossy(&words));
     served.process.terminate();
     assert_eq!(served.process.exit().await, Exit::Code(0));
     let output = served.process.output();

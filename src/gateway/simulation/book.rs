@@ -167,19 +167,9 @@ impl Book {
         of.over.is_some() || of.doubtful || self.loss(session).is_some() || self.may_be_reused(session, now)
     }
 
-    /// As [`Book::may_be_over`], but for what began after `moment`.
-    pub(super) fn may_be_over_before(&self, session: usize, moment: Moment) -> bool {
-        let asked = |ending: &Ending| {
-            let of = ending.session.map_or_else(
-                || ending.user.is_none_or(|user| user == self.sessions[session].user),
-                |one| one == session,
-            );
-            of && ending.begun.order < moment.order
-        };
-        self.is_over(session)
-            || self.loss(session).is_some()
-            || self.may_be_reused(session, moment)
-            || self.endings.iter().any(asked)
+    /// Whether the store may have lost what it knew of this session.
+    pub(super) fn may_be_lost(&self, session: usize) -> bool {
+        self.sessions[session].perhaps_lost || self.loss(session).is_some()
     }
 
     /// Whether the end of this session was answered.

@@ -131,8 +131,8 @@ impl Phone {
             false => self.call(gateway, "/auth/logout", "", &json!({ "all": all, "refresh_token": refresh })).await,
         };
         self.say(&format!("logout of session {session} (all: {all}) on gateway{gateway}: {outcome:?}"));
-        // By a refresh token of a session that is over, "all" means nothing.
-        let meant = !all || by_access || !self.world.book().may_be_over_before(session, from);
+        // By a refresh token that nobody knows any more, "all" means nothing.
+        let meant = !all || by_access || !self.world.book().may_be_lost(session);
         let outcome = if meant || outcome != Outcome::Done { outcome } else { Outcome::Refused("nobody".to_owned()) };
         let at = self.moment();
         self.world.book().ended(ending, gateway, at, &outcome);

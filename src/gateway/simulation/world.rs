@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::clock::{Clock, Timestamp};
+use crate::clock::{Clock, MAX_SKEW, Timestamp};
 use crate::config::{self, Config, Environment};
 use crate::gateway::key_care;
 use crate::keyfile::{self, Shelf};
@@ -29,10 +29,22 @@ const START: Timestamp = Timestamp::from_secs(1_763_688_000);
 /// Short, so that a few seconds of a seed reach what takes hours elsewhere.
 pub(super) const GRACE: u64 = 3_000;
 pub(super) const MAX_STALENESS: u64 = 4_000;
-const TEXT: &str = "[token]\nissuer = \"https://api.example.com\"\nkeys = \"keys\"\naccess_ttl = \"90s\"\n\
+const TEXT: &str = "[token]\nissuer = \"https://api.example.com\"\naccess_ttl = \"90s\"\n\
     refresh_ttl = \"10m\"\nrefresh_grace = \"3s\"\nsession_ttl = \"1h\"\nmax_staleness = \"4s\"\n\
     [store]\nmembers = \"postgres://wxgate:secret@far/wxgate\"\nsessions = \"redis://store:6379\"\n\
     [wechat]\napi_base = \"http://far\"\n[[app]]\nappid = \"wx0123456789abcdef\"\nsecret = \"a-secret-of-an-app\"\n";
+
+/// Where the keys are: in a folder that all have, or sealed in the store.
+const IN_FOLDER: &str = "keys = \"keys\"\n";
+const IN_STORE: &str = "keys = \"store\"\nmaster_key = \"q7Xc0vM4rT9bZ2kLd8sWfYh3Nu1pEo6G\"\n";
+
+/// How far the gateways' clocks are from the right time in every other seed, ms: well within what is promised
+/// ([`MAX_SKEW`]) between two of them.
+const SKEW: u64 = 2_000;
+const _: () = assert!(2 * SKEW < MAX_SKEW.as_millis() as u64);
+
+/// Sets what a seed says of its world apart from what happens in it.
+const OF_WORLD: u64 = 0x0077_6f72_6c64;
 
 /// The hosts' names.
 pub(super) const STORE: &str = "store";
@@ -58,17 +70,16 @@ pub(super) struct World {
     book: Mutex<Book>,
     millis: AtomicU64,
     events: AtomicU64,
-    _keys: tempfile::TempDir,
+    _home: tempfile::TempDir,
 }
 
 impl World {
-    pub(super) fn new(dice: &mut Dice, defect: Option<Defect>) -> Arc<Self> {
-        let keys = folder();
-        let from = &*KEYS;
-        for entry in std::fs::read_dir(from.path().join("keys")).unwrap() {
-            let (from, to) = (entry.as_ref().unwrap().path(), keys.path().join("keys"));
-            keyfile::create_dir(&to).unwrap();
-            std::fs::copy(&from, to.join(from.file_name().unwrap())).unwrap();
+    pub(super) fn new(seed: u64, dice: &mut Dice, defect: Option<Defect>) -> Arc<Self> {
+        let mut kind = Dice::new(seed ^ OF_WORLD);
+        let skew = asked("WXGATE_TEST_SKEW").unwrap_or(if kind.one_in(2) { SKEW } else { 0 });
+        let (home, in_store) = (folder(), kind.one_in(2));
+        if !in_store {
+            copy_keys(home.path());
         }
         let store_clock = Clock::manual(START);
         // Now and then news are so short that whoever was away has to read everything anew.
@@ -76,17 +87,17 @@ impl World {
         let gateways = 2 + usize::from(dice.one_in(3));
         Arc::new(Self {
             gateways,
-            clocks: (0..gateways).map(|_| skewed(dice)).collect(),
+            clocks: (0..gateways).map(|_| skewed(skew, dice)).collect(),
             store: Server::new(store_clock.clone(), told, defect),
             store_clock,
             far: Mutex::default(),
             requests: Mutex::default(),
-            config: config_in(keys.path()),
+            config: config_in(home.path(), if in_store { IN_STORE } else { IN_FOLDER }),
             log: LOG.clone(),
-            book: Mutex::new(Book::new(2 * skew())),
+            book: Mutex::new(Book::new(2 * skew)),
             millis: AtomicU64::new(0),
             events: AtomicU64::new(0),
-            _keys: keys,
+            _home: home,
         })
     }
 
@@ -111,17 +122,23 @@ impl World {
     }
 }
 
-/// How far a gateway's clock may be from the right time, ms.
-fn skew() -> u64 {
-    asked("WXGATE_TEST_SKEW").unwrap_or(0)
-}
-
-fn skewed(dice: &mut Dice) -> Clock {
-    let off = match skew() {
+/// A gateway's clock, at most `skew` ms from the right time.
+fn skewed(skew: u64, dice: &mut Dice) -> Clock {
+    let off = match skew {
         0 => 0,
         skew => dice.between(0, 2 * skew + 1),
     };
-    Clock::manual(START.plus(Duration::from_millis(off)).minus(Duration::from_millis(skew())))
+    Clock::manual(START.plus(Duration::from_millis(off)).minus(Duration::from_millis(skew)))
+}
+
+/// Puts [`KEYS`] where all gateways of a seed read them.
+fn copy_keys(home: &Path) {
+    let to = home.join("keys");
+    keyfile::create_dir(&to).unwrap();
+    for entry in std::fs::read_dir(KEYS.path().join("keys")).unwrap() {
+        let from = entry.unwrap().path();
+        std::fs::copy(&from, to.join(from.file_name().unwrap())).unwrap();
+    }
 }
 
 static LOG: LazyLock<LogWriter> = LazyLock::new(|| LogWriter::to(Format::Text, Box::new(std::io::sink())));
@@ -129,7 +146,7 @@ static LOG: LazyLock<LogWriter> = LazyLock::new(|| LogWriter::to(Format::Text, B
 /// Keys that all seeds share: to make them takes longer than a seed.
 static KEYS: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
     let folder = folder();
-    let config = config_in(folder.path());
+    let config = config_in(folder.path(), IN_FOLDER);
     let clock = Clock::manual(START.minus(Duration::from_secs(3600)));
     let shelf = Shelf::from(config.token.keys.local());
     key_care::made(&config.token, &shelf, &clock).unwrap();
@@ -145,7 +162,8 @@ fn folder() -> tempfile::TempDir {
     tempfile::tempdir_in(if memory.is_dir() { memory } else { &of_system }).unwrap()
 }
 
-fn config_in(folder: &Path) -> Config {
+fn config_in(folder: &Path, keys: &str) -> Config {
     let file: PathBuf = folder.join("gateway.toml");
-    config::parse(TEXT, &file, &Environment::of([])).unwrap_or_else(|faults| panic!("{faults:?}"))
+    let text = TEXT.replacen("[token]\n", &format!("[token]\n{keys}"), 1);
+    config::parse(text, &file, &Environment::of([])).unwrap_or_else(|faults| panic!("{faults:?}"))
 }

@@ -150,6 +150,7 @@ macro_rules! sessions_contract {
             a_revocation_outlasts_the_access_tokens_of_its_session,
             a_session_is_prolonged_while_it_lives_and_never_past_its_end,
             an_ended_session_is_told_by_its_refresh_tokens,
+            whose_a_session_was_is_known_until_it_would_have_expired,
             ending_all_spares_one_session_that_is_named,
             ending_all_spans_the_live_sessions_of_one_member_in_one_app,
             a_late_exchange_never_replaces_a_newer_key,

@@ -45,6 +45,19 @@ pub(in crate::store) async fn a_session_ends_at_its_end(store: Store) {
     assert!(!store.end(&session.session_id, session.expires_at, session.expires_at).await.unwrap());
 }
 
+pub(in crate::store) async fn whose_a_session_was_is_known_until_it_would_have_expired(store: Store) {
+    let session = opened(&store, "alice").await;
+    let owner = async |seconds| store.owner_of(&session.session_id, at(seconds)).await.unwrap();
+    let known = Some((session.member_id.clone(), session.appid.clone()));
+    assert_eq!(owner(1).await, known);
+    store.end(&session.session_id, at(2), at(900)).await.unwrap();
+    assert_eq!(store.find(&session.session_id, at(3)).await.unwrap(), None);
+    assert_eq!(owner(3).await, known, "though it was ended");
+    assert_eq!(owner(SESSION_TTL.as_secs()).await, None);
+    let nobody = SessionId::parse("nobody").unwrap();
+    assert_eq!(store.owner_of(&nobody, at(3)).await.unwrap(), None);
+}
+
 pub(in crate::store) async fn a_code_is_remembered_until_it_may_be_forgotten_and_can_then_come_back(store: Store) {
     opened(&store, "alice").await;
     assert!(store.used_code(&code("alice"), at(299)).await.unwrap().is_some());

@@ -175,6 +175,17 @@ impl Redis {
         Ok(Ended { was_live, access_until: time(&access).filter(|until| until.millis() > 0) })
     }
 
+    /// Member and app of a session, ended or not, that has not expired.
+    pub(super) async fn owner_named(&self, id: &SessionId, now: Timestamp) -> Result<Option<(MemberId, AppId)>, Error> {
+        let mut cmd = redis::cmd("HMGET");
+        cmd.arg(self.keys.session(id.as_str())).arg("m").arg("a").arg("x");
+        let (member, app, ends): (Option<String>, Option<String>, Option<String>) = self.link.read(&cmd).await?;
+        let (Some(member), Some(app), Some(ends)) = (member, app, ends) else { return Ok(None) };
+        let owner = || Some((MemberId::parse(&member).ok()?, AppId::parse(&app).ok()?, time(&ends)?));
+        let (member, app, ends) = owner().ok_or(DAMAGED)?;
+        Ok((ends > now).then_some((member, app)))
+    }
+
     /// The session that this token names, whether or not it stands.
     pub(super) async fn owner(&self, token: RefreshHash) -> Result<Option<SessionId>, Error> {
         let id: Option<String> = self.link.read(redis::cmd("GET").arg(self.keys.refresh(token))).await?;

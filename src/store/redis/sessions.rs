@@ -41,6 +41,10 @@ impl Sessions for Redis {
         Ok(standing.and_then(|standing| standing.session))
     }
 
+    async fn owner_of(&self, id: &SessionId, now: Timestamp) -> Result<Option<(MemberId, AppId)>, Error> {
+        self.owner_named(id, now).await
+    }
+
     async fn prolong(&self, id: &SessionId, now: Timestamp, access_until: Timestamp) -> Result<Option<Session>, Error> {
         match self.is_revoked(id).await? {
             true => Ok(None),

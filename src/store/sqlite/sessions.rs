@@ -62,6 +62,16 @@ impl Sessions for Sqlite {
         .await
     }
 
+    async fn owner_of(&self, id: &SessionId, now: Timestamp) -> Result<Option<(MemberId, AppId)>, Error> {
+        let id = id.clone();
+        self.read(move |db| {
+            let mut query =
+                db.prepare_cached("SELECT member_id, appid FROM sessions WHERE session_id = ?1 AND expires_at > ?2")?;
+            Ok(query.query_row((id, now), |row| Ok((row.get(0)?, row.get(1)?))).optional()?)
+        })
+        .await
+    }
+
     async fn prolong(&self, id: &SessionId, now: Timestamp, access_until: Timestamp) -> Result<Option<Session>, Error> {
         let id = id.clone();
         self.write(move |db| {

@@ -25,6 +25,6 @@ pub(crate) fn play(by: Option<Arc<dyn Played>>) {
     PLAYED.with(|played| *played.borrow_mut() = by);
 }
 
-pub(super) fn here() -> Option<Arc<dyn Played>> {
+pub(in crate::wechat) fn here() -> Option<Arc<dyn Played>> {
     PLAYED.with(|played| played.borrow().clone())
 }
