@@ -60,7 +60,7 @@ async fn who_goes_away_takes_nobody_with_him() {
 async fn connections_that_were_ended_are_replaced() {
     let store = Postgres::open(&database().await).await.unwrap();
     store.sign_in(person("p1")).await.unwrap();
-    let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'wxgate' AND pid <> pg_backend_pid()
+    let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
                AND query LIKE 'INSERT INTO members AS m%'";
     store.client().await.unwrap().batch_execute(end).await.unwrap();
     let again = async {
