@@ -59,8 +59,8 @@ for n in $(seq 200); do
     code=$(ask "http://127.0.0.1:$simulator/_sim/code?user=person$n" | field code)
     ask -H 'Content-Type: application/json' -d "{\"code\":\"$code\"}" "http://127.0.0.1:$port/auth/login" >"$work/pair"
     refresh=$(field refresh_token <"$work/pair")
-    ask -H 'Content-Type: application/json' -d "{\"refresh_token\":\"$refresh\"}" "http://127.0.0.1:$port/auth/refresh" |
-        field access_token >>"$work/tokens"
+    echo "$(ask -H 'Content-Type: application/json' -d "{\"refresh_token\":\"$refresh\"}" "http://127.0.0.1:$port/auth/refresh" |
+        field access_token)" >>"$work/tokens"
 done
 token=$(head -n 1 "$work/tokens")
 # load CONNECTIONS SECONDS TARGET: requests with these tokens.

@@ -3,7 +3,8 @@
 use futures_util::future::join_all;
 
 use super::super::Postgres;
-use super::database;
+use super::server::PostgresServer;
+use super::{database, database_in};
 use crate::ids::{AppId, OpenId};
 use crate::store::contract::START;
 use crate::store::{Error, Members as _, SignIn};
@@ -58,9 +59,11 @@ async fn who_goes_away_takes_nobody_with_him() {
 
 #[tokio::test]
 async fn connections_that_were_ended_are_replaced() {
-    let store = Postgres::open(&database().await).await.unwrap();
+    // Its own, because connections are ended that might be anybody's.
+    let server = PostgresServer::start();
+    let store = Postgres::open(&database_in(&server)).await.unwrap();
     store.sign_in(person("p1")).await.unwrap();
-    let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
+    let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'wxgate' AND pid <> pg_backend_pid()
                AND query LIKE 'INSERT INTO members AS m%'";
     store.client().await.unwrap().batch_execute(end).await.unwrap();
     let again = async {

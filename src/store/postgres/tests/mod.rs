@@ -16,7 +16,11 @@ use server::PostgresServer;
 /// Tables of its own, in the server that all tests of this process share.
 pub(super) async fn database() -> config::Postgres {
     static SERVER: OnceLock<PostgresServer> = OnceLock::new();
-    let server = SERVER.get_or_init(PostgresServer::start);
+    database_in(SERVER.get_or_init(PostgresServer::start))
+}
+
+/// Tables in this server.
+pub(super) fn database_in(server: &PostgresServer) -> config::Postgres {
     let url = server.url_of_new_schema(&format!("s{}", uuid::Uuid::now_v7().simple()));
     let MembersStore::Postgres(address) = database::members(&url, Path::new("/")).unwrap() else { panic!("{url}") };
     address
