@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use crate::clock::Timestamp;
+use crate::clock::{Clock, Timestamp};
 use crate::ids::{AppId, MemberId, SessionId};
 use crate::store::{Error, NewRoles, Notice, NoticeOf, RefreshHash, Revoked, Session, Sessions};
 use crate::token::revocation::{Due, Revocations};
@@ -55,8 +55,11 @@ pub(super) fn put_roles(revocations: &Revocations, new: &NewRoles) {
 /// # Errors
 /// When the store cannot be read or written; memory forgets nothing then that the store may know to be needed.
 pub async fn sweep(sessions: &dyn Sessions, revocations: &Revocations, now: Timestamp) -> Result<u64, Error> {
+    let mut swept = 0;
     if revocations.take_doubt() {
         let unheard = Unheard::of(revocations);
+        // A write first: one that is late is done, or never will be, when a later one is.
+        swept = sessions.sweep(now).await?;
         resync(sessions, revocations, now).await?;
         unheard.heard();
     }
@@ -68,13 +71,37 @@ pub async fn sweep(sessions: &dyn Sessions, revocations: &Revocations, now: Time
         }
     }
     revocations.forget(&due, now);
-    sessions.sweep(now).await
+    Ok(swept + sessions.sweep(now).await?)
 }
 
 fn notices_of(due: &Due) -> Vec<NoticeOf> {
     let sessions = due.sessions.iter().cloned().map(NoticeOf::Session);
     let epochs = due.members.iter().cloned().map(NoticeOf::Member).chain(due.apps.iter().cloned().map(NoticeOf::App));
     sessions.chain(epochs).chain(due.roles.iter().cloned().map(NoticeOf::Roles)).collect()
+}
+
+/// Does a write that may end a session, and passes on how it went. A failed one may stand on disk all the same, at once or when a
+/// disk that hangs goes on, and so may one that breaks off because whoever waits for it goes away: that stays in doubt until a
+/// later write has gone well and everything has been read behind it.
+async fn settled<T>(
+    sessions: &dyn Sessions,
+    revocations: &Revocations,
+    clock: &Clock,
+    write: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    let before = revocations.take_doubt();
+    let unheard = Unheard::of(revocations);
+    let written = write.await;
+    if written.is_ok() && !before {
+        unheard.heard();
+        return written;
+    }
+    match resync(sessions, revocations, clock.now()).await {
+        Ok(()) if written.is_ok() => unheard.heard(),
+        Ok(()) => {}
+        Err(error) => tracing::warn!(%error, "revocations could not be read again; the next sweep tries once more"),
+    }
+    written
 }
 
 /// Memory may not have heard of what is being written: in doubt, unless it is said otherwise before this goes.
@@ -145,20 +172,9 @@ impl Auth {
         Ok(ended.len() as u64)
     }
 
-    /// Does a write that may end a session, and passes on how it went. A failed one may stand on disk all the same, and so may
-    /// one that breaks off because whoever waits for it goes away: then the next sweep reads everything again.
+    /// Does a write that may end a session, and passes on how it went: [`settled`].
     pub(super) async fn settled<T>(&self, write: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-        let unheard = Unheard::of(&self.revocations);
-        let written = write.await;
-        let heard = match &written {
-            Ok(_) => Ok(()),
-            Err(_) => resync(&*self.sessions, &self.revocations, self.clock.now()).await,
-        };
-        match heard {
-            Ok(()) => unheard.heard(),
-            Err(error) => tracing::warn!(%error, "revocations could not be read again; the next sweep tries once more"),
-        }
-        written
+        settled(&*self.sessions, &self.revocations, &self.clock, write).await
     }
 
     /// When `shown` is of a session that was ended, perhaps by a write whose answer was lost: in force here, too. Returns the
@@ -226,6 +242,24 @@ mod tests {
         drop(unheard);
         sweep(&*store, &revocations, START.plus(HOUR)).await.unwrap();
         assert!(revocations.has_ended(&session("unknown")));
+        assert!(!revocations.take_doubt());
+    }
+
+    #[tokio::test]
+    async fn a_write_that_is_done_after_it_was_given_up_is_learned_of_by_the_next_one() {
+        let (store, _folder) = store().await;
+        let (revocations, clock) = (Revocations::new(), Clock::manual(START));
+        let (member, app) = (MemberId::parse("m").unwrap(), AppId::parse("wx1").unwrap());
+        // The disk hangs, and what is read meanwhile is as it was before.
+        let late = async { Err::<(), _>(Error::Unavailable("late".into())) };
+        settled(&*store, &revocations, &clock, late).await.unwrap_err();
+        assert_eq!(revocations.len(), 0);
+        // It goes on.
+        store.end(&session("laptop"), START, START.plus(HOUR)).await.unwrap();
+        // Whoever asks once more finds nothing left to end.
+        let again = store.end_all(&member, &app, None, START, START.plus(HOUR));
+        assert!(settled(&*store, &revocations, &clock, again).await.unwrap().is_empty());
+        assert!(revocations.has_ended(&session("laptop")));
         assert!(!revocations.take_doubt());
     }
 
