@@ -57,11 +57,7 @@ where
         Ok(None) => work.await,
         Err(problem) => Err(problem),
     };
-    let released = match &outcome {
-        Ok(_) => shared.finish(purpose, name, &own).await,
-        Err(_) => shared.release(purpose, name, &own).await,
-    };
-    if let Err(error) = released {
+    if let Err(error) = shared.release(purpose, name, &own).await {
         tracing::debug!(%error, "a claim could not be released; it ends by itself");
     }
     outcome
@@ -108,42 +104,31 @@ mod tests {
         assert_eq!(worked.load(Ordering::SeqCst), 1);
     }
 
-    /// Does what it is told, and leaves claims that are finished; its answers to claims may be lost.
+    /// Does what it is told, and its answers to claims are lost.
     #[derive(Debug)]
-    struct Faulty {
-        memory: Memory,
-        is_deaf: bool,
-    }
-
-    fn faulty(is_deaf: bool) -> Faulty {
-        Faulty { memory: Memory::new(Clock::manual(Timestamp::from_secs(1000))), is_deaf }
-    }
+    struct Deaf(Memory);
 
     #[async_trait]
-    impl Shared for Faulty {
+    impl Shared for Deaf {
         async fn claim(&self, purpose: Purpose, name: &[u8], value: &[u8], life: Duration) -> Result<bool, Error> {
-            let granted = self.memory.claim(purpose, name, value, life).await;
-            if self.is_deaf { Err(Error::Unavailable("the answer was lost".into())) } else { granted }
+            self.0.claim(purpose, name, value, life).await?;
+            Err(Error::Unavailable("the answer was lost".into()))
         }
 
         async fn put(&self, purpose: Purpose, name: &[u8], value: &[u8], life: Duration) -> Result<(), Error> {
-            self.memory.put(purpose, name, value, life).await
+            self.0.put(purpose, name, value, life).await
         }
 
         async fn get(&self, purpose: Purpose, name: &[u8]) -> Result<Option<Vec<u8>>, Error> {
-            self.memory.get(purpose, name).await
+            self.0.get(purpose, name).await
         }
 
         async fn take(&self, purpose: Purpose, name: &[u8]) -> Result<Option<Vec<u8>>, Error> {
-            self.memory.take(purpose, name).await
+            self.0.take(purpose, name).await
         }
 
         async fn release(&self, purpose: Purpose, name: &[u8], value: &[u8]) -> Result<(), Error> {
-            self.memory.release(purpose, name, value).await
-        }
-
-        async fn finish(&self, _: Purpose, _: &[u8], _: &[u8]) -> Result<(), Error> {
-            Ok(())
+            self.0.release(purpose, name, value).await
         }
 
         async fn news(&self, _: Option<&str>) -> Result<Option<News>, Error> {
@@ -157,31 +142,15 @@ mod tests {
 
     #[tokio::test]
     async fn a_claim_whose_answer_was_lost_stands_in_nobodys_way() {
-        let shared = faulty(true);
+        let shared = Deaf(Memory::new(Clock::manual(Timestamp::from_secs(1000))));
         let nothing = || async { Ok(None::<u32>) };
         let lost = exclusively(&shared, NAME, LEASE, nothing, async { Ok(1) }).await;
         assert_eq!(lost.unwrap_err().code(), Code::StoreUnavailable);
-        assert_eq!(exclusively(&shared.memory, NAME, LEASE, nothing, async { Ok(2) }).await.unwrap(), 2);
+        assert_eq!(exclusively(&shared.0, NAME, LEASE, nothing, async { Ok(2) }).await.unwrap(), 2);
         // What somebody else has claimed is not given back.
-        assert!(shared.memory.claim(NAME.0, NAME.1, b"another", LEASE).await.unwrap());
+        assert!(shared.0.claim(NAME.0, NAME.1, b"another", LEASE).await.unwrap());
         exclusively(&shared, NAME, LEASE, nothing, async { Ok(3) }).await.unwrap_err();
-        assert!(!shared.memory.claim(NAME.0, NAME.1, b"a third", LEASE).await.unwrap());
-    }
-
-    #[tokio::test]
-    async fn a_claim_that_was_left_stands_in_nobodys_way_who_finds_what_was_done() {
-        let (shared, done) = (faulty(false), AtomicU32::new(0));
-        let found = || async { Ok(Some(done.load(Ordering::SeqCst)).filter(|done| *done > 0)) };
-        let failing = async { Err(Problem::internal("planned")) };
-        assert!(exclusively(&shared, NAME, LEASE, found, failing).await.is_err());
-        let work = async {
-            done.store(7, Ordering::SeqCst);
-            Ok(7)
-        };
-        assert_eq!(exclusively(&shared, NAME, LEASE, found, work).await.unwrap(), 7, "who fails leaves no claim");
-        assert!(!shared.claim(NAME.0, NAME.1, b"another", LEASE).await.unwrap(), "who is through does");
-        let again = async { unreachable!("it was done") };
-        assert_eq!(exclusively(&shared, NAME, LEASE, found, again).await.unwrap(), 7);
+        assert!(!shared.0.claim(NAME.0, NAME.1, b"a third", LEASE).await.unwrap());
     }
 
     #[tokio::test]

@@ -100,12 +100,6 @@ pub trait Shared: Send + Sync + Debug {
     /// Removes what is there if it is `value`: a claim that is still one's own.
     async fn release(&self, purpose: Purpose, name: &[u8], value: &[u8]) -> Result<(), Error>;
 
-    /// What was done under a claim of one's own is known to whoever asks, so that nobody needs the claim any more. Where it costs
-    /// a write that is on disk to say so, it is left to end by itself.
-    async fn finish(&self, purpose: Purpose, name: &[u8], value: &[u8]) -> Result<(), Error> {
-        self.release(purpose, name, value).await
-    }
-
     /// What other instances have written since `position`, or since ever. `None`: there are no others.
     async fn news(&self, position: Option<&str>) -> Result<Option<News>, Error>;
 

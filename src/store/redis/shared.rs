@@ -43,14 +43,6 @@ impl Shared for Redis {
         Ok(())
     }
 
-    async fn finish(&self, purpose: Purpose, name: &[u8], value: &[u8]) -> Result<(), Error> {
-        match purpose {
-            // One for each login; whoever shows the code again finds the session first.
-            Purpose::Code => Ok(()),
-            _ => self.release(purpose, name, value).await,
-        }
-    }
-
     async fn news(&self, position: Option<&str>) -> Result<Option<News>, Error> {
         self.since(position).await.map(Some)
     }
