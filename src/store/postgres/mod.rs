@@ -23,7 +23,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime};
+use deadpool_postgres::{
+    ClientWrapper, Hook, HookError, Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime,
+};
 use tokio::time::timeout;
 use tokio_postgres::NoTls;
 
@@ -68,6 +70,18 @@ pub enum OpenError {
     },
 }
 
+/// What the server itself ends: a statement that is given up here goes on there, and keeps the locks that others wait for. A row
+/// that somebody has locked for long is one person's trouble, and not that of all who share a statement with him.
+const BOUNDED: &str =
+    "SET lock_timeout = '1s'; SET statement_timeout = '5s'; SET idle_in_transaction_session_timeout = '10s'";
+
+/// For changes of the tables, which may take their time.
+const UNBOUNDED: &str = "SET lock_timeout = 0; SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0";
+
+async fn bounded(client: &ClientWrapper) -> Result<(), HookError> {
+    client.batch_execute(BOUNDED).await.map_err(HookError::Backend)
+}
+
 /// The store. Implements [`Members`](super::Members).
 pub struct Postgres {
     pool: Pool,
@@ -100,14 +114,17 @@ impl Postgres {
             .wait_timeout(Some(DEADLINE))
             .create_timeout(Some(CONNECT))
             .recycle_timeout(Some(CONNECT))
+            .post_create(Hook::async_fn(|client, _| Box::pin(bounded(client))))
             .build();
         let pool = pool.map_err(|e| OpenError::Unreachable(Error::Unavailable(Box::new(e))))?;
         let (sign_ins, finds) = (Gathered::start(&pool), Gathered::start(&pool));
         let postgres = Arc::new(Self { pool, sign_ins, finds, place });
         let mut client = postgres.client().await.map_err(OpenError::Unreachable)?;
+        client.batch_execute(UNBOUNDED).await.map_err(OpenError::Schema)?;
         migration::migrate(&mut client).await?;
         postgres.name_what_is_weaker(&client).await;
-        drop(client);
+        // It has no bounds, so it serves nobody else.
+        drop(Object::take(client));
         Ok(postgres)
     }
 

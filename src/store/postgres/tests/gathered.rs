@@ -73,3 +73,25 @@ async fn connections_that_were_ended_are_replaced() {
     };
     tokio::time::timeout(std::time::Duration::from_secs(10), again).await.unwrap();
 }
+
+#[tokio::test]
+async fn a_row_that_is_locked_for_long_is_one_persons_trouble() {
+    let store = Postgres::open(&database().await).await.unwrap();
+    store.sign_in(person("locked")).await.unwrap();
+    let mut client = store.client().await.unwrap();
+    let held = client.transaction().await.unwrap();
+    held.execute("SELECT 1 FROM members WHERE openid = 'locked' FOR UPDATE", &[]).await.unwrap();
+    let names = (0..50).map(|n| format!("p{n}")).chain(["locked".to_owned()]);
+    let outcomes = join_all(names.map(|name| {
+        let store = &store;
+        async move { (store.sign_in(person(&name)).await, name) }
+    }));
+    for (outcome, name) in outcomes.await {
+        match outcome {
+            Ok(_) => assert_ne!(name, "locked"),
+            Err(error) => assert_eq!(name, "locked", "{error}"),
+        }
+    }
+    drop(held);
+    store.sign_in(person("locked")).await.unwrap();
+}
