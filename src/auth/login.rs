@@ -326,6 +326,13 @@ async fn resume(
     if auth.is_over(&session) {
         return Err(gone());
     }
+    // What is answered again has to be the token that was answered then: after the loss of a store that had the keys in it, two
+    // instances differ about them until both have read the new ones.
+    let first = RefreshHash(auth.refresh.first(session_id).hash());
+    if auth.sessions.find_by_refresh(first, now).await?.is_none() {
+        let cause = "the session was opened under other keys than those of this instance";
+        return Err(Problem::new(Code::StoreUnavailable, "Try again later.").retry_after(1).caused_by(cause));
+    }
     let member = auth.members.find(&session.member_id).await?.ok_or_else(&gone)?;
     if member.banned {
         return Err(Problem::new(Code::MemberBanned, "This member may not log in."));
