@@ -330,6 +330,8 @@ async fn resume(
     // instances differ about them until both have read the new ones.
     let first = RefreshHash(auth.refresh.first(session_id).hash());
     if auth.sessions.find_by_refresh(first, now).await?.is_none() {
+        // It may have ended in between.
+        auth.sessions.find(session_id, now).await?.ok_or_else(&gone)?;
         let cause = "the session was opened under other keys than those of this instance";
         return Err(Problem::new(Code::StoreUnavailable, "Try again later.").retry_after(1).caused_by(cause));
     }
