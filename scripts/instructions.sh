@@ -32,24 +32,11 @@ if [ -z "$binary" ]; then
     if [ $build = release ]; then cargo build --release --locked --bin wxgate; else cargo build --locked --bin wxgate; fi
     binary=${CARGO_TARGET_DIR:-target}/$build/wxgate
 fi
-chmod 755 "$work"
-
-base=${BENCH_PORT:-$(free_ports 5)}
-port=$((base + 1)) simulator=$((base + 4))
-sed -e "s|@UPSTREAM@|$base|g; s|@WORK@|$work|g; s|@SMALL@|$(printf '{"n":"%0190d"}' 0)|" benches/peers/upstream.conf >"$work/upstream.conf"
-mkdir -m 700 "$work/state"
-sed -e "s|@PORT@|$port|; s|@ADMIN@|$((base + 2))|; s|@INTERNAL@|$((base + 3))|; s|@UPSTREAM@|$base|; s|@STATE@|$work/state|g" \
-    -e "s|@ISSUER@|http://127.0.0.1:$port|; s|@AUDIENCE@|wxgate|" benches/peers/wxgate.toml >"$work/gateway.toml"
-printf '[wechat]\napi_base = "http://127.0.0.1:%s"\n' "$simulator" >>"$work/gateway.toml"
-nginx -e stderr -c "$work/upstream.conf" &
-pids+=($!)
-"$binary" simulate --listen "127.0.0.1:$simulator" >"$work/simulator.log" 2>&1 &
-pids+=($!)
+. scripts/surroundings.sh
 valgrind --tool=callgrind --instr-atstart=no --callgrind-out-file="$work/counted" "$binary" serve --config "$work/gateway.toml" \
     >"$work/gateway.log" 2>&1 &
 gateway=$!
 pids+=("$gateway")
-ask() { curl -sf --retry 120 --retry-delay 1 --retry-connrefused --max-time 60 "$@"; }
 ask "http://127.0.0.1:$port/healthz" >/dev/null
 ask "http://127.0.0.1:$simulator/_sim/code?user=alice" >/dev/null
 token=$(ask -H 'Content-Type: application/json' -d '{"code":"demo-alice"}' "http://127.0.0.1:$port/auth/login" |

@@ -35,24 +35,12 @@ compile() {
 compile counting "-Cprofile-generate=$counts"
 binary=$build/counting/$host/release/wxgate
 
-chmod 755 "$work"
-base=$(free_ports 5)
-port=$((base + 1)) simulator=$((base + 4))
-sed -e "s|@UPSTREAM@|$base|g; s|@WORK@|$work|g; s|@SMALL@|$(printf '{"n":"%0190d"}' 0)|" benches/peers/upstream.conf >"$work/upstream.conf"
 head -c 100000 /dev/zero >"$work/100k"
-mkdir -m 700 "$work/state"
-sed -e "s|@PORT@|$port|; s|@ADMIN@|$((base + 2))|; s|@INTERNAL@|$((base + 3))|; s|@UPSTREAM@|$base|; s|@STATE@|$work/state|g" \
-    -e "s|@ISSUER@|http://127.0.0.1:$port|; s|@AUDIENCE@|wxgate|" benches/peers/wxgate.toml >"$work/gateway.toml"
-printf '[wechat]\napi_base = "http://127.0.0.1:%s"\n' "$simulator" >>"$work/gateway.toml"
-nginx -e stderr -c "$work/upstream.conf" &
-pids+=($!)
-"$binary" simulate --listen "127.0.0.1:$simulator" >"$work/simulator.log" 2>&1 &
-pids+=($!)
+. scripts/surroundings.sh
 LLVM_PROFILE_FILE=$counts/gateway-%p.profraw "$binary" serve --config "$work/gateway.toml" >"$work/gateway.log" 2>&1 &
 gateway=$!
 pids+=("$gateway")
 
-ask() { curl -sf --retry 60 --retry-delay 1 --retry-connrefused --max-time 60 "$@"; }
 field() { sed "s/.*\"$1\":\"\([^\"]*\)\".*/\1/"; }
 ask "http://127.0.0.1:$port/healthz" >/dev/null
 for n in $(seq 200); do

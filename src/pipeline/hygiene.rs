@@ -2,8 +2,8 @@
 //!
 //! Runs before anything else looks at the request, on every route of every kind (contract, promise 1). Which names are
 //! forbidden, and how they are compared, stands in `http1/forbidden.rs`; a line that passes beside the header map
-//! (`http1/verbatim.rs`) has been held to the same list when it was read. Request hop-by-hop headers (RFC 9110, section 7.6.1) go here too, so
-//! that a client cannot have a header of ours removed by naming it in `Connection`.
+//! (`http1/verbatim.rs`) has been held to the same list when it was read. Request hop-by-hop headers (RFC 9110, section
+//! 7.6.1) go here too, so that a client cannot have a header of ours removed by naming it in `Connection`.
 //!
 //! `Upgrade` goes as well; what it asked for is noted in the exchange, for the route to decide, and the handshake with the
 //! upstream is written anew.

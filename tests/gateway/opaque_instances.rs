@@ -26,6 +26,26 @@ async fn until(gateway: &Gateway, member: &Member, status: u16) -> Answer {
     tokio::time::timeout(DEADLINE, wait).await.unwrap_or_else(|_| panic!("never {status}"))
 }
 
+/// Two instances on one Redis and one Postgres, whose access tokens are handles.
+struct Two {
+    first: Gateway,
+    second: Gateway,
+    _stores: (RedisServers, PostgresServer),
+}
+
+impl Two {
+    async fn start() -> Self {
+        let (redis, postgres) = (RedisServers::single(), PostgresServer::start());
+        let members = postgres.url_of_new_schema("members");
+        let top =
+            format!("token.format = \"opaque\"\nstore.sessions = \"{}\"\nstore.members = \"{members}\"\n", redis.url());
+        let text = format!("{top}{ROUTES}");
+        let first = Gateway::with(&text).await;
+        let second = first.beside(&text).await;
+        Self { first, second, _stores: (redis, postgres) }
+    }
+}
+
 fn assert_away(answer: &Answer) {
     assert_eq!((answer.status, answer.code().as_str()), (503, "store_unavailable"), "{}", answer.body);
     assert!(answer.headers.contains_key("retry-after"));
@@ -33,13 +53,7 @@ fn assert_away(answer: &Answer) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_handle_of_one_instance_is_good_on_the_other_and_ends_on_both() {
-    let (redis, postgres) = (RedisServers::single(), PostgresServer::start());
-    let members = postgres.url_of_new_schema("handles");
-    let top =
-        format!("token.format = \"opaque\"\nstore.sessions = \"{}\"\nstore.members = \"{members}\"\n", redis.url());
-    let text = format!("{top}{ROUTES}");
-    let first = Gateway::with(&text).await;
-    let second = first.beside(&text).await;
+    let Two { first, second, _stores } = Two::start().await;
     let (alice, bob) = (first.login("alice").await, first.login("bob").await);
     assert_eq!((api(&first, &alice).await.status, api(&second, &alice).await.status), (200, 200));
     let next = second.post("/auth/refresh", &json!({ "refresh_token": alice.refresh() })).await;
@@ -70,13 +84,7 @@ async fn a_handle_of_one_instance_is_good_on_the_other_and_ends_on_both() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_erasure_that_broke_off_on_one_instance_is_finished_on_the_other() {
-    let (redis, postgres) = (RedisServers::single(), PostgresServer::start());
-    let members = postgres.url_of_new_schema("erasure");
-    let top =
-        format!("token.format = \"opaque\"\nstore.sessions = \"{}\"\nstore.members = \"{members}\"\n", redis.url());
-    let text = format!("{top}{ROUTES}");
-    let first = Gateway::with(&text).await;
-    let second = first.beside(&text).await;
+    let Two { first, second, _stores } = Two::start().await;
     let (alice, bob) = (first.login("alice").await, first.login("bob").await);
     // As far as it got: the member is gone, the caller's own session is there so that the caller can ask again.
     let id = wxgate::ids::MemberId::parse(alice.id()).unwrap();

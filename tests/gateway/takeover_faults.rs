@@ -149,14 +149,46 @@ async fn asks(address: SocketAddr, n: usize, over: Arc<AtomicBool>, answered: Ar
     }
 }
 
-async fn until(answered: &AtomicUsize, more: usize) {
-    let wanted = answered.load(Ordering::Relaxed) + more;
-    let wait = async {
-        while answered.load(Ordering::Relaxed) < wanted {
-            tokio::task::yield_now().await;
+/// Clients who ask all the time, and none of whom may get a wrong answer.
+#[derive(Default)]
+struct Load {
+    over: Arc<AtomicBool>,
+    answered: Arc<AtomicUsize>,
+    clients: JoinSet<()>,
+}
+
+impl Load {
+    /// Six of them, in clear text.
+    fn on(address: SocketAddr) -> Self {
+        let mut load = Self::default();
+        (0..6).for_each(|n| load.add(|over, answered| asks(address, n, over, answered)));
+        load
+    }
+
+    fn add<C: Future<Output = ()> + Send + 'static>(
+        &mut self,
+        client: impl FnOnce(Arc<AtomicBool>, Arc<AtomicUsize>) -> C,
+    ) {
+        self.clients.spawn(client(Arc::clone(&self.over), Arc::clone(&self.answered)));
+    }
+
+    /// Waits for more answers.
+    async fn goes_on(&self) {
+        let wanted = self.answered.load(Ordering::Relaxed) + 100;
+        let wait = async {
+            while self.answered.load(Ordering::Relaxed) < wanted {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(DEADLINE, wait).await.expect("the load goes on");
+    }
+
+    async fn end(mut self) {
+        self.over.store(true, Ordering::Relaxed);
+        while let Some(client) = self.clients.join_next().await {
+            client.unwrap();
         }
-    };
-    timeout(DEADLINE, wait).await.expect("the load goes on");
+    }
 }
 
 /// A gateway whose logins hang at WeChat.
@@ -181,6 +213,17 @@ impl Busy {
     }
 }
 
+/// In spite of what has failed, the next one takes the place of the old one, and nothing is lost.
+async fn can_be_taken_over_from(dir: &TempDir, mut old: Process, load: Load) {
+    let mut new = Process::wxgate_in(dir.path(), &["serve", "--takeover"]);
+    ready(&mut new).await;
+    assert_eq!(old.exit().await, Exit::Code(0));
+    load.goes_on().await;
+    load.end().await;
+    new.terminate();
+    assert_eq!(new.exit().await, Exit::Code(0));
+}
+
 /// A login that WeChat has got and does not answer.
 async fn held_login(to: SocketAddr, wechat: &TcpListener, code: &str) -> (Client, TcpStream) {
     let body = format!("{{\"code\":\"{code}\"}}");
@@ -194,13 +237,9 @@ async fn held_login(to: SocketAddr, wechat: &TcpListener, code: &str) -> (Client
 #[tokio::test]
 async fn when_the_new_one_dies_before_it_serves_the_old_one_goes_on_and_nothing_is_lost() {
     let Busy { template: _template, address, wechat, dir, mut old } = Busy::start("workers = 2").await;
-    let (over, answered) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
-    let mut load = JoinSet::new();
-    for n in 0..6 {
-        load.spawn(asks(address, n, Arc::clone(&over), Arc::clone(&answered)));
-    }
+    let load = Load::on(address);
     for deaths in 1..3 {
-        until(&answered, 100).await;
+        load.goes_on().await;
         // A login that WeChat does not answer keeps the old one from letting go of the database.
         let (mut login, held) = held_login(address, &wechat, &format!("code-{deaths}")).await;
         let mut new = Process::wxgate_in(dir.path(), &["serve", "--takeover"]);
@@ -211,32 +250,18 @@ async fn when_the_new_one_dies_before_it_serves_the_old_one_goes_on_and_nothing_
         drop(held);
         assert_eq!(login.response().await.unwrap().status, 502);
         ready_again(&mut old, deaths + 1).await;
-        until(&answered, 100).await;
+        load.goes_on().await;
         serves(address).await;
     }
-    // And it can still be taken over from.
-    let mut new = Process::wxgate_in(dir.path(), &["serve", "--takeover"]);
-    ready(&mut new).await;
-    assert_eq!(old.exit().await, Exit::Code(0));
-    until(&answered, 100).await;
-    over.store(true, Ordering::Relaxed);
-    while let Some(client) = load.join_next().await {
-        client.unwrap();
-    }
-    new.terminate();
-    assert_eq!(new.exit().await, Exit::Code(0));
+    can_be_taken_over_from(&dir, old, load).await;
 }
 
 #[tokio::test]
 async fn one_that_hangs_is_ended_in_time_and_the_old_one_goes_on_and_nothing_is_lost() {
     let Busy { template: _template, address, wechat, dir, mut old } =
         Busy::start("workers = 2\ntakeover_timeout = \"1s\"").await;
-    let (over, answered) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
-    let mut load = JoinSet::new();
-    for n in 0..6 {
-        load.spawn(asks(address, n, Arc::clone(&over), Arc::clone(&answered)));
-    }
-    until(&answered, 100).await;
+    let load = Load::on(address);
+    load.goes_on().await;
     let (mut login, held) = held_login(address, &wechat, "c").await;
     let mut new = Process::wxgate_in(dir.path(), &["serve", "--takeover"]);
     logged(&mut new, "waiting for the gateway that has the database").await;
@@ -246,19 +271,9 @@ async fn one_that_hangs_is_ended_in_time_and_the_old_one_goes_on_and_nothing_is_
     assert_eq!(new.exit().await, Exit::Signal(9));
     logged(&mut old, "does not serve in time and has been ended: this one goes on").await;
     ready_again(&mut old, 2).await;
-    until(&answered, 100).await;
+    load.goes_on().await;
     serves(address).await;
-    // And it can still be taken over from.
-    let mut new = Process::wxgate_in(dir.path(), &["serve", "--takeover"]);
-    ready(&mut new).await;
-    assert_eq!(old.exit().await, Exit::Code(0));
-    until(&answered, 100).await;
-    over.store(true, Ordering::Relaxed);
-    while let Some(client) = load.join_next().await {
-        client.unwrap();
-    }
-    new.terminate();
-    assert_eq!(new.exit().await, Exit::Code(0));
+    can_be_taken_over_from(&dir, old, load).await;
 }
 
 #[tokio::test]
@@ -348,26 +363,22 @@ async fn by_tls_no_connection_is_refused_or_lost_either() {
     authority.issue(dir.path(), "a.example.com");
     let mut running = Process::wxgate_in(dir.path(), &["serve"]);
     ready(&mut running).await;
-    let (over, answered) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
-    let mut load = JoinSet::new();
+    let mut load = Load::default();
     let mut by_http2 = authority.trust();
     by_http2.alpn_protocols = vec![b"h2".to_vec()];
     for _ in 0..4 {
-        load.spawn(asks_by_tls(authority.trust(), address, Arc::clone(&over), Arc::clone(&answered)));
-        load.spawn(asks_by_http2(by_http2.clone(), address, Arc::clone(&over), Arc::clone(&answered)));
+        load.add(|over, answered| asks_by_tls(authority.trust(), address, over, answered));
+        load.add(|over, answered| asks_by_http2(by_http2.clone(), address, over, answered));
     }
     for _ in 0..3 {
-        until(&answered, 100).await;
+        load.goes_on().await;
         let mut next = Process::wxgate_in(dir.path(), &["serve", "--takeover"]);
         assert_eq!(ready(&mut next).await, address);
         assert_eq!(running.exit().await, Exit::Code(0));
         running = next;
     }
-    until(&answered, 100).await;
-    over.store(true, Ordering::Relaxed);
-    while let Some(client) = load.join_next().await {
-        client.unwrap();
-    }
+    load.goes_on().await;
+    load.end().await;
     running.terminate();
     assert_eq!(running.exit().await, Exit::Code(0));
 }
