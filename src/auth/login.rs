@@ -15,10 +15,10 @@ use serde::Deserialize;
 use crate::body::Body;
 use crate::clock::{MAX_SKEW, Timestamp};
 use crate::config;
-use crate::ids::{AppId, OpenId, Secret, SessionId};
+use crate::ids::{AppId, Secret, SessionId};
 use crate::problem::{Code, Problem};
 use crate::store::shared::Purpose;
-use crate::store::{CodeHash, Member, NewSession, RefreshHash, SealedKey, Session, SignIn, SignedIn, UsedCode};
+use crate::store::{CodeHash, Member, NewSession, RefreshHash, SealedKey, Session, SignIn, UsedCode};
 use crate::wechat::Code2Session;
 use crate::wechat::open_data::Owner;
 
@@ -26,17 +26,17 @@ use super::Auth;
 use super::answer::{self, Way};
 use super::call::Call;
 use super::exclusive::exclusively;
+use super::opening::admit;
 use super::profile::Profile;
 use super::session_keys;
 use super::single_flight::SingleFlight;
 use super::user_data::UserData;
-use super::welcome::{Written, still_welcome};
 
 /// How long the same code yields the same session.
 pub const REPEAT: Duration = Duration::from_secs(60);
 
 /// How long a used code is remembered: longer than any code lives at WeChat (5 minutes; 10 for websites).
-const CODE_MEMORY: Duration = Duration::from_secs(600);
+pub(super) const CODE_MEMORY: Duration = Duration::from_secs(600);
 
 /// Longest login code that is looked at, bytes. WeChat's have 32.
 const MAX_CODE: usize = 512;
@@ -51,6 +51,15 @@ pub struct LoggedIn {
     pub(super) member: Member,
     pub(super) is_new: bool,
     refresh_expires_at: Timestamp,
+}
+
+impl LoggedIn {
+    /// The login that has just opened this session.
+    pub(super) fn new(auth: &Auth, member: Member, new: NewSession) -> Self {
+        auth.metrics.logins.inc();
+        let NewSession { session, is_new, refresh_expires_at, .. } = new;
+        Self { session, member, is_new, refresh_expires_at }
+    }
 }
 
 #[derive(Deserialize)]
@@ -229,65 +238,7 @@ async fn once(
         at: auth.clock.now(),
         merge: auth.merge_by_unionid,
     };
-    let (member, is_new) = enter(auth, person, &profile).await?;
-    open(auth, (member, &app.appid, &identity.openid), is_new, hash, Some(session_key)).await
-}
-
-/// Who it is, as a member who may log in: registered or known, not banned, and let in by the login hook.
-pub(super) async fn enter(auth: &Auth, person: SignIn, profile: &Profile) -> Result<(Member, bool), Problem> {
-    let (appid, openid) = (person.appid.clone(), person.openid.clone());
-    let signed_in = auth.members.sign_in(person).await?;
-    auth.merged(&signed_in).await?;
-    let SignedIn { member, is_new, .. } = signed_in;
-    if member.banned {
-        return Err(Problem::new(Code::MemberBanned, "This member may not log in."));
-    }
-    let member = profile.store(auth, &member.member_id).await?.unwrap_or(member);
-    let own = member.member_id.clone();
-    let member = auth.with_roles_in_force(member, &own).await?;
-    Ok((auth.ask_hook(member, is_new, (&appid, &openid)).await?, is_new))
-}
-
-/// A session for this member in this app, on disk when this returns.
-pub(super) async fn open(
-    auth: &Arc<Auth>,
-    (member, appid, openid): (Member, &AppId, &OpenId),
-    is_new: bool,
-    code: CodeHash,
-    session_key: Option<SealedKey>,
-) -> Result<LoggedIn, Problem> {
-    auth.setbacks.look(&auth.clock);
-    let now = auth.clock.now();
-    let at = auth.revocations.earliest_login(&member.member_id, appid, now);
-    let session = Session {
-        session_id: SessionId::new_v7(at),
-        member_id: member.member_id.clone(),
-        // Of this login: a member who was merged has several.
-        appid: appid.clone(),
-        openid: openid.clone(),
-        created_at: at,
-        expires_at: now.plus(auth.section.session_ttl),
-    };
-    let refresh_expires_at = now.plus(auth.section.refresh_ttl).min(session.expires_at);
-    let access_until = auth.access_until(now);
-    let new = NewSession {
-        session: session.clone(),
-        refresh: RefreshHash(auth.refresh.first(&session.session_id).hash()),
-        refresh_expires_at,
-        code,
-        code_expires_at: now.plus(CODE_MEMORY),
-        is_new,
-        session_key,
-        access_until,
-        max_sessions: auth.max_sessions,
-    };
-    for oldest in auth.settled(auth.sessions.open(new)).await? {
-        auth.revocations.revoke_session(&oldest, access_until);
-        auth.metrics.logouts.inc();
-    }
-    still_welcome(auth, &session, Written::Session).await?;
-    auth.metrics.logins.inc();
-    Ok(LoggedIn { session, member, is_new, refresh_expires_at })
+    admit(auth, person, &profile, hash, Some(session_key)).await
 }
 
 /// The profile in what the client brought along. It was made with the key of this code, or with the one before it.

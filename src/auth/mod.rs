@@ -21,6 +21,7 @@ pub mod on_behalf;
 pub mod open_data;
 mod openapi;
 mod openapi_schema;
+mod opening;
 pub mod operate;
 pub mod phone;
 pub mod profile;
@@ -46,6 +47,7 @@ use crate::clock::{Clock, Setbacks};
 use crate::config;
 use crate::limiter::Limit;
 use crate::metrics::Metrics;
+use crate::store::joint::Joint;
 use crate::store::shared::Shared;
 use crate::store::vault::Vault;
 use crate::store::{Members, Sessions};
@@ -75,6 +77,8 @@ pub struct Auth {
     pub members: Arc<dyn Members>,
     /// Who is logged in.
     pub sessions: Arc<dyn Sessions>,
+    /// Both, where they are in one database.
+    pub joint: Option<Arc<dyn Joint>>,
     /// What instances have in common.
     pub shared: Arc<dyn Shared>,
     /// Seals session_key.

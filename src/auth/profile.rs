@@ -62,9 +62,14 @@ impl Profile {
         }
     }
 
+    /// Whether there is nothing to store.
+    pub(super) const fn is_empty(&self) -> bool {
+        self.nickname.is_none() && self.avatar_url.is_none()
+    }
+
     /// Stores it on the member; `None` when there is no such member.
     pub(super) async fn store(&self, auth: &Auth, member: &MemberId) -> Result<Option<Member>, Problem> {
-        if self.nickname.is_none() && self.avatar_url.is_none() {
+        if self.is_empty() {
             return Ok(auth.members.find(member).await?);
         }
         let stored = auth.members.set_profile(member, self.nickname.as_deref(), self.avatar_url.as_deref());

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use crate::body::Body;
 use crate::ids::Secret;
 use crate::problem::{Code, Problem};
-use crate::store::{RefreshHash, RefreshUse, Rotation};
+use crate::store::{self, Member, RefreshHash, RefreshUse, Rotation};
 use crate::token::refresh::RefreshToken;
 
 use super::Auth;
@@ -78,6 +78,19 @@ fn shown(auth: &Auth, call: &Call) -> Result<(RefreshToken, Way), Problem> {
     }
 }
 
+/// Uses the token; and whose it is, where that is known by the way.
+async fn rotate(
+    auth: &Auth,
+    shown: RefreshHash,
+    successor: RefreshHash,
+    use_: RefreshUse,
+) -> Result<(Rotation, Option<Member>), store::Error> {
+    match &auth.joint {
+        Some(joint) => joint.refresh(shown, successor, use_).await,
+        None => Ok((auth.sessions.rotate(shown, successor, use_).await?, None)),
+    }
+}
+
 async fn handle(auth: &Auth, shown: &RefreshToken, way: Way) -> Result<Response<Body>, Problem> {
     let successor = auth.refresh.successor(shown);
     let now = auth.clock.now();
@@ -88,8 +101,8 @@ async fn handle(auth: &Auth, shown: &RefreshToken, way: Way) -> Result<Response<
         refresh_expires_at: now.plus(auth.section.refresh_ttl),
         revoked_until: auth.access_until(now),
     };
-    let rotated = auth.sessions.rotate(hash, RefreshHash(successor.hash()), use_);
-    let (session, refresh_expires_at) = match auth.settled(rotated).await? {
+    let (rotation, member) = auth.settled(rotate(auth, hash, RefreshHash(successor.hash()), use_)).await?;
+    let (session, refresh_expires_at) = match rotation {
         Rotation::Rotated { session, .. } if auth.is_over(&session) => {
             auth.end(&session.session_id, now, auth.access_until(now)).await?;
             return Err(Problem::token_revoked());
@@ -119,7 +132,11 @@ async fn handle(auth: &Auth, shown: &RefreshToken, way: Way) -> Result<Response<
             ));
         }
     };
-    let member = auth.members.find(&session.member_id).await?.ok_or_else(Problem::token_revoked)?;
+    let member = match member {
+        Some(member) => Some(member),
+        None => auth.members.find(&session.member_id).await?,
+    };
+    let member = member.ok_or_else(Problem::token_revoked)?;
     if member.banned {
         // Its sessions were to end with the ban: what did not, ends now.
         auth.end_member(&session.member_id).await?;

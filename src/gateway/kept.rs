@@ -27,6 +27,7 @@ use crate::pipeline::in_flight;
 use crate::pipeline::sockets::Sockets;
 use crate::pipeline::streams::Streams;
 use crate::proxy::Backends;
+use crate::store::joint::Joint;
 use crate::store::shared::Shared;
 use crate::store::sqlite::Sqlite;
 use crate::store::vault::{self, Vault};
@@ -63,6 +64,8 @@ pub struct Kept {
     pub log: LogWriter,
     /// Who is a member.
     pub members: Arc<dyn Members>,
+    /// Members and sessions, where they are in one database.
+    pub joint: Option<Arc<dyn Joint>>,
     /// Who is logged in.
     pub sessions: Arc<dyn Sessions>,
     /// Those of them that are files of this process alone.
@@ -140,7 +143,7 @@ impl Kept {
         clock: Clock,
         log: LogWriter,
     ) -> Result<Self, Error> {
-        let Stores { members, sessions, shared, embedded, birth_mark } = stores;
+        let Stores { members, sessions, joint, shared, embedded, birth_mark } = stores;
         let keys = Arc::new(KeyShelf::new(&config.token.keys, &sessions, &clock)?);
         let now = clock.now();
         let epoch = keys.change_here(|shelf| made(shelf, &birth_mark, now)).await?;
@@ -193,6 +196,7 @@ impl Kept {
             metrics,
             log,
             members,
+            joint,
             sessions,
             embedded,
             keys,

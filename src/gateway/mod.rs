@@ -196,6 +196,7 @@ impl Snapshot {
             clock: kept.clock.clone(),
             members: Arc::clone(&kept.members),
             sessions: Arc::clone(&kept.sessions),
+            joint: kept.joint.clone(),
             shared: Arc::clone(&kept.shared),
             vault: Arc::clone(&kept.vault),
             open_base: config.wechat.open_base.clone(),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::clock::Clock;
 use crate::config::{self, MembersStore, SessionsStore};
 use crate::metrics::Metrics;
+use crate::store::joint::Joint;
 use crate::store::postgres::Postgres;
 use crate::store::redis::Redis;
 use crate::store::shared::{Memory, Shared};
@@ -17,6 +18,8 @@ use super::Error;
 pub(super) struct Stores {
     pub(super) members: Arc<dyn Members>,
     pub(super) sessions: Arc<dyn Sessions>,
+    /// Both, where they are one.
+    pub(super) joint: Option<Arc<dyn Joint>>,
     pub(super) shared: Arc<dyn Shared>,
     /// Databases that this process alone may have open.
     pub(super) embedded: Vec<Arc<Sqlite>>,
@@ -46,9 +49,13 @@ pub(super) async fn open(section: &config::Store, metrics: &Metrics, clock: &Clo
             (Arc::clone(&redis) as Arc<dyn Sessions>, redis, birth_mark)
         }
     };
+    let mut joint = None;
     let members: Arc<dyn Members> = match &section.members {
         MembersStore::Sqlite(path) => match (embedded.first(), &section.sessions) {
-            (Some(sqlite), SessionsStore::Sqlite(same)) if same == path => Arc::clone(sqlite) as Arc<dyn Members>,
+            (Some(sqlite), SessionsStore::Sqlite(same)) if same == path => {
+                joint = Some(Arc::clone(sqlite) as Arc<dyn Joint>);
+                Arc::clone(sqlite) as Arc<dyn Members>
+            }
             (first, _) => {
                 let sqlite = Sqlite::open(path)?;
                 if first.is_none() {
@@ -64,7 +71,7 @@ pub(super) async fn open(section: &config::Store, metrics: &Metrics, clock: &Clo
             postgres
         }
     };
-    Ok(Stores { members, sessions, shared, embedded, birth_mark })
+    Ok(Stores { members, sessions, joint, shared, embedded, birth_mark })
 }
 
 #[allow(clippy::cast_precision_loss)] // counts far from 2^53

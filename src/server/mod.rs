@@ -20,6 +20,7 @@ mod redirect;
 pub mod reload;
 pub mod supervisor;
 mod tls;
+mod watch;
 pub mod worker;
 
 use std::io;

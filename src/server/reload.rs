@@ -1,7 +1,6 @@
 //! What makes a running gateway read its file again: SIGHUP, a save, and new certificates.
 //!
-//! The folder is watched, not the file: editors and configuration tools replace files, and a mounted volume swaps a link
-//! somewhere above. Whatever happened, only other content counts. Certificates may lie anywhere, and whoever renews them
+//! Whatever happened to the file, only other content counts. Certificates may lie anywhere, and whoever renews them
 //! writes several files one after the other; they are looked at now and then, which also tries again after a moment at
 //! which they did not fit together.
 
@@ -9,9 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
@@ -19,6 +16,7 @@ use crate::config;
 use crate::gateway::Gateway;
 
 use super::supervisor;
+use super::watch::Watch;
 
 /// How long a save may take: some editors write in several steps.
 const SETTLE: Duration = Duration::from_millis(100);
@@ -49,22 +47,23 @@ impl Triggers {
     pub fn start(gateway: &Arc<Gateway>, Hangup(mut hangup): Hangup) -> Self {
         let gateway = Arc::clone(gateway);
         let path = gateway.current().config.source.clone();
-        let (events, mut saved) = mpsc::channel::<()>(1);
-        let watcher = watch(&path, events.clone());
-        // What was saved between the start's own reading and the first watching would be missed.
-        let _ = events.try_send(());
+        let mut watch = Watch::of(&path).inspect_err(unwatched).ok();
         let mut refused = None;
         let mut certificates = stamps(&gateway);
         let mut look = tokio::time::interval(CERTIFICATES);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self(tokio::spawn(async move {
-            let _alive = (watcher, events);
             loop {
                 tokio::select! {
                     Some(()) = hangup.recv() => {}
-                    Some(()) = saved.recv() => {
+                    saved = changed(&mut watch) => {
+                        if let Err(error) = saved {
+                            unwatched(&error);
+                            watch = None;
+                            continue;
+                        }
                         tokio::time::sleep(SETTLE).await;
-                        while saved.try_recv().is_ok() {}
+                        watch.iter_mut().for_each(Watch::look);
                         // No file: it is being replaced, and another event will tell.
                         let Some(now) = content(&path) else { continue };
                         if Some(now) == refused || now == gateway.current().config.digest {
@@ -78,7 +77,6 @@ impl Triggers {
                         }
                         certificates = now;
                     }
-                    else => return,
                 }
                 let now = content(&path);
                 // Refused or not, the gateway has said so in its log and counted it.
@@ -113,29 +111,14 @@ fn stamps(gateway: &Gateway) -> Vec<Option<(SystemTime, u64)>> {
     own.chain(tls.clients.iter().map(|clients| stamp(&clients.ca))).collect()
 }
 
-fn watch(path: &Path, events: mpsc::Sender<()>) -> Option<RecommendedWatcher> {
-    let folder = path.parent()?;
-    let name = path.file_name()?.to_owned();
-    // A database in the same folder writes all the time. Names that begin with two dots are the links that a mounted
-    // volume swaps.
-    let concerns_us = move |path: &std::path::PathBuf| {
-        path.file_name().is_some_and(|n| n == name || n.to_string_lossy().starts_with(".."))
-    };
-    let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        if event.is_ok_and(|event| !event.kind.is_access() && event.paths.iter().any(&concerns_us)) {
-            // One waiting event is enough: whatever it was, the file is read afterwards.
-            let _ = events.try_send(());
-        }
-    });
-    let started = watcher.and_then(|mut watcher| {
-        watcher.watch(folder, RecursiveMode::NonRecursive)?;
-        Ok(watcher)
-    });
-    match started {
-        Ok(watcher) => Some(watcher),
-        Err(error) => {
-            tracing::warn!(%error, "the configuration cannot be watched; use SIGHUP or `wxgate reload` after a change");
-            None
-        }
+/// Returns when the file may have changed; never, where nobody watches it.
+async fn changed(watch: &mut Option<Watch>) -> std::io::Result<()> {
+    match watch {
+        Some(watch) => watch.changed().await,
+        None => std::future::pending().await,
     }
+}
+
+fn unwatched(error: &std::io::Error) {
+    tracing::warn!(%error, "the configuration cannot be watched; use SIGHUP or `wxgate reload` after a change");
 }

@@ -6,6 +6,7 @@
 //! may stand. [`vault`] seals `session_key` before it gets here: a store never sees it in clear. HTTP, JSON of WeChat and
 //! tokens are unknown here.
 
+pub mod joint;
 pub mod member;
 pub mod postgres;
 pub mod redis;

@@ -12,7 +12,8 @@ use http::header::SET_COOKIE;
 use crate::auth::Auth;
 use crate::auth::answer::access_token;
 use crate::auth::call::Call;
-use crate::auth::login::{self, LoggedIn, checked_code, open, web_code_hash};
+use crate::auth::login::{LoggedIn, checked_code, web_code_hash};
+use crate::auth::opening::admit;
 use crate::auth::profile::Profile;
 use crate::body::Body;
 use crate::config::{self, WebResult, WebScope};
@@ -117,10 +118,7 @@ async fn enter(
         at: auth.clock.now(),
         merge: auth.merge_by_unionid,
     };
-    let openid = person.openid.clone();
-    let (member, is_new) = login::enter(auth, person, &profile).await?;
-    let hash = web_code_hash(&app.appid, code.expose());
-    open(auth, (member, &app.appid, &openid), is_new, hash, None).await
+    admit(auth, person, &profile, web_code_hash(&app.appid, code.expose()), None).await
 }
 
 /// WeChat's refusals of a code ask for something else here than in a mini program.

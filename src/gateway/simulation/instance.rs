@@ -62,6 +62,7 @@ async fn open(world: &Arc<World>, n: usize) -> anyhow::Result<Arc<Gateway>> {
         members: Arc::new(Near(Arc::clone(world))),
         birth_mark: redis.birth_mark().to_owned(),
         sessions: Arc::clone(&redis) as _,
+        joint: None,
         shared: redis,
         embedded: Vec::new(),
     };

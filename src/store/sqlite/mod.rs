@@ -9,6 +9,7 @@ mod copy;
 mod epochs;
 mod fault;
 mod file;
+mod joint;
 mod key_bundle;
 mod member_list;
 mod member_row;

@@ -325,7 +325,7 @@ fn question(of: &SessionsOf) -> (&'static str, String) {
     }
 }
 
-fn open(db: &Connection, new: NewSession) -> rusqlite::Result<Vec<SessionId>> {
+pub(super) fn open(db: &Connection, new: NewSession) -> rusqlite::Result<Vec<SessionId>> {
     let NewSession { session, refresh, refresh_expires_at, code, code_expires_at, is_new, session_key, .. } = new;
     db.prepare_cached(
         "INSERT INTO sessions (session_id, member_id, appid, openid, created_at, expires_at, access_until)

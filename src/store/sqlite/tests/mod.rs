@@ -1,7 +1,8 @@
-//! What is particular to SQLite: [`commit`], [`files`] and [`rows`]. That it does what every store does is at the end.
+//! What is particular to SQLite: [`commit`], [`files`], [`joint`] and [`rows`]. That it does what every store does is at the end.
 
 mod commit;
 mod files;
+mod joint;
 mod rows;
 
 use std::path::PathBuf;
