@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use super::{Error, Member, NewSession, RefreshHash, RefreshUse, Rotation, SessionId, SignIn, SignedIn};
 
 /// The session that whoever has signed in gets; `None`: not in this transaction.
-pub type Grant = Box<dyn FnOnce(&SignedIn) -> Option<NewSession> + Send>;
+pub type Grant = Box<dyn FnMut(&SignedIn) -> Option<NewSession> + Send>;
 
 /// A session that was opened.
 #[derive(Debug, Clone)]

@@ -77,7 +77,7 @@ pub(super) fn apps(db: &Connection) -> rusqlite::Result<Vec<(String, Timestamp)>
 }
 
 /// What is written last counts, and its time says so: whatever the clock did in between.
-pub(super) fn announce_roles(db: &Connection, new: NewRoles) -> rusqlite::Result<NewRoles> {
+pub(super) fn announce_roles(db: &Connection, new: &NewRoles) -> rusqlite::Result<NewRoles> {
     let mut write = db.prepare_cached(
         "INSERT INTO role_changes (member_id, roles, at, until) VALUES (?1, ?2, ?3, ?4)
          ON CONFLICT (member_id) DO UPDATE SET
@@ -86,7 +86,7 @@ pub(super) fn announce_roles(db: &Connection, new: NewRoles) -> rusqlite::Result
     )?;
     let row = (&new.member_id, member_row::roles_text(&new.roles), new.at, new.until);
     let (at, until) = write.query_row(row, |row| Ok((row.get(0)?, row.get(1)?)))?;
-    Ok(NewRoles { at, until, ..new })
+    Ok(NewRoles { at, until, ..new.clone() })
 }
 
 /// All that is live.

@@ -9,6 +9,7 @@ use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use super::migration;
@@ -248,6 +249,8 @@ impl Claim {
         let db = Connection::open_with_flags(path, flags).map_err(|e| self.sqlite(e))?;
         db.set_prepared_statement_cache_capacity(64);
         let set = db.busy_timeout(BUSY).and_then(|()| {
+            // A plan that follows the values is made anew for each of them.
+            db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
             db.execute_batch(
                 "PRAGMA synchronous = FULL;      -- in WAL: each commit waits for the disk
                  PRAGMA secure_delete = FAST;    -- what is deleted leaves no readable rest where that is free

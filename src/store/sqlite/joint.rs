@@ -8,11 +8,11 @@ use crate::store::{Error, Member, RefreshHash, RefreshUse, Rotation, SignIn, Sig
 
 #[async_trait]
 impl Joint for Sqlite {
-    async fn log_in(&self, who: SignIn, grant: Grant) -> Result<(SignedIn, Option<Opened>), Error> {
+    async fn log_in(&self, who: SignIn, mut grant: Grant) -> Result<(SignedIn, Option<Opened>), Error> {
         self.write(move |db| {
             let signed_in = sign_in::sign_in(db, &who)?;
             let opened = match grant(&signed_in) {
-                Some(new) => Some(Opened { ended: sessions::open(db, new.clone())?, new }),
+                Some(new) => Some(Opened { ended: sessions::open(db, &new)?, new }),
                 None => None,
             };
             Ok((signed_in, opened))

@@ -45,7 +45,7 @@ impl Members for Sqlite {
         let (appid, openid) = (appid.clone(), openid.clone());
         self.write(move |db| {
             let mut query = db.prepare_cached("SELECT member_id FROM members WHERE appid = ?1 AND openid = ?2")?;
-            let id: Option<MemberId> = query.query_row((appid, openid), |row| row.get(0)).optional()?;
+            let id: Option<MemberId> = query.query_row((&appid, &openid), |row| row.get(0)).optional()?;
             let Some(id) = id else { return Ok(None) };
             update(db, &id, "nickname = '', avatar_url = '', phone = ''", &[])
         })

@@ -6,6 +6,11 @@ use super::sessions::{end, session};
 use crate::clock::Timestamp;
 use crate::store::{Error, RefreshHash, RefreshUse, Rotation, Session};
 
+/// `?1` which token, `?2` now.
+pub(super) const SHOWN: &str = "SELECT s.*, t.used_at, t.successor
+    FROM refresh_tokens t JOIN sessions s ON s.session_id = t.session_id
+    WHERE t.hash = ?1 AND t.expires_at > ?2 AND s.expires_at > ?2";
+
 /// A refresh token and where its session stands.
 struct Shown {
     session: Option<Session>,
@@ -44,11 +49,7 @@ pub(super) fn owner(db: &Connection, shown: RefreshHash, now: Timestamp) -> rusq
 
 /// `None` when the token or its session is unknown or has expired.
 fn look_up(db: &Connection, shown: RefreshHash, now: Timestamp) -> rusqlite::Result<Option<Shown>> {
-    let mut query = db.prepare_cached(
-        "SELECT s.*, t.used_at, t.successor FROM refresh_tokens t JOIN sessions s ON s.session_id = t.session_id
-         WHERE t.hash = ?1 AND t.expires_at > ?2 AND s.expires_at > ?2",
-    )?;
-    query.query_row((shown, now), read).optional()
+    db.prepare_cached(SHOWN)?.query_row((shown, now), read).optional()
 }
 
 fn read(row: &Row<'_>) -> rusqlite::Result<Shown> {

@@ -8,9 +8,9 @@ use crate::store::{KeysPage, SealedKey};
 
 /// Adds `key` to the person's keys. Order is by the start of the exchange, not by arrival: a late answer of an older
 /// exchange takes the second place or none.
-pub(super) fn keep(db: &Connection, appid: &AppId, openid: &OpenId, key: SealedKey) -> rusqlite::Result<()> {
+pub(super) fn keep(db: &Connection, appid: &AppId, openid: &OpenId, key: &SealedKey) -> rusqlite::Result<()> {
     let before = list(db, appid, openid)?;
-    let after = merged(before.clone(), key);
+    let after = merged(before.clone(), key.clone());
     if after == before {
         return Ok(());
     }

@@ -49,7 +49,7 @@ const SWEEPS: [&str; 6] = [
 #[async_trait]
 impl Sessions for Sqlite {
     async fn open(&self, new: NewSession) -> Result<Vec<SessionId>, Error> {
-        self.write(move |db| Ok(open(db, new)?)).await
+        self.write(move |db| Ok(open(db, &new)?)).await
     }
 
     async fn find(&self, id: &SessionId, now: Timestamp) -> Result<Option<Session>, Error> {
@@ -79,7 +79,7 @@ impl Sessions for Sqlite {
                 "UPDATE sessions SET access_until = max(access_until, min(?3, expires_at))
                  WHERE session_id = ?1 AND ended = 0 AND expires_at > ?2 RETURNING *",
             )?;
-            Ok(raise.query_row((id, now, access_until), session).optional()?)
+            Ok(raise.query_row((&id, now, access_until), session).optional()?)
         })
         .await
     }
@@ -135,7 +135,7 @@ impl Sessions for Sqlite {
                 "SELECT session_id FROM sessions
                  WHERE member_id = ?1 AND appid = ?2 AND ended = 0 AND expires_at > ?3 AND session_id IS NOT ?4",
             )?;
-            let live = live.query_map((member, appid, now, spared), |row| row.get(0))?;
+            let live = live.query_map((&member, &appid, now, &spared), |row| row.get(0))?;
             let live = live.collect::<rusqlite::Result<Vec<SessionId>>>()?;
             for id in &live {
                 end(db, id, now, revoked_until)?;
@@ -162,7 +162,7 @@ impl Sessions for Sqlite {
     }
 
     async fn announce_roles(&self, roles: NewRoles) -> Result<NewRoles, Error> {
-        self.write(move |db| Ok(epochs::announce_roles(db, roles)?)).await
+        self.write(move |db| Ok(epochs::announce_roles(db, &roles)?)).await
     }
 
     async fn notices(&self, now: Timestamp) -> Result<Vec<Notice>, Error> {
@@ -218,7 +218,7 @@ impl Sessions for Sqlite {
 
     async fn keep_key(&self, appid: &AppId, openid: &OpenId, key: SealedKey) -> Result<(), Error> {
         let (appid, openid) = (appid.clone(), openid.clone());
-        self.write(move |db| Ok(session_keys::keep(db, &appid, &openid, key)?)).await
+        self.write(move |db| Ok(session_keys::keep(db, &appid, &openid, &key)?)).await
     }
 
     async fn session_keys(&self, appid: &AppId, openid: &OpenId) -> Result<Vec<SealedKey>, Error> {
@@ -247,7 +247,7 @@ impl Sessions for Sqlite {
             let mut write = db.prepare_cached(
                 "INSERT OR REPLACE INTO access_tokens (appid, line, sealed, expires_at) VALUES (?1, ?2, ?3, ?4)",
             )?;
-            Ok(write.execute((appid, line, token.sealed, token.expires_at)).map(drop)?)
+            Ok(write.execute((&appid, line, &token.sealed, token.expires_at)).map(drop)?)
         })
         .await
     }
@@ -325,8 +325,8 @@ fn question(of: &SessionsOf) -> (&'static str, String) {
     }
 }
 
-pub(super) fn open(db: &Connection, new: NewSession) -> rusqlite::Result<Vec<SessionId>> {
-    let NewSession { session, refresh, refresh_expires_at, code, code_expires_at, is_new, session_key, .. } = new;
+pub(super) fn open(db: &Connection, new: &NewSession) -> rusqlite::Result<Vec<SessionId>> {
+    let NewSession { session, session_key, .. } = new;
     db.prepare_cached(
         "INSERT INTO sessions (session_id, member_id, appid, openid, created_at, expires_at, access_until)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, min(?6, ?7))",
@@ -340,18 +340,18 @@ pub(super) fn open(db: &Connection, new: NewSession) -> rusqlite::Result<Vec<Ses
         session.expires_at,
         new.access_until,
     ))?;
-    let refresh_expires_at = refresh_expires_at.min(session.expires_at);
-    rotation::issue(db, refresh, &session, session.created_at, refresh_expires_at)?;
+    let refresh_expires_at = new.refresh_expires_at.min(session.expires_at);
+    rotation::issue(db, new.refresh, session, session.created_at, refresh_expires_at)?;
     // A record of the same code can be there when it has expired and was not swept yet.
     db.prepare_cached(
         "INSERT OR REPLACE INTO codes (hash, session_id, used_at, is_new, expires_at) VALUES (?1, ?2, ?3, ?4, ?5)",
     )?
-    .execute((code, &session.session_id, session.created_at, is_new, code_expires_at))?;
+    .execute((new.code, &session.session_id, session.created_at, new.is_new, new.code_expires_at))?;
     if let Some(key) = session_key {
         session_keys::keep(db, &session.appid, &session.openid, key)?;
     }
     match new.max_sessions {
-        Some(most) => make_room(db, &session, most, new.access_until),
+        Some(most) => make_room(db, session, most, new.access_until),
         None => Ok(Vec::new()),
     }
 }

@@ -1,8 +1,9 @@
 //! The one thread that writes, with group commit.
 //!
 //! It takes all jobs that have queued up, runs them as one transaction, commits (which waits for the disk), and only
-//! then answers them all: a wait for the disk is shared by every job that arrived during the one before. Each job has
-//! a savepoint of its own, so that one that fails does not take the others with it. When the commit fails, every job
+//! then answers them all: a wait for the disk is shared by every job that arrived during the one before. One that fails
+//! does not take the others with it: when it has changed something, all of them are run again, each with a savepoint of its
+//! own. So a job may be run twice, and must not do anything but to the database. When the commit fails, every job
 //! of the transaction fails: nothing is acknowledged that is not on disk.
 
 use std::io;
@@ -54,10 +55,10 @@ impl Writer {
     pub(super) async fn run<T, F>(&self, work: F) -> Result<T, Error>
     where
         T: Send + 'static,
-        F: FnOnce(&Connection) -> Result<T, Error> + Send + 'static,
+        F: FnMut(&Connection) -> Result<T, Error> + Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
-        let job = Box::new(Pending { work: Some(work), result: None, reply });
+        let job = Box::new(Pending { work, result: None, reply });
         let answered = timeout(self.deadline, async {
             let queue = self.queue.as_ref().ok_or(Failure::Stopped)?;
             queue.send(job).await.map_err(|_| Failure::Stopped)?;
@@ -101,7 +102,7 @@ trait Job: Send {
 }
 
 struct Pending<T, F> {
-    work: Option<F>,
+    work: F,
     result: Option<Result<T, Error>>,
     reply: oneshot::Sender<Result<T, Error>>,
 }
@@ -109,14 +110,15 @@ struct Pending<T, F> {
 impl<T, F> Job for Pending<T, F>
 where
     T: Send,
-    F: FnOnce(&Connection) -> Result<T, Error> + Send,
+    F: FnMut(&Connection) -> Result<T, Error> + Send,
 {
     fn is_wanted(&self) -> bool {
         !self.reply.is_closed()
     }
 
     fn run(&mut self, db: &Connection) -> bool {
-        self.result = self.work.take().map(|work| work(db));
+        self.result = None;
+        self.result = Some((self.work)(db));
         matches!(self.result, Some(Ok(_)))
     }
 
@@ -142,17 +144,19 @@ fn commit(db: &Connection, mut batch: Vec<Box<dyn Job>>, counters: &Counters) {
     if batch.is_empty() {
         return;
     }
-    match transact(db, &mut batch) {
+    let kept = match together(db, &mut batch) {
+        Ok(None) => each_by_itself(db, &mut batch),
+        Ok(Some(kept)) => Ok(kept),
+        Err(cause) => Err(cause),
+    };
+    match kept {
         Ok(kept) => {
             counters.commits.fetch_add(1, Ordering::Relaxed);
             counters.jobs.fetch_add(kept, Ordering::Relaxed);
             batch.into_iter().for_each(Job::answer);
         }
         Err(cause) => {
-            if !db.is_autocommit() {
-                // Fails only when SQLite has rolled back by itself, which is what is wanted.
-                let _ = step(db, "ROLLBACK");
-            }
+            roll_back(db);
             // The cause is one value and the jobs are many: the first gets it, the others learn that they shared.
             let mut cause = Some(cause);
             for job in batch {
@@ -162,14 +166,32 @@ fn commit(db: &Connection, mut batch: Vec<Box<dyn Job>>, counters: &Counters) {
     }
 }
 
-/// Returns how many jobs were kept.
-fn transact(db: &Connection, batch: &mut [Box<dyn Job>]) -> Result<u64, Error> {
+/// Runs all jobs and commits; returns how many were kept. `None` when one failed that had changed something: then nothing was
+/// kept, and all have to be run again.
+fn together(db: &Connection, batch: &mut [Box<dyn Job>]) -> Result<Option<u64>, Error> {
+    step(db, "BEGIN IMMEDIATE")?;
+    let mut kept = 0;
+    for job in batch {
+        let before = db.total_changes();
+        if run(job, db) {
+            kept += 1;
+        } else if db.is_autocommit() || db.total_changes() != before {
+            roll_back(db);
+            return Ok(None);
+        }
+    }
+    step(db, "COMMIT")?;
+    Ok(Some(kept))
+}
+
+/// As [`together`], with a savepoint for each job, so that what a job has changed that fails can be taken back. That costs a copy of
+/// every page that it touches.
+fn each_by_itself(db: &Connection, batch: &mut [Box<dyn Job>]) -> Result<u64, Error> {
     step(db, "BEGIN IMMEDIATE")?;
     let mut kept = 0;
     for job in batch {
         step(db, "SAVEPOINT job")?;
-        // A panic must not end the thread that everybody depends on.
-        if catch_unwind(AssertUnwindSafe(|| job.run(db))).unwrap_or(false) {
+        if run(job, db) {
             kept += 1;
         } else if db.is_autocommit() {
             // SQLite answers some faults (disk full, failed write) by rolling everything back, the others' work too.
@@ -181,6 +203,19 @@ fn transact(db: &Connection, batch: &mut [Box<dyn Job>]) -> Result<u64, Error> {
     }
     step(db, "COMMIT")?;
     Ok(kept)
+}
+
+/// A panic must not end the thread that everybody depends on.
+fn run(job: &mut Box<dyn Job>, db: &Connection) -> bool {
+    catch_unwind(AssertUnwindSafe(|| job.run(db))).unwrap_or(false)
+}
+
+/// Ends the transaction that is open, if there is one.
+fn roll_back(db: &Connection) {
+    if !db.is_autocommit() {
+        // Fails only when SQLite has rolled back by itself, which is what is wanted.
+        let _ = step(db, "ROLLBACK");
+    }
 }
 
 fn step(db: &Connection, sql: &str) -> rusqlite::Result<()> {

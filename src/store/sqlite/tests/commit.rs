@@ -1,23 +1,25 @@
 //! Group commit, and what a fault does to the jobs around it.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use rusqlite::Connection;
 
 use super::folder;
-use crate::store::contract::{at, login, token};
+use crate::store::contract::{at, code, login, token};
 use crate::store::sqlite::{Limits, Sqlite};
 use crate::store::{Error, Sessions};
 
 /// Holds the writer inside a job, runs `meanwhile`, lets it go.
 async fn while_the_writer_is_busy<T>(store: &Arc<Sqlite>, meanwhile: impl Future<Output = T>) -> T {
     let (entered, has_entered) = tokio::sync::oneshot::channel();
+    let mut entered = Some(entered);
     let (go, wait) = mpsc::channel::<()>();
     let busy = Arc::clone(store);
     let job = tokio::spawn(async move {
         busy.write(move |_| {
-            entered.send(()).unwrap();
+            entered.take().unwrap().send(()).unwrap();
             wait.recv().ok();
             Ok(())
         })
@@ -91,6 +93,35 @@ async fn a_job_that_fails_or_panics_takes_no_other_job_with_it() {
     for name in ["alice-0", "bob-0", "carol-0"] {
         assert!(store.find_by_refresh(token(name), at(1)).await.unwrap().is_some(), "{name}");
     }
+}
+
+#[tokio::test]
+async fn jobs_are_run_again_only_behind_one_that_failed_and_had_changed_something() {
+    let (_folder, path) = folder();
+    let store = Sqlite::open(&path).unwrap();
+    store.open(login("alice", at(0))).await.unwrap();
+    for (failing, runs) in [("SELECT * FROM nothing", 1), ("DELETE FROM codes; SELECT * FROM nothing", 2)] {
+        let run = Arc::new(AtomicU32::new(0));
+        let commits = store.commits();
+        let (counting, failing) = while_the_writer_is_busy(&store, async {
+            let (counted, counter) = (Arc::clone(&run), Arc::clone(&store));
+            let counting = tokio::spawn(async move {
+                let counted = move |_: &Connection| Ok(counted.fetch_add(1, Ordering::SeqCst));
+                counter.write(counted).await
+            });
+            let other = Arc::clone(&store);
+            let failing = tokio::spawn(async move { other.write(move |db| Ok(db.execute_batch(failing)?)).await });
+            while store.queue_depth() < 2 {
+                tokio::task::yield_now().await;
+            }
+            (counting, failing)
+        })
+        .await;
+        assert!(counting.await.unwrap().is_ok() && failing.await.unwrap().is_err());
+        assert_eq!(run.load(Ordering::SeqCst), runs);
+        assert_eq!(store.commits(), commits + 2, "the one that was busy, and the two that came together");
+    }
+    assert!(store.used_code(&code("alice"), at(1)).await.unwrap().is_some(), "what failed was taken back");
 }
 
 #[tokio::test]

@@ -60,7 +60,7 @@ async fn a_session_that_cannot_be_opened_leaves_nobody_registered() {
     let store = Sqlite::open(&path).unwrap();
     let taken = login("taken", at(0));
     store.open(taken.clone()).await.unwrap();
-    let refused = store.log_in(who("anna"), Box::new(|_| Some(taken))).await;
+    let refused = store.log_in(who("anna"), Box::new(move |_| Some(taken.clone()))).await;
     assert!(matches!(refused, Err(Error::Damaged(_))), "{refused:?}");
     assert!(store.sign_in(who("anna")).await.unwrap().is_new);
 }

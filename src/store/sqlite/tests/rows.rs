@@ -2,10 +2,11 @@
 
 use std::collections::HashSet;
 
-use rusqlite::Connection;
+use rusqlite::{Connection, StatementStatus};
 
 use super::folder;
 use crate::store::contract::{ACCESS_TTL, REFRESH_TTL, SESSION_TTL, START, app, at, login, person, refresh, token};
+use crate::store::sqlite::rotation::SHOWN;
 use crate::store::sqlite::{Sqlite, epochs, member_list, sessions};
 use crate::store::{Error, Revoked, Sessions};
 
@@ -20,7 +21,7 @@ async fn damage_that_shows_while_running_is_named_damage() {
             "INSERT INTO sessions (session_id, member_id, appid, openid, created_at, expires_at)
              VALUES (?1, 'm', 'wx1', 'a b', 0, 9e15)",
         )?;
-        Ok(insert.execute([bad])?)
+        Ok(insert.execute([&bad])?)
     };
     store.write(write).await.unwrap();
     let error = Sessions::find(&*store, &session.session_id, at(1)).await.unwrap_err();
@@ -178,4 +179,17 @@ async fn a_sweep_of_more_than_one_batch_takes_all() {
     }
     assert_eq!(store.sweep(START.plus(SESSION_TTL)).await.unwrap(), 3 * 1100);
     assert_eq!(store.sweep(START.plus(SESSION_TTL)).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_statement_is_made_once_whatever_it_is_asked_about() {
+    let (_folder, path) = folder();
+    let store = Sqlite::open(&path).unwrap();
+    for n in 0..10 {
+        store.open(login(&format!("member{n}"), at(n))).await.unwrap();
+        let (shown, successor) = (token(&format!("member{n}-0")), token(&format!("member{n}-1")));
+        store.rotate(shown, successor, refresh(at(n + 1))).await.unwrap();
+    }
+    let made_again = store.write(|db| Ok(db.prepare_cached(SHOWN)?.get_status(StatementStatus::RePrepare))).await;
+    assert_eq!(made_again.unwrap(), 0);
 }
