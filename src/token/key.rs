@@ -19,10 +19,10 @@ use aws_lc_rs::signature::{
 use aws_lc_rs::{digest, encoding::AsDer as _, encoding::Pkcs8V1Der, hmac, rand};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jsonwebtoken::EncodingKey;
 use zeroize::Zeroizing;
 
 use super::pkcs8::{self, Kind};
+use super::signer::{Refused, Signer};
 use crate::config::Algorithm;
 
 /// Fewest bytes of an HS256 secret: the output of the hash (RFC 7518, section 3.2).
@@ -80,14 +80,10 @@ pub enum Fault {
 pub struct Key {
     algorithm: Algorithm,
     kid: Box<str>,
-    signer: EncodingKey,
-    checker: Checker,
+    signer: Signer,
+    /// The public half; a secret has none.
+    public: Option<ParsedPublicKey>,
     jwk: Option<String>,
-}
-
-enum Checker {
-    Secret(Box<hmac::Key>),
-    Public(ParsedPublicKey),
 }
 
 impl Key {
@@ -106,14 +102,14 @@ impl Key {
                 let (x, y) = point.get(1..).unwrap_or_default().split_at_checked(32).ok_or(Fault::Unsound)?;
                 let jwk = format!(r#"{{"crv":"P-256","kty":"EC","x":"{}","y":"{}"}}"#, b64(x), b64(y));
                 let public = ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point).map_err(unsound)?;
-                Ok(Self::public(Algorithm::Es256, EncodingKey::from_ec_der(&der), public, jwk))
+                Ok(Self::public(Algorithm::Es256, Signer::Es256(pair), public, jwk))
             }
             (Kind::Ed25519, _) => {
                 let pair = Ed25519KeyPair::from_pkcs8(&der).map_err(unsound)?;
                 let point = pair.public_key().as_ref();
                 let jwk = format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{}"}}"#, b64(point));
                 let public = ParsedPublicKey::new(&ED25519, point).map_err(unsound)?;
-                Ok(Self::public(Algorithm::EdDsa, EncodingKey::from_ed_der(&der), public, jwk))
+                Ok(Self::public(Algorithm::EdDsa, Signer::EdDsa(pair), public, jwk))
             }
             (Kind::Rsa, inner) => {
                 let (modulus, _) = pkcs8::rsa_integers(inner, true).ok_or(Fault::NotPkcs8)?;
@@ -125,7 +121,7 @@ impl Key {
                 let (n, e) = pkcs8::rsa_integers(public, false).ok_or(Fault::Unsound)?;
                 let jwk = format!(r#"{{"e":"{}","kty":"RSA","n":"{}"}}"#, b64(e), b64(n));
                 let public = ParsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, public).map_err(unsound)?;
-                Ok(Self::public(Algorithm::Rs256, EncodingKey::from_rsa_der(inner), public, jwk))
+                Ok(Self::public(Algorithm::Rs256, Signer::Rs256(pair), public, jwk))
             }
         }
     }
@@ -142,8 +138,8 @@ impl Key {
         Ok(Self {
             algorithm: Algorithm::Hs256,
             kid: thumbprint(&jwk),
-            signer: EncodingKey::from_secret(secret),
-            checker: Checker::Secret(Box::new(hmac::Key::new(hmac::HMAC_SHA256, secret))),
+            signer: Signer::Hs256(Box::new(hmac::Key::new(hmac::HMAC_SHA256, secret))),
+            public: None,
             jwk: None,
         })
     }
@@ -178,8 +174,8 @@ impl Key {
         })
     }
 
-    fn public(algorithm: Algorithm, signer: EncodingKey, public: ParsedPublicKey, jwk: String) -> Self {
-        Self { algorithm, kid: thumbprint(&jwk), signer, checker: Checker::Public(public), jwk: Some(jwk) }
+    fn public(algorithm: Algorithm, signer: Signer, public: ParsedPublicKey, jwk: String) -> Self {
+        Self { algorithm, kid: thumbprint(&jwk), signer, public: Some(public), jwk: Some(jwk) }
     }
 
     /// The one algorithm that this key signs and checks with.
@@ -192,9 +188,9 @@ impl Key {
         &self.kid
     }
 
-    /// For [`super::mint`].
-    pub(super) fn signer(&self) -> &EncodingKey {
-        &self.signer
+    /// The signature of `message`, raw as in a JWS.
+    pub(super) fn sign(&self, message: &[u8]) -> Result<Vec<u8>, Refused> {
+        self.signer.sign(message)
     }
 
     /// The members of the public JWK that RFC 7638 hashes, as JSON; `None` for a secret, which is nobody's to read.
@@ -204,9 +200,10 @@ impl Key {
 
     /// Whether `signature` (raw, as in a JWS) is this key's over `message`.
     pub fn checks(&self, message: &[u8], signature: &[u8]) -> bool {
-        match &self.checker {
-            Checker::Secret(key) => hmac::verify(key, message, signature).is_ok(),
-            Checker::Public(key) => key.verify_sig(message, signature).is_ok(),
+        match (&self.signer, &self.public) {
+            (Signer::Hs256(key), _) => hmac::verify(key, message, signature).is_ok(),
+            (_, Some(key)) => key.verify_sig(message, signature).is_ok(),
+            (_, None) => false,
         }
     }
 }

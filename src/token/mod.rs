@@ -30,6 +30,7 @@ pub mod revocation;
 pub mod roles;
 pub mod rotation;
 pub mod sign;
+mod signer;
 pub mod verify;
 
 use crate::clock::Timestamp;
