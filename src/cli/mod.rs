@@ -212,12 +212,25 @@ pub struct ConfigFile {
 
 /// Runs the command; returns the exit status. 0: done. 64: wrong usage or configuration. 1: it could not be done.
 pub fn run(cli: Cli) -> u8 {
+    forbid_core_dumps();
     match dispatch(cli.command) {
         Ok(status) => status,
         Err(error) => {
             let _ = writeln!(stderr(), "wxgate: {error:#}");
             1
         }
+    }
+}
+
+/// Keys, tokens and session_keys are in memory, so the memory of a process that crashes is written nowhere. One byte is too little for a
+/// file, and the one limit at which nothing is handed to a program either (`coredump.c` of Linux).
+fn forbid_core_dumps() {
+    let highest = rlimit::getrlimit(rlimit::Resource::CORE).map_or(0, |(_, hard)| hard.min(1));
+    if let Err(error) = rlimit::setrlimit(rlimit::Resource::CORE, highest, highest) {
+        let _ = writeln!(
+            stderr(),
+            "wxgate: a crash may write memory to disk, since core dumps cannot be switched off: {error}"
+        );
     }
 }
 

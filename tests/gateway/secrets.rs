@@ -138,7 +138,12 @@ async fn a_day_of_logins_and_faults_leaves_no_secret_in_logs_metrics_or_problems
     let keys = place.path().join("data/keys");
     planted.add("admin token", std::fs::read_to_string(keys.join("admin.token")).unwrap().trim());
     planted.add("sealing key", std::fs::read_to_string(keys.join("sealing.key")).unwrap().trim());
-    let words = std::fs::read(format!("/proc/{}/cmdline", served.process.id())).unwrap();
+    let of_process = |name: &str| std::fs::read(format!("/proc/{}/{name}", served.process.id())).unwrap();
+    let limits = String::from_utf8(of_process("limits")).unwrap();
+    let cores = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    let [soft, hard] = [5, 6].map(|n| cores.split_whitespace().nth(n - 1).unwrap().parse::<u32>().unwrap());
+    assert!(soft <= 1 && hard <= 1, "a crash would write all of them to disk: {cores}");
+    let words = of_process("cmdline");
     planted.assert_absent("what everybody on the machine can read", &String::from_utf8_lossy(&words));
     served.process.terminate();
     assert_eq!(served.process.exit().await, Exit::Code(0));
