@@ -141,7 +141,8 @@ upstream = "service"
 auth = "none"
 END
     (cd "$folder" && exec taskset -c 0 "$binary" serve >"$folder/gateway.log" 2>&1) &
-    pids+=($!)
+    gateway=$!
+    pids+=("$gateway")
     url=$(await "$folder/gateway.log" '.*"public":"\[\([0-9.:]*\)\]".*') || fail "the gateway did not start"
     admin=$(await "$folder/gateway.log" '.*"admin":"\([0-9.:]*\)".*') || fail "the gateway did not start"
     for _ in $(seq 100); do
@@ -152,7 +153,17 @@ END
 
 # --- load ----------------------------------------------------------------------------------------------------------
 
-load() { "${others[@]}" h2load -t 1 "$@" "http://$url/public/x"; }
+# Sets `share`: how much of a core the gateway had meanwhile.
+load() {
+    local before after from to
+    before=$(ticks) from=$(date +%s%N)
+    "${others[@]}" h2load -t 1 "$@" "http://$url/public/x" || return
+    after=$(ticks) to=$(date +%s%N)
+    share=$(awk -v t=$((after - before)) -v hz="$(getconf CLK_TCK)" -v ns=$((to - from)) 'BEGIN { printf "%.2f", t / hz / (ns / 1e9) }')
+}
+
+# CPU time of the gateway so far (proc(5): utime and stime; the name of the program may hold blanks).
+ticks() { sed 's/.*) //' "/proc/$gateway/stat" | awk '{ print $12 + $13 }'; }
 
 # Of a log of h2load (start, status, time, in microseconds): how many 200s a second came after the warm-up, the median and
 # the 99th percentile of their times in milliseconds, how many 503s, and how many others.
@@ -176,7 +187,7 @@ peak_of() { # FILE
     figures "$work/$1"
     [ "$goodput" -gt 0 ] || fail "no peak found: $(cat "$work/$1.log")"
     [ "$refused" = 0 ] || fail "it refused $refused requests at its peak"
-    echo "  peak: $goodput good answers a second, p50 $median ms, p99 $p99 ms"
+    echo "  peak: $goodput good answers a second, p50 $median ms, p99 $p99 ms; the gateway had $share of a core"
 }
 
 measure() { # CASE
@@ -188,7 +199,7 @@ measure() { # CASE
         fail "$(cat "$work/$1-over.log")"
     figures "$work/$1-over"
     part=$((100 * goodput / peak))
-    echo "  $(awk -v r="$rate" -v n="$connections" 'BEGIN { printf "%d", r * n }') a second wanted: $goodput good ($part % of the peak), $((refused / seconds)) refused, $((other / seconds)) others; p50 $median ms, p99 $p99 ms"
+    echo "  $(awk -v r="$rate" -v n="$connections" 'BEGIN { printf "%d", r * n }') a second wanted: $goodput good ($part % of the peak), $((refused / seconds)) refused, $((other / seconds)) others; p50 $median ms, p99 $p99 ms; the gateway had $share of a core"
     curl -s "http://$admin/metrics" | sed -n -E '/^wxgate_(shed_total|panics_total|problems_total|upstream_queue)/s/^/    /p' || true
     echo "  health afterwards: $(curl -s -o /dev/null -w '%{http_code} in %{time_total} s' "http://$url/healthz")"
     over="$part $p99 $other $refused"

@@ -137,7 +137,12 @@ impl Auth {
     /// Until when an access token may live that is minted now, with [`CLOCK_FAULT`] on top. A session is remembered as revoked
     /// for that long by the store itself, so this is enough wherever the session is known to be there.
     pub(super) fn access_until(&self, now: Timestamp) -> Timestamp {
-        now.plus(self.section.access_ttl).plus(CLOCK_FAULT)
+        now.plus(self.access_life())
+    }
+
+    /// What [`Auth::access_until`] adds.
+    pub(super) fn access_life(&self) -> Duration {
+        self.section.access_ttl + CLOCK_FAULT
     }
 
     /// Whether an epoch has ended this session, which its record may not show yet.

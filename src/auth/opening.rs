@@ -2,19 +2,25 @@
 //!
 //! Where members and sessions are in one database, most people need one transaction for all of it.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::time::Duration;
 
+use crate::clock::{Clock, Setbacks};
 use crate::ids::{AppId, MemberId, OpenId, SessionId};
 use crate::problem::{Code, Problem};
 use crate::store::joint::{Joint, Opened};
-use crate::store::{CodeHash, NewSession, RefreshHash, SealedKey, Session, SignIn, SignedIn};
+use crate::store::{CodeHash, Member, NewSession, RefreshHash, SealedKey, Session, SignIn, SignedIn};
+use crate::token::refresh::RefreshSecret;
+use crate::token::revocation::Revocations;
 
 use super::Auth;
 use super::login::{CODE_MEMORY, LoggedIn};
 use super::profile::Profile;
 use super::welcome::{Written, still_welcome};
 
-/// What a session is opened for.
+/// What a session is opened for, and on which terms. It goes to the store: with the whole of [`Auth`] in its hands the store would
+/// hold itself.
 #[derive(Debug, Clone)]
 struct Opening {
     appid: AppId,
@@ -22,6 +28,14 @@ struct Opening {
     code: CodeHash,
     /// A web login has none.
     session_key: Option<SealedKey>,
+    clock: Clock,
+    setbacks: Arc<Setbacks>,
+    revocations: Arc<Revocations>,
+    refresh: RefreshSecret,
+    session_ttl: Duration,
+    refresh_ttl: Duration,
+    access_life: Duration,
+    max_sessions: Option<NonZeroU32>,
 }
 
 /// Registers or finds the person, and opens a session, unless they are banned or the login hook refuses. What is there when this
@@ -36,7 +50,7 @@ pub(super) async fn admit(
     code: CodeHash,
     session_key: Option<SealedKey>,
 ) -> Result<LoggedIn, Problem> {
-    let opening = Opening { appid: person.appid.clone(), openid: person.openid.clone(), code, session_key };
+    let opening = Opening::new(auth, &person, code, session_key);
     let signed_in = match auth.joint.as_deref() {
         // With a hook to ask or a profile to write there is something in between.
         Some(joint) if auth.hook.is_none() && profile.is_empty() => {
@@ -53,10 +67,12 @@ pub(super) async fn admit(
         return Err(Problem::new(Code::MemberBanned, "This member may not log in."));
     }
     let own = member.member_id.clone();
-    let member = if profile.is_empty() { member } else { profile.store(auth, &own).await?.unwrap_or(member) };
+    // Of an alias it is the unionid of its own login, and of the others none.
+    let is_whole = profile.is_empty() && opening.is_of(&member);
+    let member = if is_whole { member } else { profile.store(auth, &own).await?.unwrap_or(member) };
     let member = auth.with_roles_in_force(member, &own).await?;
     let member = auth.ask_hook(member, is_new, (&opening.appid, &opening.openid)).await?;
-    let new = opening.session(auth, &member.member_id, is_new);
+    let new = opening.session(&member.member_id, is_new);
     let ended = auth.settled(auth.sessions.open(new.clone())).await?;
     let opened = Opened { new, ended };
     note_ended(auth, &opened);
@@ -72,23 +88,20 @@ async fn at_once(
     opening: &Opening,
 ) -> Result<Result<LoggedIn, SignedIn>, Problem> {
     let grant = {
-        let (auth, opening) = (Arc::clone(auth), opening.clone());
+        let opening = opening.clone();
         move |signed_in: &SignedIn| {
             let SignedIn { member, is_new, .. } = signed_in;
-            nothing_else_follows(&auth, signed_in).then(|| opening.session(&auth, &member.member_id, *is_new))
+            opening.suffices(signed_in).then(|| opening.session(&member.member_id, *is_new))
         }
     };
-    let (signed_in, opened) = auth.settled(joint.log_in(person, Box::new(grant))).await?;
+    let written = joint.log_in(person, Box::new(grant));
+    // Where sessions make room for each other it may end some.
+    let written = if auth.max_sessions.is_some() { auth.settled(written).await } else { written.await };
+    let (signed_in, opened) = written?;
     let Some(opened) = opened else { return Ok(Err(signed_in)) };
     note_ended(auth, &opened);
     // Nobody has banned or erased the person in between: whoever does it now finds the session.
     Ok(Ok(LoggedIn::new(auth, signed_in.member, opened.new)))
-}
-
-/// The person is not banned, and has no roles of which somebody has to be told.
-fn nothing_else_follows(auth: &Auth, SignedIn { member, merged, .. }: &SignedIn) -> bool {
-    let told = auth.revocations.roles().of(&member.member_id);
-    !member.banned && merged.is_empty() && member.roles.is_empty() && told.is_none_or(|roles| roles.is_empty())
 }
 
 /// Sessions that ended to make room are over here, too.
@@ -100,11 +113,40 @@ fn note_ended(auth: &Auth, Opened { new, ended }: &Opened) {
 }
 
 impl Opening {
+    fn new(auth: &Auth, person: &SignIn, code: CodeHash, session_key: Option<SealedKey>) -> Self {
+        Self {
+            appid: person.appid.clone(),
+            openid: person.openid.clone(),
+            code,
+            session_key,
+            clock: auth.clock.clone(),
+            setbacks: Arc::clone(&auth.setbacks),
+            revocations: Arc::clone(&auth.revocations),
+            refresh: auth.refresh.clone(),
+            session_ttl: auth.section.session_ttl,
+            refresh_ttl: auth.section.refresh_ttl,
+            access_life: auth.access_life(),
+            max_sessions: auth.max_sessions,
+        }
+    }
+
+    /// Whether the member is known by this very login, and not by another one of which this is an alias.
+    fn is_of(&self, member: &Member) -> bool {
+        member.appid == self.appid && member.openid == self.openid
+    }
+
+    /// Whether a session is all that follows: no ban, no alias, and no roles of which somebody has to be told.
+    fn suffices(&self, SignedIn { member, merged, .. }: &SignedIn) -> bool {
+        let told = self.revocations.roles().of(&member.member_id);
+        let plain = !member.banned && merged.is_empty() && self.is_of(member);
+        plain && member.roles.is_empty() && told.is_none_or(|roles| roles.is_empty())
+    }
+
     /// The session of this member, from now on.
-    fn session(&self, auth: &Auth, member: &MemberId, is_new: bool) -> NewSession {
-        auth.setbacks.look(&auth.clock);
-        let now = auth.clock.now();
-        let at = auth.revocations.earliest_login(member, &self.appid, now);
+    fn session(&self, member: &MemberId, is_new: bool) -> NewSession {
+        self.setbacks.look(&self.clock);
+        let now = self.clock.now();
+        let at = self.revocations.earliest_login(member, &self.appid, now);
         let session = Session {
             session_id: SessionId::new_v7(at),
             member_id: member.clone(),
@@ -112,17 +154,17 @@ impl Opening {
             appid: self.appid.clone(),
             openid: self.openid.clone(),
             created_at: at,
-            expires_at: now.plus(auth.section.session_ttl),
+            expires_at: now.plus(self.session_ttl),
         };
         NewSession {
-            refresh: RefreshHash(auth.refresh.first(&session.session_id).hash()),
-            refresh_expires_at: now.plus(auth.section.refresh_ttl).min(session.expires_at),
+            refresh: RefreshHash(self.refresh.first(&session.session_id).hash()),
+            refresh_expires_at: now.plus(self.refresh_ttl).min(session.expires_at),
             code: self.code,
             code_expires_at: now.plus(CODE_MEMORY),
             is_new,
             session_key: self.session_key.clone(),
-            access_until: auth.access_until(now),
-            max_sessions: auth.max_sessions,
+            access_until: now.plus(self.access_life),
+            max_sessions: self.max_sessions,
             session,
         }
     }

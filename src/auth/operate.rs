@@ -183,14 +183,15 @@ impl Auth {
     /// # Errors
     /// `route_not_found` when there is none, `store_unavailable`.
     pub async fn erase_member(&self, id: &MemberId) -> Result<(), Problem> {
-        let known = self.members.identities(id).await?;
+        let mut known = self.members.identities(id).await?;
         if known.is_empty() {
             return Err(nobody());
         }
         self.end_member(id).await?;
         self.erase_keys(&known).await?;
-        self.members.erase(id).await?;
-        // Once more, for a login that was under way: one that comes later finds no member.
+        let erased = self.members.erase(id).await?;
+        // Once more, for a login that was under way, perhaps the first one in another app: one that comes later finds no member.
+        known.extend(erased.into_iter().filter(|identity| !known.contains(identity)).collect::<Vec<_>>());
         let now = self.clock.now();
         for identity in &known {
             let until = self.revoked_until(now, None);

@@ -65,12 +65,17 @@ impl Triggers {
                         tokio::time::sleep(SETTLE).await;
                         watch.iter_mut().for_each(Watch::look);
                         // No file: it is being replaced, and another event will tell.
-                        let Some(now) = content(&path) else { continue };
+                        let Some(now) = content(&path) else {
+                            say_why(&path);
+                            continue;
+                        };
                         if Some(now) == refused || now == gateway.current().config.digest {
                             continue;
                         }
                     }
                     _ = look.tick() => {
+                        // Its folder may be back.
+                        watch = watch.or_else(|| Watch::of(&path).ok());
                         let now = stamps(&gateway);
                         if now == certificates {
                             continue;
@@ -91,6 +96,15 @@ impl Triggers {
 /// What the file holds now.
 fn content(path: &Path) -> Option<u64> {
     config::read(path).ok().map(|text| config::digest(&text))
+}
+
+/// A file that is there and cannot be read will not be, unless somebody hears of it.
+fn say_why(path: &Path) {
+    if let Err(error) = std::fs::File::open(path)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        tracing::warn!(%error, file = %path.display(), "the configuration has changed and cannot be read: the one before stays in force");
+    }
 }
 
 impl Drop for Triggers {

@@ -1,9 +1,8 @@
 //! Hears of changes of one file, by inotify.
 //!
 //! The folder is watched, not only the file: editors and configuration tools replace files, and a mounted volume swaps a link
-//! somewhere above. A database that lies beside the file writes all the time, so only what begins or ends a file is asked for: who
-//! writes into one is not heard of until he closes it. The file itself is watched as well, for a file that is mounted alone is
-//! written to in another folder.
+//! somewhere above. A database that lies beside the file writes all the time, so of the folder only what begins or ends a file is
+//! asked for, and who may read it. Of the file itself all is: one that is mounted alone is written to in another folder.
 
 use std::ffi::{CStr, CString, OsStr};
 use std::mem::MaybeUninit;
@@ -38,7 +37,7 @@ impl Watch {
         };
         let name = CString::new(path.file_name().map_or(&b""[..], OsStr::as_bytes))?;
         let notices = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
-        let begun_or_ended = WatchFlags::CREATE | WatchFlags::CLOSE_WRITE | WatchFlags::MOVED_TO;
+        let begun_or_ended = WatchFlags::CREATE | WatchFlags::CLOSE_WRITE | WatchFlags::MOVED_TO | WatchFlags::ATTRIB;
         let folder = inotify::add_watch(&notices, folder, begun_or_ended)?;
         #[expect(
             deprecated,
@@ -52,14 +51,15 @@ impl Watch {
 
     /// Watches the file that has the name now. To watch the same one twice changes nothing.
     fn follow(&self) {
-        // It may be away just now: then the folder tells when it is back.
-        let _ = inotify::add_watch(self.notices.get_ref(), &self.path, WatchFlags::CLOSE_WRITE);
+        // It may be away, or not ours to read: then the folder tells when that has changed.
+        let all = WatchFlags::MODIFY | WatchFlags::CLOSE_WRITE | WatchFlags::ATTRIB;
+        let _ = inotify::add_watch(self.notices.get_ref(), &self.path, all);
     }
 
     /// Returns when the file may have changed, and at once when asked for the first time. Nothing is lost when it is dropped.
     ///
     /// # Errors
-    /// When the system does not tell any more.
+    /// When the system does not tell any more; `NotFound`, when the folder is gone.
     pub(super) async fn changed(&mut self) -> std::io::Result<()> {
         while !self.unseen {
             self.notices.readable().await?.clear_ready();
@@ -83,6 +83,9 @@ impl Watch {
         let mut heard = false;
         loop {
             match notices.next() {
+                Ok(notice) if notice.wd() == self.folder && notice.events().contains(ReadFlags::IGNORED) => {
+                    return Err(Errno::NOENT);
+                }
                 Ok(notice) => {
                     // Some were lost, or it is the file itself.
                     let whole = notice.events().contains(ReadFlags::QUEUE_OVERFLOW) || notice.wd() != self.folder;
@@ -105,6 +108,7 @@ impl Watch {
 mod tests {
     use std::fs;
     use std::io::Write as _;
+    use std::os::unix::fs::PermissionsExt as _;
 
     use futures_util::FutureExt as _;
 
@@ -150,6 +154,21 @@ mod tests {
         std::os::unix::fs::symlink("elsewhere", folder.path().join("..tmp")).unwrap();
         fs::rename(folder.path().join("..tmp"), folder.path().join("..data")).unwrap();
         watch.changed().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_file_that_becomes_readable_is_heard_of() {
+        let (_folder, path, mut watch) = watched();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        watch.changed().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_is_gone_is_told_as_such() {
+        let (folder, _, mut watch) = watched();
+        folder.close().unwrap();
+        while let Ok(()) = watch.changed().await {}
+        assert_eq!(watch.hear(), Ok(false), "and that once");
     }
 
     #[tokio::test]

@@ -194,9 +194,9 @@ pub trait Members: Send + Sync + Debug {
     /// How many there are, counted no further than `at_most`.
     async fn count(&self, filter: &MemberFilter, at_most: u32) -> Result<u32, Error>;
 
-    /// Erases the member's record with all its aliases (and, where the same store holds them, nothing else). True when
-    /// there was one.
-    async fn erase(&self, id: &MemberId) -> Result<bool, Error>;
+    /// Erases the member's record with all its aliases (and, where the same store holds them, nothing else). Returns all that went,
+    /// those included of whom nobody knew a moment before; none when there was no member.
+    async fn erase(&self, id: &MemberId) -> Result<Vec<Identity>, Error>;
 
     /// Whether the store answers.
     async fn ping(&self) -> Result<(), Error>;

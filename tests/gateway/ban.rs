@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures_util::StreamExt as _;
 use http::Method;
 use serde_json::json;
@@ -40,6 +42,46 @@ async fn a_ban_ends_every_session_and_lets_nobody_in_until_it_is_lifted() {
     assert_eq!(status(&gateway, &phone).await, 401, "what has ended stays so");
     let back = gateway.login("alice").await;
     assert_eq!((status(&gateway, &back).await, back.id()), (200, phone.id()));
+}
+
+/// Of logins of one person that meet `end` at some moment, those that got a token.
+async fn logins_during(gateway: &Gateway, user: &str, end: impl Future<Output = ()>) -> Vec<String> {
+    let logins = (0..24).map(|_| log_in(gateway, user));
+    let (answers, ()) = tokio::join!(futures_util::future::join_all(logins), end);
+    let good = answers.iter().filter(|answer| answer.status == 200);
+    good.map(|answer| answer.json()["access_token"].as_str().unwrap().to_owned()).collect()
+}
+
+#[tokio::test]
+async fn no_login_outlives_a_ban_or_an_erasure_that_it_met() {
+    let gateway = Gateway::start().await;
+    let mut met = 0;
+    for round in 0..20 {
+        let user = format!("person-{round}");
+        let member = gateway.login(&user).await;
+        let tokens = logins_during(&gateway, &user, async {
+            if round % 2 == 0 {
+                gateway.change(&member, json!({ "banned": true })).await;
+            } else {
+                let path = format!("/api/members/{}", member.id());
+                assert_eq!(gateway.admin(Method::DELETE, &path, None).await.status, 200);
+            }
+        })
+        .await;
+        // Who was erased comes back as somebody else: those sessions are of a new member.
+        let of_member = |token: &String| {
+            let claims = token.split('.').nth(1).unwrap();
+            String::from_utf8_lossy(&URL_SAFE_NO_PAD.decode(claims).unwrap()).contains(member.id())
+        };
+        for token in tokens.iter().filter(|token| of_member(token)) {
+            assert_eq!(gateway.get("/api/x", Some(token)).await.status, 401, "round {round}");
+            met += 1;
+        }
+        let db = rusqlite::Connection::open(gateway.dir.path().join("wxgate.db")).unwrap();
+        let live = "SELECT count(*) FROM sessions WHERE member_id = ?1 AND ended = 0";
+        assert_eq!(db.query_row(live, [member.id()], |row| row.get::<_, i64>(0)).unwrap(), 0, "round {round}");
+    }
+    assert!(met > 0, "no login was ever under way");
 }
 
 #[tokio::test]

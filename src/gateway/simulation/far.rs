@@ -200,7 +200,7 @@ impl Members for Near {
         Err(not_played())
     }
 
-    async fn erase(&self, _: &MemberId) -> Result<bool, Error> {
+    async fn erase(&self, _: &MemberId) -> Result<Vec<Identity>, Error> {
         Err(not_played())
     }
 }

@@ -156,7 +156,10 @@ pub(in crate::store) async fn of_thirty_logins_at_once_in_three_apps_all_are_one
 pub(in crate::store) async fn erasing_a_merged_member_erases_every_identity(store: Store) {
     let (older, newer) = two(&store).await;
     sign_in(&store, login("wx1", Some("u1"), at(2))).await;
-    assert!(store.erase(&newer.member_id).await.unwrap());
+    let known = store.identities(&newer.member_id).await.unwrap();
+    let erased = store.erase(&newer.member_id).await.unwrap();
+    assert_eq!(erased.len(), 2);
+    assert!(known.iter().all(|identity| erased.contains(identity)), "{erased:?}");
     for id in [&older.member_id, &newer.member_id] {
         assert_eq!(store.find(id).await.unwrap(), None);
     }

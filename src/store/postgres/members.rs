@@ -94,17 +94,17 @@ impl Members for Postgres {
         self.within(async { list::count(&self.client().await?, filter, at_most).await }).await
     }
 
-    async fn erase(&self, id: &MemberId) -> Result<bool, Error> {
+    async fn erase(&self, id: &MemberId) -> Result<Vec<Identity>, Error> {
         self.within(async {
             let mut client = self.client().await?;
             let transaction = client.transaction().await?;
-            let Some(own) = own_id(&transaction, id).await? else { return Ok(false) };
+            let Some(own) = own_id(&transaction, id).await? else { return Ok(Vec::new()) };
             let own = own.as_str();
             transaction.execute("DELETE FROM member_roles WHERE member_id = $1", &[&own]).await?;
-            transaction.execute("DELETE FROM members WHERE alias_of = $1", &[&own]).await?;
-            let gone = transaction.execute("DELETE FROM members WHERE member_id = $1", &[&own]).await?;
+            let all = "DELETE FROM members WHERE member_id = $1 OR alias_of = $1 RETURNING member_id, appid, openid";
+            let all = transaction.query(all, &[&own]).await?;
             transaction.commit().await?;
-            Ok(gone > 0)
+            all.iter().map(row::identity).collect()
         })
         .await
     }

@@ -23,16 +23,17 @@ pub(super) async fn identities(db: &impl GenericClient, own: &MemberId) -> Resul
     let sql = "SELECT member_id, appid, openid FROM members WHERE member_id = $1 OR alias_of = $1
                ORDER BY (alias_of IS NOT NULL), member_id";
     let query = db.prepare_cached(sql).await?;
-    let rows = db.query(&query, &[&own.as_str()]).await?;
-    let identity = |row: &Row| {
-        let text = |at: usize| row.try_get::<_, String>(at).map_err(|_| DAMAGED);
-        Ok(Identity {
-            member_id: member_id(row, 0)?,
-            appid: AppId::parse(&text(1)?).map_err(|_| DAMAGED)?,
-            openid: OpenId::parse(&text(2)?).map_err(|_| DAMAGED)?,
-        })
-    };
-    rows.iter().map(identity).collect()
+    db.query(&query, &[&own.as_str()]).await?.iter().map(identity).collect()
+}
+
+/// Of a row of member id, appid and openid.
+pub(super) fn identity(row: &Row) -> Result<Identity, Error> {
+    let text = |at: usize| row.try_get::<_, String>(at).map_err(|_| DAMAGED);
+    Ok(Identity {
+        member_id: member_id(row, 0)?,
+        appid: AppId::parse(&text(1)?).map_err(|_| DAMAGED)?,
+        openid: OpenId::parse(&text(2)?).map_err(|_| DAMAGED)?,
+    })
 }
 
 /// Of a whole row that is no alias.

@@ -83,13 +83,15 @@ impl Members for Sqlite {
         self.read(move |db| Ok(member_list::count(db, &filter, at_most)?)).await
     }
 
-    async fn erase(&self, id: &MemberId) -> Result<bool, Error> {
+    async fn erase(&self, id: &MemberId) -> Result<Vec<Identity>, Error> {
         let id = id.clone();
         self.write(move |db| {
-            let Some(own) = member_row::own_id(db, &id)? else { return Ok(false) };
+            let Some(own) = member_row::own_id(db, &id)? else { return Ok(Vec::new()) };
+            let all = member_row::identities(db, &own)?;
             db.prepare_cached("DELETE FROM member_roles WHERE member_id = ?1")?.execute([&own])?;
             db.prepare_cached("DELETE FROM members WHERE alias_of = ?1")?.execute([&own])?;
-            Ok(db.prepare_cached("DELETE FROM members WHERE member_id = ?1")?.execute([&own])? > 0)
+            db.prepare_cached("DELETE FROM members WHERE member_id = ?1")?.execute([&own])?;
+            Ok(all)
         })
         .await
     }

@@ -173,12 +173,13 @@ fn together(db: &Connection, batch: &mut [Box<dyn Job>]) -> Result<Option<u64>, 
     let mut kept = 0;
     for job in batch {
         let before = db.total_changes();
-        if run(job, db) {
-            kept += 1;
-        } else if db.is_autocommit() || db.total_changes() != before {
+        let is_kept = run(job, db);
+        // SQLite answers some faults (disk full, failed write) by rolling everything back.
+        if db.is_autocommit() || (!is_kept && db.total_changes() != before) {
             roll_back(db);
             return Ok(None);
         }
+        kept += u64::from(is_kept);
     }
     step(db, "COMMIT")?;
     Ok(Some(kept))

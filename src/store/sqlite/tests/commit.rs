@@ -12,7 +12,7 @@ use crate::store::sqlite::{Limits, Sqlite};
 use crate::store::{Error, Sessions};
 
 /// Holds the writer inside a job, runs `meanwhile`, lets it go.
-async fn while_the_writer_is_busy<T>(store: &Arc<Sqlite>, meanwhile: impl Future<Output = T>) -> T {
+pub(super) async fn while_the_writer_is_busy<T>(store: &Arc<Sqlite>, meanwhile: impl Future<Output = T>) -> T {
     let (entered, has_entered) = tokio::sync::oneshot::channel();
     let mut entered = Some(entered);
     let (go, wait) = mpsc::channel::<()>();

@@ -1,11 +1,15 @@
 //! A login and a refresh in one transaction each do what they do in several.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::commit::while_the_writer_is_busy;
 use super::folder;
 use crate::ids::MemberId;
 use crate::store::contract::{app, at, code, login, person, refresh, token};
 use crate::store::joint::Joint as _;
 use crate::store::sqlite::Sqlite;
-use crate::store::{Error, Members, NewSession, Rotation, Sessions as _, SignIn};
+use crate::store::{Error, Members, NewSession, Rotation, Sessions as _, SignIn, SignedIn};
 
 fn who(name: &str) -> SignIn {
     SignIn { appid: app("wx1"), openid: person(name), unionid: None, at: at(0), merge: false }
@@ -26,7 +30,7 @@ async fn who_signs_in_has_a_session_after_one_commit() {
         let name = format!("login-{is_new}");
         let grant = {
             let name = name.clone();
-            Box::new(move |signed_in: &crate::store::SignedIn| {
+            Box::new(move |signed_in: &SignedIn| {
                 assert_eq!(signed_in.is_new, is_new);
                 Some(session(&name, &signed_in.member.member_id))
             })
@@ -66,10 +70,40 @@ async fn a_session_that_cannot_be_opened_leaves_nobody_registered() {
 }
 
 #[tokio::test]
+async fn a_login_that_is_run_again_is_answered_with_what_is_on_disk() {
+    let (_folder, path) = folder();
+    let store = Sqlite::open(&path).unwrap();
+    let tries = Arc::new(AtomicU32::new(0));
+    let login = while_the_writer_is_busy(&store, async {
+        let (joint, counted) = (Arc::clone(&store), Arc::clone(&tries));
+        let grant = move |signed_in: &SignedIn| {
+            let n = counted.fetch_add(1, Ordering::SeqCst);
+            Some(session(&format!("try-{n}"), &signed_in.member.member_id))
+        };
+        let login = tokio::spawn(async move { joint.log_in(who("anna"), Box::new(grant)).await });
+        let other = Arc::clone(&store);
+        let failing =
+            "INSERT INTO codes SELECT * FROM codes WHERE 0; UPDATE sessions SET ended = ended; SELECT * FROM nothing";
+        tokio::spawn(async move { other.write(move |db| Ok(db.execute_batch(failing)?)).await });
+        while store.queue_depth() < 2 {
+            tokio::task::yield_now().await;
+        }
+        login
+    })
+    .await;
+    let (signed_in, opened) = login.await.unwrap().unwrap();
+    let (session, id) = (opened.unwrap().new.session, signed_in.member.member_id);
+    assert_eq!(tries.load(Ordering::SeqCst), 2, "the job behind it failed and had changed something");
+    assert!(signed_in.is_new && Members::find(&*store, &id).await.unwrap().is_some());
+    assert_eq!(store.find_by_refresh(token("try-1-0"), at(1)).await.unwrap(), Some(session));
+    assert_eq!(store.find_by_refresh(token("try-0-0"), at(1)).await.unwrap(), None);
+}
+
+#[tokio::test]
 async fn a_refresh_tells_whose_it_is_as_he_is_now() {
     let (_folder, path) = folder();
     let store = Sqlite::open(&path).unwrap();
-    let grant = Box::new(|signed_in: &crate::store::SignedIn| Some(session("anna", &signed_in.member.member_id)));
+    let grant = Box::new(|signed_in: &SignedIn| Some(session("anna", &signed_in.member.member_id)));
     let (signed_in, _) = store.log_in(who("anna"), grant).await.unwrap();
     let id = signed_in.member.member_id;
     store.set_ban(&id, Some("spam")).await.unwrap();
