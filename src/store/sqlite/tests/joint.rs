@@ -74,7 +74,7 @@ async fn a_login_that_is_run_again_is_answered_with_what_is_on_disk() {
     let (_folder, path) = folder();
     let store = Sqlite::open(&path).unwrap();
     let tries = Arc::new(AtomicU32::new(0));
-    let login = while_the_writer_is_busy(&store, async {
+    let (login, failed) = while_the_writer_is_busy(&store, async {
         let (joint, counted) = (Arc::clone(&store), Arc::clone(&tries));
         let grant = move |signed_in: &SignedIn| {
             let n = counted.fetch_add(1, Ordering::SeqCst);
@@ -84,13 +84,14 @@ async fn a_login_that_is_run_again_is_answered_with_what_is_on_disk() {
         let other = Arc::clone(&store);
         let failing =
             "INSERT INTO codes SELECT * FROM codes WHERE 0; UPDATE sessions SET ended = ended; SELECT * FROM nothing";
-        tokio::spawn(async move { other.write(move |db| Ok(db.execute_batch(failing)?)).await });
+        let failed = tokio::spawn(async move { other.write(move |db| Ok(db.execute_batch(failing)?)).await });
         while store.queue_depth() < 2 {
             tokio::task::yield_now().await;
         }
-        login
+        (login, failed)
     })
     .await;
+    assert!(failed.await.unwrap().is_err());
     let (signed_in, opened) = login.await.unwrap().unwrap();
     let (session, id) = (opened.unwrap().new.session, signed_in.member.member_id);
     assert_eq!(tries.load(Ordering::SeqCst), 2, "the job behind it failed and had changed something");
