@@ -63,7 +63,10 @@ impl Triggers {
                             continue;
                         }
                         tokio::time::sleep(SETTLE).await;
-                        watch.iter_mut().for_each(Watch::look);
+                        if let Err(error) = watch.as_mut().map_or(Ok(()), Watch::look) {
+                            unwatched(&error);
+                            watch = None;
+                        }
                         // No file: it is being replaced, and another event will tell.
                         let Some(now) = content(&path) else {
                             say_why(&path);

@@ -70,10 +70,13 @@ impl Watch {
     }
 
     /// Forgets what happened until now: the file is going to be read.
-    pub(super) fn look(&mut self) {
-        // What cannot be heard now cannot be heard later either, and is told then.
-        let _ = self.hear();
+    ///
+    /// # Errors
+    /// As [`Watch::changed`].
+    pub(super) fn look(&mut self) -> std::io::Result<()> {
+        self.hear()?;
         self.follow();
+        Ok(())
     }
 
     /// Takes all notices there are; whether one is about the file.
@@ -143,7 +146,7 @@ mod tests {
         for save in saves {
             save();
             watch.changed().await.unwrap();
-            watch.look();
+            watch.look().unwrap();
         }
         assert!(!watch.hear().unwrap(), "each is told once");
     }
