@@ -216,10 +216,22 @@ pub fn run(cli: Cli) -> u8 {
     match dispatch(cli.command) {
         Ok(status) => status,
         Err(error) => {
-            let _ = writeln!(stderr(), "wxgate: {error:#}");
+            let _ = writeln!(stderr(), "wxgate: {}", why(&error));
             1
         }
     }
+}
+
+/// The error and its causes, from the outside to the inside, each said once: many say their cause in their own words already.
+fn why(error: &anyhow::Error) -> String {
+    let mut said = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if !said.contains(&cause) {
+            said.push_str(if said.is_empty() { "" } else { ": " });
+            said.push_str(&cause);
+        }
+    }
+    said
 }
 
 /// Keys, tokens and session_keys are in memory, so the memory of a process that crashes is written nowhere. One byte is too little for a
@@ -370,5 +382,13 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn what_an_error_says_of_its_cause_is_not_said_again() {
+        let io = || std::io::Error::other("the disk is full");
+        let key = anyhow::Error::from(io()).context("sealing key k: the disk is full").context("keys");
+        assert_eq!(why(&key), "keys: sealing key k: the disk is full");
+        assert_eq!(why(&anyhow::Error::from(io()).context("audit.log")), "audit.log: the disk is full");
     }
 }

@@ -3,25 +3,30 @@
 //! Whatever can be found out beside the running one is found out before it is asked to leave. What only shows afterwards
 //! ends this process, and then the other one, which has kept its sockets, goes on.
 
+use std::io;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use tokio::time::sleep;
 
 use crate::admin::AuditLog;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::gateway;
 use crate::keyfile;
-use crate::server::Server;
 use crate::server::handover::{Leaving, Predecessor};
 use crate::server::inherited::Inherited;
+use crate::server::{self, Server};
 use crate::telemetry::LogWriter;
 
 use super::serve::{Running, Stop, admin_token, data_folder};
 
-/// How often it is looked whether the database is free: a handful of system calls.
+/// How often it is looked whether the database is free, or the sockets are offered: a handful of system calls.
 const LOOK: Duration = Duration::from_millis(10);
+
+/// How long after it began to listen a gateway may take to offer its sockets.
+const BEGINS: Duration = Duration::from_secs(5);
 
 /// Starts with the sockets of the running gateway, which leaves; or with those of a supervisor, once the other one has left.
 /// `None` when this one was told to stop meanwhile.
@@ -32,7 +37,12 @@ pub(super) async fn run(
     file: Option<&Path>,
     stop: &Stop,
 ) -> anyhow::Result<Option<Running>> {
-    let (mut predecessor, sockets) = if sockets.is_empty() { find(file, &config).await? } else { (None, sockets) };
+    let (mut predecessor, sockets) = if sockets.is_empty() {
+        let Some(found) = find(file, &config, stop).await? else { return Ok(None) };
+        found
+    } else {
+        (None, sockets)
+    };
     let file = file.unwrap_or(Path::new(""));
     let mut leaving = None;
     // What only one process can have, the running one has to give up first.
@@ -83,13 +93,21 @@ fn rehearse(config: &Config, sockets: &Inherited) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The running gateway and the sockets of it that this configuration wants.
-async fn find(file: Option<&Path>, config: &Config) -> anyhow::Result<(Option<Predecessor>, Inherited)> {
+/// The running gateway, if there is one, and the sockets of it that this configuration wants. `None` when this one was told to
+/// stop meanwhile.
+async fn find(
+    file: Option<&Path>,
+    config: &Config,
+    stop: &Stop,
+) -> anyhow::Result<Option<(Option<Predecessor>, Inherited)>> {
     let file = file.context("--takeover needs a port in [server] listen: 0 is another one each time")?;
-    let found = Predecessor::find(file).await.with_context(|| format!("cannot take over by {}", file.display()))?;
+    let found = tokio::select! {
+        () = stop.clone().told() => return Ok(None),
+        found = offered(file, config) => found.with_context(|| format!("cannot take over by {}", file.display()))?,
+    };
     let Some((predecessor, sockets)) = found else {
         tracing::info!("no running gateway offers its sockets: starting anew");
-        return Ok((None, Inherited::none()));
+        return Ok(Some((None, Inherited::none())));
     };
     let first = config.server.listen.first().copied();
     anyhow::ensure!(
@@ -97,7 +115,31 @@ async fn find(file: Option<&Path>, config: &Config) -> anyhow::Result<(Option<Pr
         "the gateway that offers its sockets at {} listens elsewhere: let both name the same first address in [server] listen",
         file.display(),
     );
-    Ok((Some(predecessor), sockets.only(&config.listeners())))
+    Ok(Some((Some(predecessor), sockets.only(&config.listeners()))))
+}
+
+/// What a running gateway offers. One that listens already and offers nothing has just begun, or is about to end: it is looked
+/// for again, for a moment.
+async fn offered(file: &Path, config: &Config) -> io::Result<Option<(Predecessor, Inherited)>> {
+    let until = Instant::now() + BEGINS;
+    let mut said = false;
+    loop {
+        let found = Predecessor::find(file).await?;
+        if found.is_some() || !is_taken(config) || Instant::now() >= until {
+            return Ok(found);
+        }
+        if !said {
+            tracing::info!(patience = ?BEGINS, "somebody listens here and offers no sockets yet: looking again");
+            said = true;
+        }
+        sleep(LOOK).await;
+    }
+}
+
+/// Whether somebody listens where this configuration wants to.
+fn is_taken(config: &Config) -> bool {
+    let rehearsed = Server::rehearse(config, &Inherited::none());
+    matches!(rehearsed, Err(server::Error::Listen { source, .. }) if source.kind() == io::ErrorKind::AddrInUse)
 }
 
 /// Waits until no other gateway has the database. False when this one was told to stop meanwhile.
@@ -110,7 +152,7 @@ pub(super) async fn free(config: &Config, stop: &Stop) -> anyhow::Result<bool> {
         }
         tokio::select! {
             () = stop.clone().told() => return Ok(false),
-            () = tokio::time::sleep(LOOK) => {}
+            () = sleep(LOOK) => {}
         }
     }
     Ok(true)

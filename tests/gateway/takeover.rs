@@ -281,6 +281,30 @@ async fn one_that_cannot_start_leaves_the_running_one_alone() {
     assert_eq!(exchange(loopback(port), get("/healthz")).await.unwrap().status, 200);
 }
 
+/// The second of two upgrades, one right behind the other, may come before the first has put its offer there.
+#[tokio::test]
+async fn who_listens_and_offers_no_sockets_is_looked_at_again() {
+    let template = Served::start("", PUBLIC).await;
+    let listener = TcpListener::bind(loopback(free_port())).unwrap();
+    let address = listener.local_addr().unwrap();
+    let dir = folder(&template, address, loopback(0), "", PUBLIC);
+    let mut new = Process::wxgate_in(dir.path(), &["serve", "--takeover"]);
+    logged(&mut new, "offers no sockets yet").await;
+    drop(listener);
+    assert_eq!(ready(&mut new).await, address);
+
+    let listener = TcpListener::bind(loopback(free_port())).unwrap();
+    let address = listener.local_addr().unwrap();
+    let dir = folder(&template, address, loopback(0), "", PUBLIC);
+    let start = || Process::wxgate_in(dir.path(), &["serve", "--takeover"]);
+    let (mut stopped, mut refused) = (start(), start());
+    logged(&mut stopped, "offers no sockets yet").await;
+    stopped.terminate();
+    assert_eq!(stopped.exit().await, Exit::Code(0));
+    assert_eq!(refused.exit().await, Exit::Code(1), "a stranger's port");
+    assert!(refused.output().stderr.concat().contains("cannot listen on"), "{:?}", refused.output().stderr);
+}
+
 #[tokio::test]
 async fn one_that_waits_can_be_told_to_stop() {
     let template = Served::start("", PUBLIC).await;
