@@ -123,9 +123,7 @@ async fn handle_erase(auth: &Auth, call: &Call) -> Result<Response<Body>, Proble
     // own goes last, so that who was told of a failure can ask again.
     end_others(auth, &known, own, now, until).await?;
     auth.erase_keys(&known).await?;
-    let erased = auth.members.erase(&caller.member_id).await?;
-    // Once more, for a login that was under way, perhaps the first one in another app: one that comes later finds no member.
-    known.extend(erased.into_iter().filter(|identity| !known.contains(identity)).collect::<Vec<_>>());
+    auth.erase_record(&caller.member_id, &mut known).await?;
     end_others(auth, &known, own, now, until).await?;
     auth.erase_keys(&known).await?;
     auth.settled(auth.sessions.end(own, now, until)).await?;

@@ -189,9 +189,7 @@ impl Auth {
         }
         self.end_member(id).await?;
         self.erase_keys(&known).await?;
-        let erased = self.members.erase(id).await?;
-        // Once more, for a login that was under way, perhaps the first one in another app: one that comes later finds no member.
-        known.extend(erased.into_iter().filter(|identity| !known.contains(identity)).collect::<Vec<_>>());
+        self.erase_record(id, &mut known).await?;
         let now = self.clock.now();
         for identity in &known {
             let until = self.revoked_until(now, None);
@@ -201,6 +199,17 @@ impl Auth {
             }
         }
         self.erase_keys(&known).await
+    }
+
+    /// Erases the record of a member of whom these identities are `known`. Afterwards those are among them that went with it: a login that
+    /// was under way, perhaps the first one in another app, has to be ended once more. One that comes later finds no member.
+    pub(super) async fn erase_record(&self, id: &MemberId, known: &mut Vec<Identity>) -> Result<(), Problem> {
+        for identity in self.members.erase(id).await? {
+            if !known.contains(&identity) {
+                known.push(identity);
+            }
+        }
+        Ok(())
     }
 
     pub(super) async fn erase_keys(&self, known: &[Identity]) -> Result<(), Problem> {

@@ -301,6 +301,17 @@ mod tests {
         }
     }
 
+    /// Nobody's path makes a worker try many ways: there is one way to read a pattern, and it is compared text by text.
+    #[test]
+    fn a_pattern_is_no_regular_expression() {
+        for text in ["/(a+)+$", "/^a", "/a|b", "/[a-z]", "/.+"] {
+            let Ok(pattern) = path(text) else { continue };
+            assert!(matches!(&*pattern.segments, [Segment::Literal(_)]), "{text}: {pattern:?}");
+        }
+        assert_eq!(path("/(a+)+$").unwrap().segments, [literal("(a+)+$")]);
+        assert!(path("/a{1,9}").is_err() && path("/a.*b").is_err());
+    }
+
     #[test]
     fn an_exact_path_has_no_pattern_in_it() {
         assert_eq!(exact_path("/MP_verify_%61bc.txt").unwrap(), "/MP_verify_abc.txt");

@@ -4,6 +4,7 @@
 //! writes several files one after the other; they are looked at now and then, which also tries again after a moment at
 //! which they did not fit together.
 
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -33,7 +34,7 @@ impl Hangup {
     ///
     /// # Errors
     /// When signals cannot be caught.
-    pub fn catch() -> std::io::Result<Self> {
+    pub fn catch() -> io::Result<Self> {
         signal(SignalKind::hangup()).map(Self)
     }
 }
@@ -67,13 +68,16 @@ impl Triggers {
                             unwatched(&error);
                             watch = None;
                         }
-                        // No file: it is being replaced, and another event will tell.
-                        let Some(now) = content(&path) else {
-                            say_why(&path);
-                            continue;
-                        };
-                        if Some(now) == refused || now == gateway.current().config.digest {
-                            continue;
+                        match content(&path) {
+                            Ok(now) if Some(now) == refused || now == gateway.current().config.digest => continue,
+                            Ok(_) => {}
+                            // It is being replaced, and another event will tell.
+                            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                            Err(error) => {
+                                let file = path.display();
+                                tracing::warn!(%error, %file, "the configuration has changed and cannot be read: the one before stays in force");
+                                continue;
+                            }
                         }
                     }
                     _ = look.tick() => {
@@ -86,7 +90,7 @@ impl Triggers {
                         certificates = now;
                     }
                 }
-                let now = content(&path);
+                let now = content(&path).ok();
                 // Refused or not, the gateway has said so in its log and counted it.
                 supervisor::reloading();
                 refused = if gateway.reload().await.is_err() { now } else { None };
@@ -97,17 +101,8 @@ impl Triggers {
 }
 
 /// What the file holds now.
-fn content(path: &Path) -> Option<u64> {
-    config::read(path).ok().map(|text| config::digest(&text))
-}
-
-/// A file that is there and cannot be read will not be, unless somebody hears of it.
-fn say_why(path: &Path) {
-    if let Err(error) = std::fs::File::open(path)
-        && error.kind() != std::io::ErrorKind::NotFound
-    {
-        tracing::warn!(%error, file = %path.display(), "the configuration has changed and cannot be read: the one before stays in force");
-    }
+fn content(path: &Path) -> io::Result<u64> {
+    std::fs::read(path).map(|text| config::digest(&text))
 }
 
 impl Drop for Triggers {
@@ -129,13 +124,13 @@ fn stamps(gateway: &Gateway) -> Vec<Option<(SystemTime, u64)>> {
 }
 
 /// Returns when the file may have changed; never, where nobody watches it.
-async fn changed(watch: &mut Option<Watch>) -> std::io::Result<()> {
+async fn changed(watch: &mut Option<Watch>) -> io::Result<()> {
     match watch {
         Some(watch) => watch.changed().await,
         None => std::future::pending().await,
     }
 }
 
-fn unwatched(error: &std::io::Error) {
+fn unwatched(error: &io::Error) {
     tracing::warn!(%error, "the configuration cannot be watched; use SIGHUP or `wxgate reload` after a change");
 }

@@ -3,7 +3,7 @@
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::support::gateway::{Answer, Gateway, Member, ROUTES};
+use crate::support::gateway::{APPID, Answer, Gateway, Member, OTHER_APPID, ROUTES};
 
 async fn me(gateway: &Gateway, method: Method, token: Option<&str>, body: Option<&Value>) -> Answer {
     let mut request = gateway.client().request(method, gateway.url("/auth/me"));
@@ -163,6 +163,28 @@ async fn a_login_that_was_written_while_its_member_was_erased_goes_with_them() {
 }
 
 #[tokio::test]
+async fn a_first_login_in_another_app_while_the_member_is_erased_goes_with_them() {
+    let gateway = Gateway::start().await;
+    let alice = gateway.login("alice").await;
+    // As one that is merged by unionid: behind the question who they are, and before they are gone.
+    gateway.meddle(&format!(
+        "CREATE TRIGGER race AFTER DELETE ON session_keys WHEN old.appid = '{APPID}' BEGIN
+            INSERT INTO members (member_id, appid, openid, created_at, last_login_at, alias_of)
+            SELECT 'alias', '{OTHER_APPID}', 'oOther-alice', 0, 0, member_id FROM members WHERE openid = old.openid;
+            INSERT INTO sessions (session_id, member_id, appid, openid, created_at, expires_at)
+            SELECT 'late', member_id, '{OTHER_APPID}', 'oOther-alice', 0, 9000000000000000 FROM members WHERE openid = old.openid;
+            INSERT INTO session_keys (appid, openid, newest, newest_at) VALUES ('{OTHER_APPID}', 'oOther-alice', x'00', 0);
+         END"
+    ));
+    assert_eq!(me(&gateway, Method::DELETE, Some(alice.token()), None).await.status, 204);
+    let db = rusqlite::Connection::open(gateway.dir.path().join("wxgate.db")).unwrap();
+    let count =
+        |what: &str| db.query_row(&format!("SELECT count(*) FROM {what}"), [], |row| row.get::<_, i64>(0)).unwrap();
+    assert_eq!(count("sessions WHERE session_id = 'late' AND ended = 1"), 1, "it was written, and has ended");
+    assert_eq!((count("sessions WHERE ended = 0"), count("session_keys"), count("members")), (0, 0, 0));
+}
+
+#[tokio::test]
 async fn a_login_whose_member_was_erased_under_way_leaves_nothing() {
     let gateway = Gateway::start().await;
     let alice = gateway.login("alice").await;
@@ -206,7 +228,7 @@ async fn a_key_of_a_member_who_was_erased_under_way_is_not_kept() {
 
 /// How many session_keys are kept of a person.
 async fn keys_of(gateway: &Gateway, openid: &str) -> usize {
-    let appid = wxgate::ids::AppId::parse(crate::support::gateway::APPID).unwrap();
+    let appid = wxgate::ids::AppId::parse(APPID).unwrap();
     let openid = wxgate::ids::OpenId::parse(openid).unwrap();
     gateway.inner().kept().sessions.session_keys(&appid, &openid).await.unwrap().len()
 }
@@ -228,10 +250,8 @@ async fn nothing_of_the_person_is_left_in_the_database() {
     assert_eq!(me(&gateway, Method::PUT, Some(alice.token()), Some(&named)).await.status, 200);
     assert_eq!(me(&gateway, Method::DELETE, Some(alice.token()), None).await.status, 204);
     let store = gateway.inner().kept().sessions.clone();
-    let (appid, openid) = (
-        wxgate::ids::AppId::parse(crate::support::gateway::APPID).unwrap(),
-        wxgate::ids::OpenId::parse(alice.openid()).unwrap(),
-    );
+    let (appid, openid) =
+        (wxgate::ids::AppId::parse(APPID).unwrap(), wxgate::ids::OpenId::parse(alice.openid()).unwrap());
     assert!(store.session_keys(&appid, &openid).await.unwrap().is_empty());
     drop(store);
     let dir = gateway.end().await;

@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
-
 use crate::support::DEADLINE;
-use crate::support::gateway::{Answer, Gateway, ROUTES};
+use crate::support::gateway::{Answer, Gateway, ROUTES, claims};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -29,12 +27,6 @@ async fn renewed(gateway: &Gateway, token: &str) -> Answer {
         }
     };
     tokio::time::timeout(DEADLINE, ask).await.expect("no fresh token came")
-}
-
-fn claims(token: &str) -> Value {
-    use base64::Engine as _;
-    let part = token.split('.').nth(1).unwrap();
-    serde_json::from_slice(&base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(part).unwrap()).unwrap()
 }
 
 #[tokio::test]

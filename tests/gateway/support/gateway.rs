@@ -354,14 +354,19 @@ impl Member {
 
     /// The id of the session.
     pub(crate) fn session(&self) -> String {
-        let payload = URL_SAFE_NO_PAD.decode(self.token().split('.').nth(1).unwrap()).unwrap();
-        serde_json::from_slice::<Value>(&payload).unwrap()["sid"].as_str().unwrap().to_owned()
+        claims(self.token())["sid"].as_str().unwrap().to_owned()
     }
 
     /// The member id.
     pub(crate) fn id(&self) -> &str {
         self.text("member_id")
     }
+}
+
+/// What a JWT says.
+pub(crate) fn claims(token: &str) -> Value {
+    let payload = URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap()).unwrap();
+    serde_json::from_slice(&payload).unwrap()
 }
 
 /// An answer, read to its end.
