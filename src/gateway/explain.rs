@@ -41,6 +41,7 @@ use crate::token::Grant;
 use crate::token::assertion::Asserter;
 use crate::token::keys::KeyRing;
 use crate::token::mint::Minter;
+use crate::token::recent::RecentlyVerified;
 use crate::token::revocation::Revocations;
 use crate::token::verify::Verifier;
 
@@ -151,7 +152,7 @@ fn path(
     let shard = Metrics::default().shard();
     let authenticator = Authenticator {
         verifier,
-        cache: Arc::default(),
+        cache: RecentlyVerified::none(Arc::default()),
         // Whose they are, no store is asked here: the caller of a question has a JWT.
         opaque: None,
         revocations: Arc::new(Revocations::new()),

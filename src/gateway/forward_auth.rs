@@ -1,6 +1,7 @@
 //! The pipeline's decision for somebody else's proxy: the same steps, without a route.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue};
 
@@ -10,6 +11,7 @@ use crate::pipeline::authenticate::Shown;
 use crate::pipeline::authorize::authorize;
 use crate::pipeline::{identity, wafer2};
 use crate::problem::Problem;
+use crate::token::recent::RecentlyVerified;
 
 use super::Gateway;
 
@@ -37,7 +39,8 @@ impl Gateway {
             Some(_) => wafer2::with_skey(headers),
             None => Cow::Borrowed(headers),
         };
-        let authenticator = self.authenticator(&snapshot, &self.shard);
+        let cache = RecentlyVerified::none(Arc::clone(&snapshot.cache));
+        let authenticator = self.authenticator(&snapshot, &self.shard, cache);
         let caller = match authenticator.authenticate(&headers, None)? {
             Some(Shown::Unread(unread)) => Some(authenticator.read(unread).await?),
             Some(Shown::By(principal)) => Some(principal),

@@ -76,6 +76,7 @@ use crate::token::cache::{DEFAULT_CAPACITY, VerifiedCache};
 use crate::token::handle::Handles;
 use crate::token::keys::KeyRing;
 use crate::token::mint::Minter;
+use crate::token::recent::RecentlyVerified;
 use crate::token::verify::Verifier;
 use crate::wechat;
 
@@ -383,7 +384,11 @@ impl Gateway {
                 &observer.shard,
             ),
             limit_after: LimitLayer::after(self.kept.clock.clone()),
-            authenticate: AuthenticateLayer::new(self.authenticator(snapshot, &observer.shard)),
+            authenticate: AuthenticateLayer::new(self.authenticator(
+                snapshot,
+                &observer.shard,
+                RecentlyVerified::new(Arc::clone(&snapshot.cache)),
+            )),
             cors: Self::endpoint_cors(&snapshot.config),
             renew: RenewLayer(self.renewing(snapshot)),
             identity: IdentityLayer {
@@ -422,10 +427,15 @@ impl Gateway {
         Some(Renewing { within, by, revocations: Arc::clone(&self.kept.revocations), clock: self.kept.clock.clone() })
     }
 
-    fn authenticator(&self, snapshot: &Snapshot, shard: &Arc<Shard>) -> Authenticator {
+    fn authenticator(
+        &self,
+        snapshot: &Snapshot,
+        shard: &Arc<Shard>,
+        cache: RecentlyVerified<Principal>,
+    ) -> Authenticator {
         Authenticator {
             verifier: Arc::clone(&snapshot.verifier),
-            cache: Arc::clone(&snapshot.cache),
+            cache,
             opaque: Some(Opaque {
                 handles: Arc::clone(&snapshot.auth.handles),
                 callers: Arc::new(Reader { lookups: Arc::clone(&self.kept.lookups), control: self.control.clone() }),

@@ -267,7 +267,11 @@ fn escape(line: &mut Vec<u8>, text: &str) {
     let (blocks, _) = bytes.as_chunks();
     let is_plain = match bytes.last_chunk::<WIDTH>() {
         Some(last) => are_plain(last) && blocks.iter().all(are_plain),
-        None => bytes.iter().all(|b| matches!(b, b' '..=b'~') && *b != b'"' && *b != b'\\'),
+        None => {
+            let mut short = [b' '; WIDTH];
+            short[..bytes.len()].copy_from_slice(bytes);
+            are_plain(&short)
+        }
     };
     if bytes.len() <= MAX_FIELD && is_plain {
         line.extend_from_slice(bytes);

@@ -24,8 +24,9 @@ use crate::credential::cookie::{self, Origins};
 use crate::metrics::Shard;
 use crate::problem::{Code, Problem};
 use crate::telemetry::Pseudonyms;
-use crate::token::cache::{Expires, VerifiedCache};
+use crate::token::cache::Expires;
 use crate::token::handle::is_handle;
+use crate::token::recent::RecentlyVerified;
 use crate::token::renewal::Renewals;
 use crate::token::revocation::Revocations;
 use crate::token::verify::{self, Verifier};
@@ -43,12 +44,12 @@ impl Expires for Principal {
 }
 
 /// What tokens are checked with.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Authenticator {
     /// Signature and claims.
     pub verifier: Arc<Verifier>,
     /// Tokens that were verified before, by this ring and policy.
-    pub cache: Arc<VerifiedCache<Principal>>,
+    pub cache: RecentlyVerified<Principal>,
     /// Opaque tokens; without, none is good.
     pub opaque: Option<Opaque>,
     /// Tokens that ended before their time.

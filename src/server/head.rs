@@ -12,7 +12,7 @@ use memchr::memchr;
 
 use crate::http1::MAX_FIELDS;
 use crate::http1::grammar::{is_host_name, is_path, is_query, is_token, trimmed};
-use crate::http1::marks::{Marks, WIDTH, clean, marks};
+use crate::http1::marks::{Marks, WIDE, marks};
 use crate::http1::names::{self, Name, Role};
 use crate::http1::verbatim::is_passing_custom;
 
@@ -116,18 +116,20 @@ pub(crate) fn end(data: &[u8], scanned: &mut usize, parts: &mut Parts) -> Result
     // The last byte of the bytes before was a control, which only a CR before an LF may be.
     let mut waiting = false;
     while at < data.len() {
-        // Most of a head is values.
-        if !waiting {
-            at += clean(&data[at..]);
-        }
-        let block = match data[at..].first_chunk::<WIDTH>() {
+        let block = match data[at..].first_chunk::<WIDE>() {
             Some(block) => marks(block),
             None => {
-                let mut block = [b' '; WIDTH];
+                let mut block = [b' '; WIDE];
                 block[..data.len() - at].copy_from_slice(&data[at..]);
                 marks(&block)
             }
         };
+        // Most of a head is values.
+        if block.is_none() && !waiting {
+            at += WIDE;
+            continue;
+        }
+        let block = block.unwrap_or_default();
         let mut line_feeds = block.line_feeds;
         while line_feeds != 0 {
             let bit = line_feeds.trailing_zeros();
@@ -144,24 +146,24 @@ pub(crate) fn end(data: &[u8], scanned: &mut usize, parts: &mut Parts) -> Result
             }
             if empty {
                 // What is behind is not of this head.
-                parts.stray |= strays(block, waiting) & ((2 << bit) - 1) != 0;
+                parts.stray |= strays(block, waiting) << (u64::BITS - 1 - bit) != 0;
                 return Ok(Some(lf + 1));
             }
         }
         let stray = strays(block, waiting);
-        let last = 1 << (WIDTH - 1);
+        let last = 1 << (WIDE - 1);
         parts.stray |= stray & !last != 0;
         waiting = stray & last != 0;
-        at += WIDTH;
+        at += WIDE;
     }
     Ok(None)
 }
 
 /// Controls that are no CR before an LF; the last byte may be one whose LF is still to come. The LFs have been found to follow
 /// a CR. `waiting`: the byte before was one without its LF.
-fn strays(block: Marks, waiting: bool) -> u32 {
+fn strays(block: Marks, waiting: bool) -> u64 {
     let unmatched = waiting && block.line_feeds & 1 == 0;
-    (block.controls & !block.line_feeds & !(block.line_feeds >> 1)) | u32::from(unmatched)
+    (block.controls & !block.line_feeds & !(block.line_feeds >> 1)) | u64::from(unmatched)
 }
 
 /// Finds a complete head at the start of `data`, and checks it: its length, and its parts. `None` when it is incomplete.

@@ -4,8 +4,7 @@
 //! The key is the whole token: a token that differs in one byte is another one. What was refused is never stored. An
 //! entry is given out only before its `exp`, by the clock of whoever asks, which [`VerifiedCache::get`] cannot be called
 //! without. Revocation is not known here and must be asked on every hit. An entry is as good as the ring and the
-//! configuration that verified it: each generation of those has its own cache, or the old one is cleared before the new
-//! verifier is used.
+//! configuration that verified it: each generation of those has its own cache.
 
 use std::fmt;
 use std::sync::Arc;
@@ -37,14 +36,25 @@ impl Expires for Claims {
 
 /// A bounded map from token to what it verified to; safe to share between threads.
 pub struct VerifiedCache<V> {
-    entries: Cache<Box<[u8]>, Arc<V>, RandomState>,
+    entries: Cache<Arc<[u8]>, Known<V>, RandomState>,
+}
+
+/// An entry.
+pub(super) struct Known<V> {
+    pub(super) token: Arc<[u8]>,
+    pub(super) verified: Arc<V>,
+}
+
+impl<V> Clone for Known<V> {
+    fn clone(&self) -> Self {
+        Self { token: Arc::clone(&self.token), verified: Arc::clone(&self.verified) }
+    }
 }
 
 impl<V: Expires + Send + Sync + 'static> VerifiedCache<V> {
     /// An empty cache of at most `capacity` bytes, in which each value may come to hold `later` bytes after it was put in.
     pub fn new(capacity: u64, later: usize) -> Self {
-        #[allow(clippy::borrowed_box)] // the signature that moka asks for
-        let weigh = move |token: &Box<[u8]>, _: &Arc<V>| {
+        let weigh = move |token: &Arc<[u8]>, _: &Known<V>| {
             // The value's own heap is about the size of the token that it came from.
             u32::try_from(2 * token.len() + size_of::<V>() + OVERHEAD + later).unwrap_or(u32::MAX)
         };
@@ -55,8 +65,12 @@ impl<V: Expires + Send + Sync + 'static> VerifiedCache<V> {
 
     /// What `token` verified to, unless it has expired at `now`.
     pub fn get(&self, token: &[u8], now: Timestamp) -> Option<Arc<V>> {
+        self.find(token, now).map(|known| known.verified)
+    }
+
+    pub(super) fn find(&self, token: &[u8], now: Timestamp) -> Option<Known<V>> {
         let found = self.entries.get(token)?;
-        if now < found.expires_at() {
+        if now < found.verified.expires_at() {
             return Some(found);
         }
         self.entries.invalidate(token);
@@ -66,13 +80,17 @@ impl<V: Expires + Send + Sync + 'static> VerifiedCache<V> {
     /// Keeps what `token` verified to. Evicts others when full.
     pub fn insert(&self, token: &[u8], verified: Arc<V>) {
         if token.len() <= MAX_TOKEN {
-            self.entries.insert(token.into(), verified);
+            self.put(Known { token: token.into(), verified });
         }
     }
 
-    /// Forgets everything.
-    pub fn clear(&self) {
-        self.entries.invalidate_all();
+    pub(super) fn put(&self, known: Known<V>) {
+        self.entries.insert(Arc::clone(&known.token), known);
+    }
+
+    #[cfg(test)]
+    pub(super) fn invalidate(&self, token: &[u8]) {
+        self.entries.invalidate(token);
     }
 
     /// Roughly how many tokens are held; for metrics.
@@ -131,14 +149,6 @@ mod tests {
         cache.insert(b"t", Arc::new(Good("alice", 100)));
         assert!(cache.get(b"t", at(100)).is_none(), "exp itself is too late");
         assert!(cache.get(b"t", at(50)).is_none());
-    }
-
-    #[test]
-    fn clearing_forgets_everything() {
-        let cache = VerifiedCache::default();
-        cache.insert(b"t", Arc::new(Good("alice", 100)));
-        cache.clear();
-        assert!(cache.get(b"t", at(1)).is_none());
     }
 
     #[test]

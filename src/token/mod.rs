@@ -24,6 +24,7 @@ pub mod mint;
 mod object;
 mod payload;
 mod pkcs8;
+pub mod recent;
 pub mod refresh;
 pub mod renewal;
 pub mod revocation;

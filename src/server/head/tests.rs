@@ -435,6 +435,28 @@ fn the_end_is_found_from_where_the_last_look_stopped() {
     assert_eq!((scanned, parts.lines.len(), parts.fields.len()), (0, 4, 2));
 }
 
+/// Many bytes are looked at together; wherever among them a line ends, or a byte stands that no line may have, it is found, and
+/// nothing is that stands behind the head.
+#[test]
+fn lines_end_and_strays_stand_wherever_they_are() {
+    for pad in 0..140 {
+        let head = with(format!("X: {}\r\nY: z\r\n", "p".repeat(pad)).as_bytes());
+        let data = [head.as_slice(), b"\x01\r\0GET\n / HTTP/1.1\r\n\r\n"].concat();
+        let mut parts = Parts::default();
+        assert_eq!(find(&data, &mut 0, MAX_URI, &mut parts), Ok(Some(head.len())), "{pad}");
+        let ends: Vec<u32> = (0..).zip(&head).filter(|(_, b)| **b == b'\n').map(|(at, _)| at).collect();
+        assert_eq!(parts.lines.as_slice(), ends, "{pad}");
+        for stray in [b'\r', b'\n', 0, 0x1f, 0x7f] {
+            let at = head.len() - b"p\r\nY: z\r\n\r\n".len();
+            let mut head = head.clone();
+            head[at] = stray;
+            assert_eq!(found(&head), Err(Refusal::InvalidRequest), "{stray} {pad}");
+            head[at] = b'\t';
+            assert!(found(&head).is_ok());
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 

@@ -1,0 +1,263 @@
+//! What one worker was shown last, in front of the cache that all workers share.
+//!
+//! Looking into the shared cache costs a chain of memory that other cores write as well, and a note for its statistics. Most
+//! requests come from people who asked a moment ago: of those the worker keeps a few thousand in a table of its own, where a
+//! look-up is one line of the table and the comparison of the token. Whatever is here is or was in the shared cache, under the same
+//! rules: the whole token is compared, what has expired is not given out, revocation must be asked on every hit.
+
+use std::fmt;
+use std::hash::BuildHasher as _;
+use std::sync::{Arc, Mutex, TryLockError};
+
+use foldhash::quality::RandomState;
+
+use super::cache::{Expires, Known, VerifiedCache};
+use crate::clock::Timestamp;
+
+/// Seats of a full table: 128 KiB, beside what sits there, which the shared cache has as a rule, too.
+const MOST: usize = 4096;
+
+/// Seats of the first table.
+const FIRST: usize = 64;
+
+/// One hit of so many is told to the shared cache, which keeps what is asked for often.
+const TOLD: u32 = 16;
+
+/// A worker's view of the shared cache.
+pub struct RecentlyVerified<V> {
+    shared: Arc<VerifiedCache<V>>,
+    hasher: RandomState,
+    /// One thread alone looks here, so nobody ever waits; who finds it taken all the same asks the shared cache.
+    seats: Option<Mutex<Seats<V>>>,
+}
+
+/// Pairs of seats; a token has its place in one pair.
+struct Seats<V> {
+    seats: Vec<Option<Seat<V>>>,
+    taken: usize,
+    hits: u32,
+}
+
+struct Seat<V> {
+    hash: u64,
+    known: Known<V>,
+}
+
+impl<V: Expires + Send + Sync + 'static> RecentlyVerified<V> {
+    /// Of a worker.
+    pub fn new(shared: Arc<VerifiedCache<V>>) -> Self {
+        let seats = Mutex::new(Seats { seats: Vec::new(), taken: 0, hits: 0 });
+        // Seeded at random: nobody can choose tokens that sit in one pair.
+        Self { shared, hasher: RandomState::default(), seats: Some(seats) }
+    }
+
+    /// Of those who look now and then: the shared cache alone.
+    pub fn none(shared: Arc<VerifiedCache<V>>) -> Self {
+        Self { shared, hasher: RandomState::default(), seats: None }
+    }
+
+    /// What `token` verified to, unless it has expired at `now`.
+    pub fn get(&self, token: &[u8], now: Timestamp) -> Option<Arc<V>> {
+        let Some(seats) = &self.seats else { return self.shared.get(token, now) };
+        let mut seats = match seats.try_lock() {
+            Ok(seats) => seats,
+            // What a panic left behind is whole: a seat is written at once.
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return self.shared.get(token, now),
+        };
+        let hash = self.hash(token);
+        let Some(known) = seats.find(hash, token) else {
+            let known = self.shared.find(token, now)?;
+            let verified = Arc::clone(&known.verified);
+            seats.seat(hash, known);
+            return Some(verified);
+        };
+        if now >= known.verified.expires_at() {
+            seats.leave(hash, token);
+            // It is forgotten there as well.
+            return self.shared.get(token, now);
+        }
+        let verified = Arc::clone(&known.verified);
+        seats.hits = seats.hits.wrapping_add(1);
+        if seats.hits.is_multiple_of(TOLD)
+            && self.shared.get(token, now).is_none()
+            && let Some(known) = seats.find(hash, token)
+        {
+            self.shared.put(known.clone());
+        }
+        Some(verified)
+    }
+
+    /// The end of a token is its signature, which nobody chooses; the whole token is compared all the same.
+    fn hash(&self, token: &[u8]) -> u64 {
+        match token.last_chunk::<32>() {
+            Some(end) => self.hasher.hash_one(end),
+            None => self.hasher.hash_one(token),
+        }
+    }
+
+    /// Keeps what `token` verified to, for all workers. This one will find it when it is shown again.
+    pub fn insert(&self, token: &[u8], verified: Arc<V>) {
+        if let Some(seats) = &self.seats
+            && let Ok(mut seats) = seats.try_lock()
+        {
+            // What it verified to before is over.
+            seats.leave(self.hash(token), token);
+        }
+        self.shared.insert(token, verified);
+    }
+}
+
+impl<V> Seats<V> {
+    fn pair(&self, hash: u64) -> usize {
+        // As many pairs as fit; a power of two. What is cut off does not matter.
+        #[allow(clippy::cast_possible_truncation)]
+        let at = hash as usize & (self.seats.len() / 2).wrapping_sub(1);
+        2 * at
+    }
+
+    fn find(&self, hash: u64, token: &[u8]) -> Option<&Known<V>> {
+        if self.seats.is_empty() {
+            return None;
+        }
+        let pair = self.pair(hash);
+        let is = |seat: &&Seat<V>| seat.hash == hash && *seat.known.token == *token;
+        self.seats[pair..pair + 2].iter().flatten().find(is).map(|seat| &seat.known)
+    }
+
+    fn leave(&mut self, hash: u64, token: &[u8]) {
+        if self.seats.is_empty() {
+            return;
+        }
+        let pair = self.pair(hash);
+        for seat in &mut self.seats[pair..pair + 2] {
+            if seat.take_if(|seat| seat.hash == hash && *seat.known.token == *token).is_some() {
+                self.taken -= 1;
+            }
+        }
+    }
+
+    /// Puts it where nobody sits, or where somebody sits for longer than the neighbour.
+    fn seat(&mut self, hash: u64, known: Known<V>) {
+        if 2 * self.taken >= self.seats.len() && self.seats.len() < MOST {
+            self.grow();
+        }
+        let pair = self.pair(hash);
+        if self.seats[pair].is_some() {
+            self.seats.swap(pair, pair + 1);
+        }
+        if self.seats[pair].replace(Seat { hash, known }).is_none() {
+            self.taken += 1;
+        }
+    }
+
+    fn grow(&mut self) {
+        let more = (2 * self.seats.len()).max(FIRST);
+        let before = std::mem::replace(&mut self.seats, std::iter::repeat_with(|| None).take(more).collect());
+        self.taken = 0;
+        for seat in before.into_iter().flatten() {
+            self.seat(seat.hash, seat.known);
+        }
+    }
+}
+
+impl<V> fmt::Debug for RecentlyVerified<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RecentlyVerified(…)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, PartialEq)]
+    struct Good(usize, i64);
+
+    impl Expires for Good {
+        fn expires_at(&self) -> Timestamp {
+            Timestamp::from_secs(self.1)
+        }
+    }
+
+    fn at(secs: i64) -> Timestamp {
+        Timestamp::from_secs(secs)
+    }
+
+    fn recent(capacity: u64) -> RecentlyVerified<Good> {
+        RecentlyVerified::new(Arc::new(VerifiedCache::new(capacity, 0)))
+    }
+
+    fn token(n: usize) -> Vec<u8> {
+        format!("{n:0100}").into_bytes()
+    }
+
+    #[test]
+    fn a_token_is_found_by_every_byte_of_it_however_many_there_are() {
+        let recent = recent(1 << 30);
+        for n in 0..3 * MOST {
+            recent.insert(&token(n), Arc::new(Good(n, 100)));
+        }
+        for _ in 0..2 {
+            for n in 0..3 * MOST {
+                let mut token = token(n);
+                for _ in 0..2 {
+                    assert_eq!(recent.get(&token, at(99)).unwrap().0, n);
+                }
+                token[0] = b'x';
+                assert!(recent.get(&token, at(99)).is_none());
+            }
+        }
+        let seats = recent.seats.as_ref().unwrap().lock().unwrap();
+        assert_eq!(seats.seats.len(), MOST);
+        assert_eq!(seats.taken, seats.seats.iter().flatten().count());
+    }
+
+    #[test]
+    fn an_expired_token_is_never_found_again_not_even_when_the_clock_goes_back() {
+        let recent = recent(1 << 20);
+        recent.insert(b"t", Arc::new(Good(1, 100)));
+        assert!(recent.get(b"t", at(99)).is_some() && recent.get(b"t", at(99)).is_some());
+        assert!(recent.get(b"t", at(100)).is_none(), "exp itself is too late");
+        assert!(recent.get(b"t", at(50)).is_none());
+        assert_eq!(recent.seats.as_ref().unwrap().lock().unwrap().taken, 0);
+    }
+
+    #[test]
+    fn what_a_token_verified_to_last_is_what_is_found() {
+        let recent = recent(1 << 20);
+        for n in 0..3 {
+            recent.insert(b"t", Arc::new(Good(n, 100)));
+            assert_eq!(recent.get(b"t", at(1)).unwrap().0, n);
+            assert_eq!(recent.get(b"t", at(1)).unwrap().0, n);
+        }
+    }
+
+    /// Otherwise the shared cache would drop the busiest first, and a reload or another worker would have to verify them anew.
+    #[test]
+    fn the_shared_cache_hears_of_those_who_ask_often() {
+        let recent = recent(64 * 1024);
+        recent.insert(b"often", Arc::new(Good(0, 100)));
+        assert!(recent.get(b"often", at(1)).is_some());
+        recent.shared.invalidate(b"often");
+        for _ in 0..TOLD {
+            assert!(recent.get(b"often", at(1)).is_some());
+        }
+        assert!(recent.shared.get(b"often", at(1)).is_some());
+    }
+
+    #[test]
+    fn who_finds_the_table_taken_asks_the_shared_cache() {
+        let recent = recent(1 << 20);
+        recent.insert(b"t", Arc::new(Good(1, 100)));
+        let taken = recent.seats.as_ref().unwrap().lock().unwrap();
+        assert_eq!(recent.get(b"t", at(1)).unwrap().0, 1);
+        drop(taken);
+        assert!(RecentlyVerified::none(Arc::clone(&recent.shared)).get(b"t", at(1)).is_some());
+    }
+
+    #[test]
+    fn debug_output_shows_no_token() {
+        assert_eq!(format!("{:?}", recent(1)), "RecentlyVerified(…)");
+    }
+}
