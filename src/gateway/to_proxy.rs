@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
 use foldhash::fast::FixedState;
+use futures_util::FutureExt as _;
 use http::HeaderMap;
 use http::uri::Authority;
 use tokio::sync::oneshot;
@@ -86,11 +87,9 @@ impl Service<ToUpstream> for ToProxy {
             retry: route.policy.retry.clone(),
             witness: Some(Arc::clone(&exchange) as Arc<dyn Witness>),
         };
-        let forwarder = self.forwarder.clone();
         let figures = route.policy.upstream.and_then(|n| self.figures.get(n)).map(Arc::clone);
-        Box::pin(async move {
-            // Begun in here, so that its future grows where it stays and is not moved there.
-            let outcome = forwarder.forward(outbound).await;
+        // Nothing is awaited around it that would hold it twice.
+        Box::pin(self.forwarder.forward(outbound).map(move |outcome| {
             let took = exchange.started.elapsed();
             if let Some(figures) = figures {
                 figures.exchange(outcome.as_ref().ok().map(|response| response.status().as_u16()), took);
@@ -110,7 +109,7 @@ impl Service<ToUpstream> for ToProxy {
                     exchange.refuse(Problem::from(error))
                 }
             })
-        })
+        }))
     }
 }
 

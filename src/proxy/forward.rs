@@ -31,14 +31,20 @@ use crate::body::Body;
 use crate::http1::receiving::{Next, Receiving};
 
 /// Sends a request and returns its answer; the body of the answer may still be on its way.
-pub(super) async fn forward(pool: Arc<Pool>, outbound: Outbound) -> Result<Response<Body>, Error> {
+pub(super) fn forward(
+    pool: Arc<Pool>,
+    outbound: Outbound,
+) -> impl Future<Output = Result<Response<Body>, Error>> + Send + use<> {
     let Outbound { now, request, upstream, limits, affinity, upgrade, retry, witness } = outbound;
     let total = limits.total.map(|limit| now + limit);
     let way = Way { pool, upstream, affinity, upgrade, witness };
-    match retry {
-        None => once(&way, request, &limits, (now, total), None).await,
-        // Boxed, so that routes that do not ask for it do not carry the room for it.
-        Some(policy) => Box::pin(retry::forward(way, request, limits, (now, total), policy)).await,
+    // Taken apart out here: what a future takes apart within itself, it holds twice.
+    async move {
+        match retry {
+            None => once(&way, request, &limits, (now, total), None).await,
+            // Boxed, so that routes that do not ask for it do not carry the room for it.
+            Some(policy) => Box::pin(retry::forward(way, request, limits, (now, total), policy)).await,
+        }
     }
 }
 
@@ -119,7 +125,7 @@ pub(super) async fn once(
             None => match Box::pin(Connection::open(hold.backend(), upstream.connect_timeout(), total)).await {
                 Ok(connection) => {
                     now = None;
-                    connection
+                    Box::new(connection)
                 }
                 Err(error) => {
                     now = None;

@@ -48,7 +48,7 @@ pub(super) struct Pool {
 
 #[derive(Debug)]
 struct Idle {
-    connection: Connection,
+    connection: Box<Connection>,
     since: Instant,
 }
 
@@ -78,7 +78,7 @@ impl DerefMut for Room<'_> {
 
 impl Pool {
     /// A connection that is ready for a request, if there is one.
-    pub(super) fn take(&self, backend: &Backend) -> Option<Connection> {
+    pub(super) fn take(&self, backend: &Backend) -> Option<Box<Connection>> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let list = idle.get_mut(backend.slot())?;
         while let Some(Idle { mut connection, .. }) = list.pop_back() {
@@ -92,7 +92,7 @@ impl Pool {
 
     /// Keeps a connection whose last exchange ended cleanly. Its age counts from `now`: callers that know a moment of their
     /// last exchange need not look at the clock for this.
-    pub(super) fn put(&self, backend: &Backend, mut connection: Connection, now: Instant) {
+    pub(super) fn put(&self, backend: &Backend, mut connection: Box<Connection>, now: Instant) {
         if connection.unsent.capacity() > KEPT {
             connection.unsent = Vec::new();
         }
@@ -162,7 +162,7 @@ mod tests {
             let (pool, backend) = (Pool::default(), Backends::new().get(&section));
             let mut connection = Connection::open(&backend, Duration::from_secs(5), None).await.unwrap();
             connection.opened = Instant::now().checked_sub(Duration::from_secs(age)).unwrap();
-            pool.put(&backend, connection, Instant::now());
+            pool.put(&backend, Box::new(connection), Instant::now());
             assert_eq!(pool.idle(&backend), kept, "{host} after {age} s");
         }
     }

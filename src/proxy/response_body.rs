@@ -26,7 +26,8 @@ use crate::http1::receiving::{Next, Receiving};
 pub(super) struct Hold {
     pool: Arc<Pool>,
     backend: Arc<Backend>,
-    pub(super) connection: Option<Connection>,
+    /// In a box, which goes from hand to hand as long as the connection lives.
+    pub(super) connection: Option<Box<Connection>>,
     /// The request, while it is still being sent.
     pub(super) sending: Option<Box<Sending>>,
     /// Whether the response head allows another request on this connection.

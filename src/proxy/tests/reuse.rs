@@ -5,6 +5,15 @@ use tokio::join;
 
 use super::*;
 
+/// Every request allocates room for this once. What is larger than a kilobyte takes the allocator's slow way, and each line of it
+/// pushes another one out of the caches.
+#[tokio::test]
+async fn what_a_request_holds_while_it_is_under_way_is_small() {
+    let server = Server::start().await;
+    let size = size_of_val(&Gateway::before(&[&server]).forward(get()));
+    assert!(size <= 960, "{size} bytes");
+}
+
 #[tokio::test]
 async fn a_second_request_takes_the_connection_of_the_first() {
     let server = Server::start().await;
