@@ -7,6 +7,7 @@
 
 use std::fmt;
 use std::hash::BuildHasher as _;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, TryLockError};
 
 use foldhash::quality::RandomState;
@@ -14,11 +15,14 @@ use foldhash::quality::RandomState;
 use super::cache::{Expires, Known, VerifiedCache};
 use crate::clock::Timestamp;
 
-/// Seats of a full table: 128 KiB, beside what sits there, which the shared cache has as a rule, too.
-const MOST: usize = 4096;
+/// Seats of a full table: 256 KiB, beside what sits there, which the shared cache has as a rule, too.
+const MOST: usize = 8192;
 
 /// Seats of the first table.
 const FIRST: usize = 64;
+
+/// A token may sit in any of so many seats, from its own on.
+const NEAR: usize = 4;
 
 /// One hit of so many is told to the shared cache, which keeps what is asked for often.
 const TOLD: u32 = 16;
@@ -31,11 +35,13 @@ pub struct RecentlyVerified<V> {
     seats: Option<Mutex<Seats<V>>>,
 }
 
-/// Pairs of seats; a token has its place in one pair.
 struct Seats<V> {
+    /// None, or a power of two and the last one's neighbours.
     seats: Vec<Option<Seat<V>>>,
     taken: usize,
     hits: u32,
+    /// Who goes where all seats are taken.
+    next: usize,
 }
 
 struct Seat<V> {
@@ -46,7 +52,7 @@ struct Seat<V> {
 impl<V: Expires + Send + Sync + 'static> RecentlyVerified<V> {
     /// Of a worker.
     pub fn new(shared: Arc<VerifiedCache<V>>) -> Self {
-        let seats = Mutex::new(Seats { seats: Vec::new(), taken: 0, hits: 0 });
+        let seats = Mutex::new(Seats { seats: Vec::new(), taken: 0, hits: 0, next: 0 });
         // Seeded at random: nobody can choose tokens that sit in one pair.
         Self { shared, hasher: RandomState::default(), seats: Some(seats) }
     }
@@ -109,50 +115,48 @@ impl<V: Expires + Send + Sync + 'static> RecentlyVerified<V> {
 }
 
 impl<V> Seats<V> {
-    fn pair(&self, hash: u64) -> usize {
-        // As many pairs as fit; a power of two. What is cut off does not matter.
+    /// Where a token may sit.
+    fn near(&self, hash: u64) -> Range<usize> {
+        let Some(mask) = self.seats.len().checked_sub(NEAR) else { return 0..0 };
+        // What is cut off does not matter.
         #[allow(clippy::cast_possible_truncation)]
-        let at = hash as usize & (self.seats.len() / 2).wrapping_sub(1);
-        2 * at
+        let own = hash as usize & mask;
+        own..own + NEAR
     }
 
     fn find(&self, hash: u64, token: &[u8]) -> Option<&Known<V>> {
-        if self.seats.is_empty() {
-            return None;
-        }
-        let pair = self.pair(hash);
         let is = |seat: &&Seat<V>| seat.hash == hash && *seat.known.token == *token;
-        self.seats[pair..pair + 2].iter().flatten().find(is).map(|seat| &seat.known)
+        self.seats[self.near(hash)].iter().flatten().find(is).map(|seat| &seat.known)
     }
 
     fn leave(&mut self, hash: u64, token: &[u8]) {
-        if self.seats.is_empty() {
-            return;
-        }
-        let pair = self.pair(hash);
-        for seat in &mut self.seats[pair..pair + 2] {
+        let near = self.near(hash);
+        for seat in &mut self.seats[near] {
             if seat.take_if(|seat| seat.hash == hash && *seat.known.token == *token).is_some() {
                 self.taken -= 1;
             }
         }
     }
 
-    /// Puts it where nobody sits, or where somebody sits for longer than the neighbour.
+    /// Puts it where nobody sits, or else in somebody's place.
     fn seat(&mut self, hash: u64, known: Known<V>) {
-        if 2 * self.taken >= self.seats.len() && self.seats.len() < MOST {
+        // Mostly empty, so that a token rarely finds all of its seats taken.
+        if 4 * self.taken >= self.seats.len() && self.seats.len() < MOST {
             self.grow();
         }
-        let pair = self.pair(hash);
-        if self.seats[pair].is_some() {
-            self.seats.swap(pair, pair + 1);
-        }
-        if self.seats[pair].replace(Seat { hash, known }).is_none() {
+        let mut near = self.near(hash);
+        let (start, seat) = (near.start, Some(Seat { hash, known }));
+        if let Some(free) = near.find(|at| self.seats[*at].is_none()) {
+            self.seats[free] = seat;
             self.taken += 1;
+        } else {
+            self.next = (self.next + 1) % NEAR;
+            self.seats[start + self.next] = seat;
         }
     }
 
     fn grow(&mut self) {
-        let more = (2 * self.seats.len()).max(FIRST);
+        let more = (2 * self.seats.len().saturating_sub(NEAR - 1)).max(FIRST) + NEAR - 1;
         let before = std::mem::replace(&mut self.seats, std::iter::repeat_with(|| None).take(more).collect());
         self.taken = 0;
         for seat in before.into_iter().flatten() {
@@ -209,7 +213,7 @@ mod tests {
             }
         }
         let seats = recent.seats.as_ref().unwrap().lock().unwrap();
-        assert_eq!(seats.seats.len(), MOST);
+        assert_eq!(seats.seats.len(), MOST + NEAR - 1);
         assert_eq!(seats.taken, seats.seats.iter().flatten().count());
     }
 
@@ -231,6 +235,19 @@ mod tests {
             assert_eq!(recent.get(b"t", at(1)).unwrap().0, n);
             assert_eq!(recent.get(b"t", at(1)).unwrap().0, n);
         }
+    }
+
+    /// A thousand people who ask in turn: nearly none of them is sought elsewhere.
+    #[test]
+    fn who_sits_there_stays_there() {
+        let recent = recent(1 << 30);
+        let found = |n: usize| recent.get(&token(n), at(99)).is_some();
+        for n in 0..1000 {
+            recent.insert(&token(n), Arc::new(Good(n, 100)));
+            assert!(found(n));
+        }
+        (0..1000).for_each(|n| recent.shared.invalidate(&token(n)));
+        assert!((0..1000).filter(|n| found(*n)).count() > 950);
     }
 
     /// Otherwise the shared cache would drop the busiest first, and a reload or another worker would have to verify them anew.
