@@ -30,14 +30,17 @@ pub(crate) fn marks(bytes: &[u8; WIDE]) -> Option<Marks> {
     if ((a | b) | (c | d)).to_bitmask() == 0 {
         return None;
     }
-    let mask = |of: fn(u8x16) -> u8x16| {
-        parts.iter().rev().fold(0, |mask, part| mask << WIDTH | u64::from(of(*part).to_bitmask()))
-    };
-    Some(Marks { line_feeds: mask(|part| part.simd_eq(u8x16::splat(b'\n'))), controls: mask(controls) })
+    let which = |byte: u8| mask(parts.map(|part| part.simd_eq(u8x16::splat(byte))));
+    let (line_feeds, mut controls) = (which(b'\n'), mask([a, b, c, d]));
+    // Mostly these are the ends of lines, and then nobody need look for tabs, which may stand in a line.
+    if controls & !(line_feeds | line_feeds >> 1) != 0 {
+        controls &= !which(b'\t');
+    }
+    Some(Marks { line_feeds, controls })
 }
 
-fn controls(bytes: u8x16) -> u8x16 {
-    (low(bytes) & !bytes.simd_eq(u8x16::splat(b'\t'))) | bytes.simd_eq(u8x16::splat(0x7f))
+fn mask(parts: [u8x16; 4]) -> u64 {
+    parts.into_iter().rev().fold(0, |mask, part| mask << WIDTH | u64::from(part.to_bitmask()))
 }
 
 fn low(bytes: u8x16) -> u8x16 {
