@@ -95,7 +95,7 @@ impl Lookups {
             match read {
                 Ok(claims) => {
                     let claims = Arc::new(claims);
-                    lookups.known.insert(&token, Arc::clone(&claims));
+                    lookups.known.insert(token.into(), Arc::clone(&claims));
                     Ok(claims)
                 }
                 Err(problem) => {

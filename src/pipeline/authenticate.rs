@@ -17,14 +17,13 @@ use http::HeaderMap;
 use tokio::time::Instant;
 use tower::{Layer, Service};
 
-use crate::clock::{Clock, Timestamp};
+use crate::clock::Clock;
 use crate::config::Auth;
 use crate::credential;
 use crate::credential::cookie::{self, Origins};
 use crate::metrics::Shard;
 use crate::problem::{Code, Problem};
 use crate::telemetry::Pseudonyms;
-use crate::token::cache::Expires;
 use crate::token::handle::is_handle;
 use crate::token::recent::RecentlyVerified;
 use crate::token::renewal::Renewals;
@@ -36,12 +35,6 @@ use super::handle::{Opaque, Token, Unread};
 use super::principal::Principal;
 use super::route::Matched;
 use super::{Decided, Request, Response, refuse};
-
-impl Expires for Principal {
-    fn expires_at(&self) -> Timestamp {
-        self.claims.expires_at
-    }
-}
 
 /// What tokens are checked with.
 #[derive(Debug)]
@@ -160,11 +153,11 @@ impl Authenticator {
     }
 
     fn remember(&self, token: &[u8], claims: Claims) -> Result<Arc<Principal>, Problem> {
-        let principal = Principal::new(claims, &self.pseudonyms)
+        let principal = Principal::new(token, claims, &self.pseudonyms)
             .map_err(|_| Problem::new(Code::TokenInvalid, "A claim of the token cannot be used."))?;
         let principal = Arc::new(principal);
         self.renewals.note(&principal.claims.session_id, principal.claims.expires_at);
-        self.cache.insert(token, Arc::clone(&principal));
+        self.cache.insert(Arc::clone(&principal));
         Ok(principal)
     }
 }

@@ -204,7 +204,7 @@ impl Exchange {
         }
         if let Some(way) = self.way() {
             if let Some(caller) = self.principal.get().filter(|_| self.identified.load(Ordering::Relaxed)) {
-                out.extend_from_slice(&caller.lines);
+                out.extend_from_slice(caller.lines());
             }
             out.extend_from_slice(way);
             via::push_own(out, self);

@@ -178,6 +178,7 @@ mod tests {
     use crate::ids::{AppId, MemberId, OpenId, SessionId, UnionId};
     use crate::telemetry::Pseudonyms;
     use crate::token::Claims;
+    use crate::token::recent::Shown as _;
 
     fn claims() -> Claims {
         Claims {
@@ -197,7 +198,7 @@ mod tests {
 
     fn injected(claims: Claims) -> HeaderMap {
         let mut headers = HeaderMap::new();
-        inject(&mut headers, &Principal::new(claims, &Pseudonyms::new(&[0; 32])).unwrap());
+        inject(&mut headers, &Principal::new(b"t", claims, &Pseudonyms::new(&[0; 32])).unwrap());
         headers
     }
 
@@ -208,8 +209,11 @@ mod tests {
         known.roles = vec!["admin".to_owned(), "ops".to_owned()];
         known.user_id = crate::ids::UserId::parse("u-17").ok();
         for claims in [claims(), known] {
-            let caller = Principal::new(claims.clone(), &Pseudonyms::new(&[0; 32])).unwrap();
-            assert_eq!(lines::tests::read(&caller.lines), injected(claims));
+            let caller = Principal::new(b"a.token.s", claims.clone(), &Pseudonyms::new(&[0; 32])).unwrap();
+            assert_eq!(caller.member_id(), claims.member_id.as_str());
+            assert_eq!((caller.token(), &caller.kept_token()[..]), (&b"a.token.s"[..], &b"a.token.s"[..]));
+            assert!(!format!("{caller:?}").contains("a.token.s"));
+            assert_eq!(lines::tests::read(caller.lines()), injected(claims));
         }
     }
 

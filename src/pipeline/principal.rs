@@ -3,24 +3,34 @@
 //! Made once per token and kept in the cache of verified tokens: the header values are slices of one buffer, so that a
 //! request with a known token copies and checks nothing.
 
+use std::fmt;
+
 use bytes::{BufMut as _, Bytes, BytesMut};
 use http::HeaderValue;
 
 use crate::clock::Timestamp;
 use crate::telemetry::{Pseudonym, Pseudonyms};
 use crate::token::Claims;
+use crate::token::cache::Expires;
+use crate::token::recent::Shown;
 
 use super::assertion::Assertions;
 use super::identity;
 use super::renew::Renewal;
 
 /// A verified caller.
+///
+/// In the order that it says: what every request looks at comes first. A thousand callers are more than what is next to a
+/// processor holds, and then it is the lines of memory that are looked at which cost, not what is done with them.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Principal {
-    /// What the token says.
-    pub claims: Claims,
+    record: Record,
+    expires_at: Timestamp,
     /// The person's name in logs.
     pub pseudonym: Pseudonym,
+    /// What the token says.
+    pub claims: Claims,
     /// `X-WX-OPENID`.
     pub openid: HeaderValue,
     /// `X-WX-APPID`.
@@ -35,12 +45,40 @@ pub struct Principal {
     pub user: Option<HeaderValue>,
     /// `X-Wxgate-Roles`, comma-separated; absent when there are none.
     pub roles: Option<HeaderValue>,
-    /// These headers, and `X-WX-SOURCE`, as lines.
-    pub lines: Bytes,
     /// `X-Wxgate-Assertion`, where routes asked for it.
     pub assertions: Assertions,
     /// The token that is to follow this one, once it is about to expire.
     pub renewal: Renewal,
+}
+
+/// The token, with which the one of a request is compared, and right behind it the lines that its request gets: who reads the one
+/// from its beginning to its end finds the other near already.
+struct Record {
+    bytes: Bytes,
+    /// Where the lines begin.
+    lines: usize,
+    /// Where in them the member's id stands.
+    member: (usize, usize),
+}
+
+impl Record {
+    fn new(token: &[u8], lines: &[u8]) -> Self {
+        let bytes = Bytes::from([token, lines].concat());
+        // It is not the first of them, and no value has a line's end in it.
+        let name = b"\r\nx-wxgate-member: ";
+        let member = memchr::memmem::find(lines, name).map_or((0, 0), |at| {
+            let start = token.len() + at + name.len();
+            (start, memchr::memchr(b'\r', &bytes[start..]).map_or(start, |len| start + len))
+        });
+        Self { lines: token.len(), member, bytes }
+    }
+}
+
+/// Without the token.
+impl fmt::Debug for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Record(…)")
+    }
 }
 
 /// A claim cannot stand in a header. The verifier refuses such tokens; this is the second lock.
@@ -48,11 +86,11 @@ pub struct Principal {
 pub struct Unprintable;
 
 impl Principal {
-    /// Of a verified token's claims.
+    /// Of a verified token and its claims.
     ///
     /// # Errors
     /// When a claim cannot stand in a header.
-    pub fn new(claims: Claims, pseudonyms: &Pseudonyms) -> Result<Self, Unprintable> {
+    pub fn new(token: &[u8], claims: Claims, pseudonyms: &Pseudonyms) -> Result<Self, Unprintable> {
         let roles = claims.roles.join(",");
         let texts = [
             claims.openid.as_str(),
@@ -73,6 +111,8 @@ impl Principal {
         let (openid, appid, unionid) = (next(0)?, next(1)?, next(2)?);
         let (member, session, role_list, user) = (next(3)?, next(4)?, next(5)?, next(6)?);
         let mut principal = Self {
+            record: Record::new(b"", b""),
+            expires_at: claims.expires_at,
             pseudonym: pseudonyms.of(claims.appid.as_str(), claims.openid.as_str()),
             openid,
             appid,
@@ -83,15 +123,41 @@ impl Principal {
             roles: (!claims.roles.is_empty()).then_some(role_list),
             assertions: Assertions::default(),
             renewal: Renewal::default(),
-            lines: Bytes::new(),
             claims,
         };
-        principal.lines = identity::lines(&principal);
+        principal.record = Record::new(token, &identity::lines(&principal));
         Ok(principal)
+    }
+
+    /// Its headers, and `X-WX-SOURCE`, as lines.
+    pub fn lines(&self) -> &[u8] {
+        &self.record.bytes[self.record.lines..]
+    }
+
+    /// The member's id, from where its lines are.
+    pub fn member_id(&self) -> &str {
+        let (start, end) = self.record.member;
+        std::str::from_utf8(&self.record.bytes[start..end]).unwrap_or_default()
     }
 
     /// When its token ends.
     pub fn expires_at(&self) -> Timestamp {
-        self.claims.expires_at
+        self.expires_at
+    }
+}
+
+impl Expires for Principal {
+    fn expires_at(&self) -> Timestamp {
+        self.expires_at
+    }
+}
+
+impl Shown for Principal {
+    fn token(&self) -> &[u8] {
+        &self.record.bytes[..self.record.lines]
+    }
+
+    fn kept_token(&self) -> Bytes {
+        self.record.bytes.slice(..self.record.lines)
     }
 }

@@ -337,7 +337,7 @@ impl Drop for Record {
             cause: self.refused.as_ref().and_then(|r| r.cause.as_deref()),
             bytes: self.bytes,
             took,
-            member: caller.map(|c| c.claims.member_id.as_str()),
+            member: caller.map(|c| c.member_id()),
             person: caller.map(|c| c.pseudonym.as_str()),
             complete: self.complete,
             tunnel: self.tunnel.as_deref(),

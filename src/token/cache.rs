@@ -9,6 +9,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use foldhash::quality::RandomState;
 use moka::sync::Cache;
 
@@ -36,25 +37,13 @@ impl Expires for Claims {
 
 /// A bounded map from token to what it verified to; safe to share between threads.
 pub struct VerifiedCache<V> {
-    entries: Cache<Arc<[u8]>, Known<V>, RandomState>,
-}
-
-/// An entry.
-pub(super) struct Known<V> {
-    pub(super) token: Arc<[u8]>,
-    pub(super) verified: Arc<V>,
-}
-
-impl<V> Clone for Known<V> {
-    fn clone(&self) -> Self {
-        Self { token: Arc::clone(&self.token), verified: Arc::clone(&self.verified) }
-    }
+    entries: Cache<Bytes, Arc<V>, RandomState>,
 }
 
 impl<V: Expires + Send + Sync + 'static> VerifiedCache<V> {
     /// An empty cache of at most `capacity` bytes, in which each value may come to hold `later` bytes after it was put in.
     pub fn new(capacity: u64, later: usize) -> Self {
-        let weigh = move |token: &Arc<[u8]>, _: &Known<V>| {
+        let weigh = move |token: &Bytes, _: &Arc<V>| {
             // The value's own heap is about the size of the token that it came from.
             u32::try_from(2 * token.len() + size_of::<V>() + OVERHEAD + later).unwrap_or(u32::MAX)
         };
@@ -65,12 +54,8 @@ impl<V: Expires + Send + Sync + 'static> VerifiedCache<V> {
 
     /// What `token` verified to, unless it has expired at `now`.
     pub fn get(&self, token: &[u8], now: Timestamp) -> Option<Arc<V>> {
-        self.find(token, now).map(|known| known.verified)
-    }
-
-    pub(super) fn find(&self, token: &[u8], now: Timestamp) -> Option<Known<V>> {
         let found = self.entries.get(token)?;
-        if now < found.verified.expires_at() {
+        if now < found.expires_at() {
             return Some(found);
         }
         self.entries.invalidate(token);
@@ -78,14 +63,10 @@ impl<V: Expires + Send + Sync + 'static> VerifiedCache<V> {
     }
 
     /// Keeps what `token` verified to. Evicts others when full.
-    pub fn insert(&self, token: &[u8], verified: Arc<V>) {
+    pub fn insert(&self, token: Bytes, verified: Arc<V>) {
         if token.len() <= MAX_TOKEN {
-            self.put(Known { token: token.into(), verified });
+            self.entries.insert(token, verified);
         }
-    }
-
-    pub(super) fn put(&self, known: Known<V>) {
-        self.entries.insert(Arc::clone(&known.token), known);
     }
 
     #[cfg(test)]
@@ -136,7 +117,7 @@ mod tests {
     #[test]
     fn a_token_is_found_by_every_byte_of_it() {
         let cache = VerifiedCache::default();
-        cache.insert(b"a.b.c", Arc::new(Good("alice", 100)));
+        cache.insert(Bytes::from_static(b"a.b.c"), Arc::new(Good("alice", 100)));
         assert_eq!(cache.get(b"a.b.c", at(99)).unwrap().0, "alice");
         for other in [&b"a.b.C"[..], b"a.b.", b"a.b.c ", b""] {
             assert!(cache.get(other, at(99)).is_none());
@@ -146,7 +127,7 @@ mod tests {
     #[test]
     fn an_expired_token_is_never_found_again_not_even_when_the_clock_goes_back() {
         let cache = VerifiedCache::default();
-        cache.insert(b"t", Arc::new(Good("alice", 100)));
+        cache.insert(Bytes::from_static(b"t"), Arc::new(Good("alice", 100)));
         assert!(cache.get(b"t", at(100)).is_none(), "exp itself is too late");
         assert!(cache.get(b"t", at(50)).is_none());
     }
@@ -154,7 +135,7 @@ mod tests {
     #[test]
     fn debug_output_shows_no_token() {
         let cache = VerifiedCache::default();
-        cache.insert(b"t", Arc::new(Good("alice", 100)));
+        cache.insert(Bytes::from_static(b"t"), Arc::new(Good("alice", 100)));
         assert_eq!(format!("{cache:?}"), "VerifiedCache(…)");
     }
 
@@ -162,7 +143,7 @@ mod tests {
     fn memory_is_bounded_however_many_tokens_come() {
         let cache = VerifiedCache::new(64 * 1024, 0);
         for n in 0..10_000_u32 {
-            cache.insert(format!("{n:0500}").as_bytes(), Arc::new(Good("x", 100)));
+            cache.insert(format!("{n:0500}").into(), Arc::new(Good("x", 100)));
         }
         cache.entries.run_pending_tasks();
         assert!(cache.entries.weighted_size() <= 64 * 1024);

@@ -10,12 +10,13 @@ use std::hash::BuildHasher as _;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, TryLockError};
 
+use bytes::Bytes;
 use foldhash::quality::RandomState;
 
-use super::cache::{Expires, Known, VerifiedCache};
+use super::cache::{Expires, VerifiedCache};
 use crate::clock::Timestamp;
 
-/// Seats of a full table: 256 KiB, beside what sits there, which the shared cache has as a rule, too.
+/// Seats of a full table: 128 KiB, beside what sits there, which the shared cache has as a rule, too.
 const MOST: usize = 8192;
 
 /// Seats of the first table.
@@ -46,10 +47,19 @@ struct Seats<V> {
 
 struct Seat<V> {
     hash: u64,
-    known: Known<V>,
+    verified: Arc<V>,
 }
 
-impl<V: Expires + Send + Sync + 'static> RecentlyVerified<V> {
+/// What knows the token that it was verified from.
+pub trait Shown {
+    /// The token.
+    fn token(&self) -> &[u8];
+
+    /// The same, to be kept beside.
+    fn kept_token(&self) -> Bytes;
+}
+
+impl<V: Expires + Shown + Send + Sync + 'static> RecentlyVerified<V> {
     /// Of a worker.
     pub fn new(shared: Arc<VerifiedCache<V>>) -> Self {
         let seats = Mutex::new(Seats { seats: Vec::new(), taken: 0, hits: 0, next: 0 });
@@ -72,24 +82,19 @@ impl<V: Expires + Send + Sync + 'static> RecentlyVerified<V> {
             Err(TryLockError::WouldBlock) => return self.shared.get(token, now),
         };
         let hash = self.hash(token);
-        let Some(known) = seats.find(hash, token) else {
-            let known = self.shared.find(token, now)?;
-            let verified = Arc::clone(&known.verified);
-            seats.seat(hash, known);
+        let Some(verified) = seats.find(hash, token).map(Arc::clone) else {
+            let verified = self.shared.get(token, now)?;
+            seats.seat(hash, Arc::clone(&verified));
             return Some(verified);
         };
-        if now >= known.verified.expires_at() {
+        if now >= verified.expires_at() {
             seats.leave(hash, token);
             // It is forgotten there as well.
             return self.shared.get(token, now);
         }
-        let verified = Arc::clone(&known.verified);
         seats.hits = seats.hits.wrapping_add(1);
-        if seats.hits.is_multiple_of(TOLD)
-            && self.shared.get(token, now).is_none()
-            && let Some(known) = seats.find(hash, token)
-        {
-            self.shared.put(known.clone());
+        if seats.hits.is_multiple_of(TOLD) && self.shared.get(token, now).is_none() {
+            self.shared.insert(verified.kept_token(), Arc::clone(&verified));
         }
         Some(verified)
     }
@@ -102,19 +107,20 @@ impl<V: Expires + Send + Sync + 'static> RecentlyVerified<V> {
         }
     }
 
-    /// Keeps what `token` verified to, for all workers. This one will find it when it is shown again.
-    pub fn insert(&self, token: &[u8], verified: Arc<V>) {
+    /// Keeps it for all workers. This one will find it when its token is shown again.
+    pub fn insert(&self, verified: Arc<V>) {
+        let token = verified.token();
         if let Some(seats) = &self.seats
             && let Ok(mut seats) = seats.try_lock()
         {
             // What it verified to before is over.
             seats.leave(self.hash(token), token);
         }
-        self.shared.insert(token, verified);
+        self.shared.insert(verified.kept_token(), verified);
     }
 }
 
-impl<V> Seats<V> {
+impl<V: Shown> Seats<V> {
     /// Where a token may sit.
     fn near(&self, hash: u64) -> Range<usize> {
         let Some(mask) = self.seats.len().checked_sub(NEAR) else { return 0..0 };
@@ -124,28 +130,28 @@ impl<V> Seats<V> {
         own..own + NEAR
     }
 
-    fn find(&self, hash: u64, token: &[u8]) -> Option<&Known<V>> {
-        let is = |seat: &&Seat<V>| seat.hash == hash && *seat.known.token == *token;
-        self.seats[self.near(hash)].iter().flatten().find(is).map(|seat| &seat.known)
+    fn find(&self, hash: u64, token: &[u8]) -> Option<&Arc<V>> {
+        let is = |seat: &&Seat<V>| seat.hash == hash && seat.verified.token() == token;
+        self.seats[self.near(hash)].iter().flatten().find(is).map(|seat| &seat.verified)
     }
 
     fn leave(&mut self, hash: u64, token: &[u8]) {
         let near = self.near(hash);
         for seat in &mut self.seats[near] {
-            if seat.take_if(|seat| seat.hash == hash && *seat.known.token == *token).is_some() {
+            if seat.take_if(|seat| seat.hash == hash && seat.verified.token() == token).is_some() {
                 self.taken -= 1;
             }
         }
     }
 
     /// Puts it where nobody sits, or else in somebody's place.
-    fn seat(&mut self, hash: u64, known: Known<V>) {
+    fn seat(&mut self, hash: u64, verified: Arc<V>) {
         // Mostly empty, so that a token rarely finds all of its seats taken.
         if 4 * self.taken >= self.seats.len() && self.seats.len() < MOST {
             self.grow();
         }
         let mut near = self.near(hash);
-        let (start, seat) = (near.start, Some(Seat { hash, known }));
+        let (start, seat) = (near.start, Some(Seat { hash, verified }));
         if let Some(free) = near.find(|at| self.seats[*at].is_none()) {
             self.seats[free] = seat;
             self.taken += 1;
@@ -160,7 +166,7 @@ impl<V> Seats<V> {
         let before = std::mem::replace(&mut self.seats, std::iter::repeat_with(|| None).take(more).collect());
         self.taken = 0;
         for seat in before.into_iter().flatten() {
-            self.seat(seat.hash, seat.known);
+            self.seat(seat.hash, seat.verified);
         }
     }
 }
@@ -175,13 +181,26 @@ impl<V> fmt::Debug for RecentlyVerified<V> {
 mod tests {
     use super::*;
 
-    #[derive(Debug, PartialEq)]
-    struct Good(usize, i64);
+    struct Good(usize, Bytes);
 
     impl Expires for Good {
         fn expires_at(&self) -> Timestamp {
-            Timestamp::from_secs(self.1)
+            Timestamp::from_secs(100)
         }
+    }
+
+    impl Shown for Good {
+        fn token(&self) -> &[u8] {
+            &self.1
+        }
+
+        fn kept_token(&self) -> Bytes {
+            self.1.clone()
+        }
+    }
+
+    fn good(n: usize, token: &[u8]) -> Arc<Good> {
+        Arc::new(Good(n, Bytes::copy_from_slice(token)))
     }
 
     fn at(secs: i64) -> Timestamp {
@@ -200,7 +219,7 @@ mod tests {
     fn a_token_is_found_by_every_byte_of_it_however_many_there_are() {
         let recent = recent(1 << 30);
         for n in 0..3 * MOST {
-            recent.insert(&token(n), Arc::new(Good(n, 100)));
+            recent.insert(good(n, &token(n)));
         }
         for _ in 0..2 {
             for n in 0..3 * MOST {
@@ -220,7 +239,7 @@ mod tests {
     #[test]
     fn an_expired_token_is_never_found_again_not_even_when_the_clock_goes_back() {
         let recent = recent(1 << 20);
-        recent.insert(b"t", Arc::new(Good(1, 100)));
+        recent.insert(good(1, b"t"));
         assert!(recent.get(b"t", at(99)).is_some() && recent.get(b"t", at(99)).is_some());
         assert!(recent.get(b"t", at(100)).is_none(), "exp itself is too late");
         assert!(recent.get(b"t", at(50)).is_none());
@@ -231,7 +250,7 @@ mod tests {
     fn what_a_token_verified_to_last_is_what_is_found() {
         let recent = recent(1 << 20);
         for n in 0..3 {
-            recent.insert(b"t", Arc::new(Good(n, 100)));
+            recent.insert(good(n, b"t"));
             assert_eq!(recent.get(b"t", at(1)).unwrap().0, n);
             assert_eq!(recent.get(b"t", at(1)).unwrap().0, n);
         }
@@ -243,7 +262,7 @@ mod tests {
         let recent = recent(1 << 30);
         let found = |n: usize| recent.get(&token(n), at(99)).is_some();
         for n in 0..1000 {
-            recent.insert(&token(n), Arc::new(Good(n, 100)));
+            recent.insert(good(n, &token(n)));
             assert!(found(n));
         }
         (0..1000).for_each(|n| recent.shared.invalidate(&token(n)));
@@ -254,7 +273,7 @@ mod tests {
     #[test]
     fn the_shared_cache_hears_of_those_who_ask_often() {
         let recent = recent(64 * 1024);
-        recent.insert(b"often", Arc::new(Good(0, 100)));
+        recent.insert(good(0, b"often"));
         assert!(recent.get(b"often", at(1)).is_some());
         recent.shared.invalidate(b"often");
         for _ in 0..TOLD {
@@ -266,7 +285,7 @@ mod tests {
     #[test]
     fn who_finds_the_table_taken_asks_the_shared_cache() {
         let recent = recent(1 << 20);
-        recent.insert(b"t", Arc::new(Good(1, 100)));
+        recent.insert(good(1, b"t"));
         let taken = recent.seats.as_ref().unwrap().lock().unwrap();
         assert_eq!(recent.get(b"t", at(1)).unwrap().0, 1);
         drop(taken);
