@@ -26,7 +26,7 @@ use super::serve::{Running, Stop, admin_token, data_folder};
 const LOOK: Duration = Duration::from_millis(10);
 
 /// How long after it began to listen a gateway may take to offer its sockets.
-const BEGINS: Duration = Duration::from_secs(5);
+const BEGINS: Duration = Duration::from_secs(10);
 
 /// Starts with the sockets of the running gateway, which leaves; or with those of a supervisor, once the other one has left.
 /// `None` when this one was told to stop meanwhile.
@@ -124,7 +124,11 @@ async fn offered(file: &Path, config: &Config) -> io::Result<Option<(Predecessor
     let until = Instant::now() + BEGINS;
     let mut said = false;
     loop {
-        let found = Predecessor::find(file).await?;
+        let found = match Predecessor::find(file).await {
+            // Another successor was before this one, and has it all.
+            Err(error) if is_broken_off(&error) => None,
+            found => found?,
+        };
         if found.is_some() || !is_taken(config) || Instant::now() >= until {
             return Ok(found);
         }
@@ -134,6 +138,10 @@ async fn offered(file: &Path, config: &Config) -> io::Result<Option<(Predecessor
         }
         sleep(LOOK).await;
     }
+}
+
+fn is_broken_off(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
 }
 
 /// Whether somebody listens where this configuration wants to.

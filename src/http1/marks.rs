@@ -18,7 +18,7 @@ pub(crate) const WIDE: usize = 4 * WIDTH;
 pub(crate) struct Marks {
     /// LF.
     pub(crate) line_feeds: u64,
-    /// Bytes that no line may have (RFC 9110, section 5.5), and CR and LF.
+    /// Bytes that no line may have (RFC 9110, section 5.5), and CR and LF; perhaps a tab right before an LF.
     pub(crate) controls: u64,
 }
 
@@ -32,7 +32,8 @@ pub(crate) fn marks(bytes: &[u8; WIDE]) -> Option<Marks> {
     }
     let which = |byte: u8| mask(parts.map(|part| part.simd_eq(u8x16::splat(byte))));
     let (line_feeds, mut controls) = (which(b'\n'), mask([a, b, c, d]));
-    // Mostly these are the ends of lines, and then nobody need look for tabs, which may stand in a line.
+    // Mostly these are the ends of lines, and then nobody need look for tabs, which may stand in a line. (One right before an LF may so
+    // count as a control: that LF is refused anyway, since it follows no CR.)
     if controls & !(line_feeds | line_feeds >> 1) != 0 {
         controls &= !which(b'\t');
     }

@@ -2,13 +2,13 @@
 //!
 //! Looking into the shared cache costs a chain of memory that other cores write as well, and a note for its statistics. Most
 //! requests come from people who asked a moment ago: of those the worker keeps a few thousand in a table of its own, where a
-//! look-up is one line of the table and the comparison of the token. Whatever is here is or was in the shared cache, under the same
+//! look-up is a few seats side by side and the comparison of the token. Whatever is here is or was in the shared cache, under the same
 //! rules: the whole token is compared, what has expired is not given out, revocation must be asked on every hit.
 
 use std::fmt;
 use std::hash::BuildHasher as _;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 
 use bytes::Bytes;
 use foldhash::quality::RandomState;
@@ -25,8 +25,12 @@ const FIRST: usize = 64;
 /// A token may sit in any of so many seats, from its own on.
 const NEAR: usize = 4;
 
-/// One hit of so many is told to the shared cache, which keeps what is asked for often.
-const TOLD: u32 = 16;
+/// One hit of so many is told to the shared cache, which keeps what is asked for often. A prime, so that among people who ask in turn
+/// it is not always the same.
+const TOLD: u32 = 17;
+
+/// Longer tokens have no seat, bytes: what sits there is held beside the bound of the shared cache.
+const LONGEST: usize = 1024;
 
 /// A worker's view of the shared cache.
 pub struct RecentlyVerified<V> {
@@ -43,6 +47,8 @@ struct Seats<V> {
     hits: u32,
     /// Who goes where all seats are taken.
     next: usize,
+    /// Where it was last looked for somebody who has expired.
+    swept: usize,
 }
 
 struct Seat<V> {
@@ -62,8 +68,8 @@ pub trait Shown {
 impl<V: Expires + Shown + Send + Sync + 'static> RecentlyVerified<V> {
     /// Of a worker.
     pub fn new(shared: Arc<VerifiedCache<V>>) -> Self {
-        let seats = Mutex::new(Seats { seats: Vec::new(), taken: 0, hits: 0, next: 0 });
-        // Seeded at random: nobody can choose tokens that sit in one pair.
+        let seats = Mutex::new(Seats { seats: Vec::new(), taken: 0, hits: 0, next: 0, swept: 0 });
+        // Seeded at random: nobody can choose tokens that sit side by side.
         Self { shared, hasher: RandomState::default(), seats: Some(seats) }
     }
 
@@ -74,13 +80,7 @@ impl<V: Expires + Shown + Send + Sync + 'static> RecentlyVerified<V> {
 
     /// What `token` verified to, unless it has expired at `now`.
     pub fn get(&self, token: &[u8], now: Timestamp) -> Option<Arc<V>> {
-        let Some(seats) = &self.seats else { return self.shared.get(token, now) };
-        let mut seats = match seats.try_lock() {
-            Ok(seats) => seats,
-            // What a panic left behind is whole: a seat is written at once.
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return self.shared.get(token, now),
-        };
+        let Some(mut seats) = self.seats(token) else { return self.shared.get(token, now) };
         let hash = self.hash(token);
         let Some(verified) = seats.find(hash, token).map(Arc::clone) else {
             let verified = self.shared.get(token, now)?;
@@ -93,10 +93,35 @@ impl<V: Expires + Shown + Send + Sync + 'static> RecentlyVerified<V> {
             return self.shared.get(token, now);
         }
         seats.hits = seats.hits.wrapping_add(1);
-        if seats.hits.is_multiple_of(TOLD) && self.shared.get(token, now).is_none() {
-            self.shared.insert(verified.kept_token(), Arc::clone(&verified));
+        if seats.hits.is_multiple_of(TOLD) {
+            seats.sweep(now);
+            if self.shared.get(token, now).is_none() {
+                self.shared.insert(verified.kept_token(), Arc::clone(&verified));
+            }
         }
         Some(verified)
+    }
+
+    /// As [`Self::get`], by what all workers have: another one may have put something newer there.
+    pub fn get_anew(&self, token: &[u8], now: Timestamp) -> Option<Arc<V>> {
+        self.leave(token);
+        self.get(token, now)
+    }
+
+    fn seats(&self, token: &[u8]) -> Option<MutexGuard<'_, Seats<V>>> {
+        let seats = self.seats.as_ref().filter(|_| token.len() <= LONGEST)?;
+        match seats.try_lock() {
+            Ok(seats) => Some(seats),
+            // What a panic left behind is whole: a seat is written at once.
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
+    fn leave(&self, token: &[u8]) {
+        if let Some(mut seats) = self.seats(token) {
+            seats.leave(self.hash(token), token);
+        }
     }
 
     /// The end of a token is its signature, which nobody chooses; the whole token is compared all the same.
@@ -109,18 +134,13 @@ impl<V: Expires + Shown + Send + Sync + 'static> RecentlyVerified<V> {
 
     /// Keeps it for all workers. This one will find it when its token is shown again.
     pub fn insert(&self, verified: Arc<V>) {
-        let token = verified.token();
-        if let Some(seats) = &self.seats
-            && let Ok(mut seats) = seats.try_lock()
-        {
-            // What it verified to before is over.
-            seats.leave(self.hash(token), token);
-        }
+        // What it verified to before is over.
+        self.leave(verified.token());
         self.shared.insert(verified.kept_token(), verified);
     }
 }
 
-impl<V: Shown> Seats<V> {
+impl<V: Shown + Expires> Seats<V> {
     /// Where a token may sit.
     fn near(&self, hash: u64) -> Range<usize> {
         let Some(mask) = self.seats.len().checked_sub(NEAR) else { return 0..0 };
@@ -161,6 +181,15 @@ impl<V: Shown> Seats<V> {
         }
     }
 
+    /// Looks at one seat, so that in the course of time nobody sits there who has expired.
+    fn sweep(&mut self, now: Timestamp) {
+        self.swept = if self.swept + 1 < self.seats.len() { self.swept + 1 } else { 0 };
+        let seat = self.seats.get_mut(self.swept);
+        if seat.is_some_and(|seat| seat.take_if(|seat| now >= seat.verified.expires_at()).is_some()) {
+            self.taken -= 1;
+        }
+    }
+
     fn grow(&mut self) {
         let more = (2 * self.seats.len().saturating_sub(NEAR - 1)).max(FIRST) + NEAR - 1;
         let before = std::mem::replace(&mut self.seats, std::iter::repeat_with(|| None).take(more).collect());
@@ -181,11 +210,11 @@ impl<V> fmt::Debug for RecentlyVerified<V> {
 mod tests {
     use super::*;
 
-    struct Good(usize, Bytes);
+    struct Good(usize, Bytes, i64);
 
     impl Expires for Good {
         fn expires_at(&self) -> Timestamp {
-            Timestamp::from_secs(100)
+            Timestamp::from_secs(self.2)
         }
     }
 
@@ -200,7 +229,7 @@ mod tests {
     }
 
     fn good(n: usize, token: &[u8]) -> Arc<Good> {
-        Arc::new(Good(n, Bytes::copy_from_slice(token)))
+        Arc::new(Good(n, Bytes::copy_from_slice(token), 100))
     }
 
     fn at(secs: i64) -> Timestamp {
@@ -269,7 +298,36 @@ mod tests {
         assert!((0..1000).filter(|n| found(*n)).count() > 950);
     }
 
-    /// Otherwise the shared cache would drop the busiest first, and a reload or another worker would have to verify them anew.
+    #[test]
+    fn who_has_expired_gives_the_seat_back_and_a_long_token_gets_none() {
+        let recent = recent(1 << 30);
+        let forever = Arc::new(Good(0, Bytes::from_static(b"forever"), i64::MAX / 1000));
+        recent.insert(Arc::clone(&forever));
+        let long = vec![b'x'; LONGEST + 1];
+        recent.insert(good(7, &long));
+        (1..200).for_each(|n| recent.insert(good(n, &token(n))));
+        assert!((1..200).all(|n| recent.get(&token(n), at(1)).is_some()));
+        assert_eq!(recent.get(&long, at(1)).unwrap().0, 7);
+        let taken = || recent.seats.as_ref().unwrap().lock().unwrap().taken;
+        assert!(taken() > 150, "{}", taken());
+        let size = u32::try_from(MOST).unwrap();
+        assert!((0..TOLD * size).all(|_| recent.get(b"forever", at(100)).is_some()));
+        assert_eq!(taken(), 1);
+    }
+
+    #[test]
+    fn what_another_worker_has_put_there_is_found_anew() {
+        let shared = Arc::new(VerifiedCache::new(1 << 20, 0));
+        let (one, other) = (RecentlyVerified::new(Arc::clone(&shared)), RecentlyVerified::new(shared));
+        one.insert(good(1, b"t"));
+        assert_eq!(one.get(b"t", at(1)).unwrap().0, 1);
+        other.insert(good(2, b"t"));
+        assert_eq!(one.get(b"t", at(1)).unwrap().0, 1);
+        assert_eq!(one.get_anew(b"t", at(1)).unwrap().0, 2);
+        assert_eq!(one.get(b"t", at(1)).unwrap().0, 2);
+    }
+
+    /// Otherwise the shared cache would drop the busiest first, and another worker would have to verify them anew.
     #[test]
     fn the_shared_cache_hears_of_those_who_ask_often() {
         let recent = recent(64 * 1024);

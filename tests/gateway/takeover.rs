@@ -281,6 +281,29 @@ async fn one_that_cannot_start_leaves_the_running_one_alone() {
     assert_eq!(exchange(loopback(port), get("/healthz")).await.unwrap().status, 200);
 }
 
+/// Who comes second is broken off when the first one has it all, and takes over from that one.
+#[tokio::test]
+async fn of_two_that_take_over_at_once_both_do_one_after_the_other() {
+    let template = Served::start("", PUBLIC).await;
+    let address = loopback(free_port());
+    let dir = folder(&template, address, loopback(0), "", PUBLIC);
+    let mut running = Process::wxgate_in(dir.path(), &["serve"]);
+    ready(&mut running).await;
+    let (load, clients) = Load::start(address);
+    load.until_answered(50).await;
+    let start = || Process::wxgate_in(dir.path(), &["serve", "--takeover"]);
+    let (mut one, mut other) = (start(), start());
+    tokio::join!(ready(&mut one), ready(&mut other));
+    assert_eq!(running.exit().await, Exit::Code(0));
+    let first = tokio::select! {
+        () = logged(&mut one, "another gateway takes over") => &mut one,
+        () = logged(&mut other, "another gateway takes over") => &mut other,
+    };
+    assert_eq!(first.exit().await, Exit::Code(0));
+    load.until_answered(50).await;
+    load.end(clients).await;
+}
+
 /// The second of two upgrades, one right behind the other, may come before the first has put its offer there.
 #[tokio::test]
 async fn who_listens_and_offers_no_sockets_is_looked_at_again() {
