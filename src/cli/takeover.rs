@@ -15,7 +15,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::gateway;
 use crate::keyfile;
-use crate::server::handover::{Leaving, Predecessor};
+use crate::server::handover::{Leaving, Predecessor, is_broken_off};
 use crate::server::inherited::Inherited;
 use crate::server::{self, Server};
 use crate::telemetry::LogWriter;
@@ -138,10 +138,6 @@ async fn offered(file: &Path, config: &Config) -> io::Result<Option<(Predecessor
         }
         sleep(LOOK).await;
     }
-}
-
-fn is_broken_off(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
 }
 
 /// Whether somebody listens where this configuration wants to.

@@ -178,7 +178,7 @@ mod tests {
     use crate::ids::{AppId, MemberId, OpenId, SessionId, UnionId};
     use crate::telemetry::Pseudonyms;
     use crate::token::Claims;
-    use crate::token::recent::Shown as _;
+    use crate::token::recent::HasToken as _;
 
     fn claims() -> Claims {
         Claims {

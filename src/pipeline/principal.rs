@@ -12,7 +12,7 @@ use crate::clock::Timestamp;
 use crate::telemetry::{Pseudonym, Pseudonyms};
 use crate::token::Claims;
 use crate::token::cache::Expires;
-use crate::token::recent::Shown;
+use crate::token::recent::HasToken;
 
 use super::assertion::Assertions;
 use super::identity;
@@ -152,7 +152,7 @@ impl Expires for Principal {
     }
 }
 
-impl Shown for Principal {
+impl HasToken for Principal {
     fn token(&self) -> &[u8] {
         &self.record.bytes[..self.record.lines]
     }

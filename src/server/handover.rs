@@ -257,17 +257,15 @@ impl Predecessor {
         match timeout(STEP, asked).await? {
             Ok(GOING) => Ok(true),
             Ok(_) => Err(io::Error::new(io::ErrorKind::InvalidData, "the running gateway speaks another language")),
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
-                ) =>
-            {
-                Ok(false)
-            }
+            Err(error) if is_broken_off(&error) => Ok(false),
             Err(error) => Err(error),
         }
     }
+}
+
+/// The other side has ended, or gives its sockets to nobody any more.
+pub fn is_broken_off(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
 }
 
 /// Takes one message; true for the last.

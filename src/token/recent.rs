@@ -57,7 +57,7 @@ struct Seat<V> {
 }
 
 /// What knows the token that it was verified from.
-pub trait Shown {
+pub trait HasToken {
     /// The token.
     fn token(&self) -> &[u8];
 
@@ -65,7 +65,7 @@ pub trait Shown {
     fn kept_token(&self) -> Bytes;
 }
 
-impl<V: Expires + Shown + Send + Sync + 'static> RecentlyVerified<V> {
+impl<V: Expires + HasToken + Send + Sync + 'static> RecentlyVerified<V> {
     /// Of a worker.
     pub fn new(shared: Arc<VerifiedCache<V>>) -> Self {
         let seats = Mutex::new(Seats { seats: Vec::new(), taken: 0, hits: 0, next: 0, swept: 0 });
@@ -140,7 +140,7 @@ impl<V: Expires + Shown + Send + Sync + 'static> RecentlyVerified<V> {
     }
 }
 
-impl<V: Shown + Expires> Seats<V> {
+impl<V: HasToken + Expires> Seats<V> {
     /// Where a token may sit.
     fn near(&self, hash: u64) -> Range<usize> {
         let Some(mask) = self.seats.len().checked_sub(NEAR) else { return 0..0 };
@@ -218,7 +218,7 @@ mod tests {
         }
     }
 
-    impl Shown for Good {
+    impl HasToken for Good {
         fn token(&self) -> &[u8] {
             &self.1
         }
