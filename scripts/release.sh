@@ -4,9 +4,9 @@
 #   scripts/release.sh [OUT]             default: target/profiled/wxgate
 #
 # Two builds and half a minute of work between them: a build that counts what it executes, then logins, proxied requests with
-# and without bodies, by HTTP/1.1 and HTTP/2, new connections, refreshes and refusals against it, then the build that uses the counts. The
-# source is the same as for `cargo build --release`, and so is what the gateway does; only the machine code is laid out by what
-# is used. Needs curl, nginx, wrk and h2load (apt-get install curl nginx wrk nghttp2-client), and the compiler's llvm-tools, which it adds with
+# tokens known and new, with and without bodies, by HTTP/1.1 and HTTP/2, new connections, refreshes and refusals against it, then
+# the build that uses the counts. The source is the same as for `cargo build --release`, and so is what the gateway does; only the
+# machine code is laid out by what is used. Needs curl, nginx, wrk and h2load (apt-get install curl nginx wrk nghttp2-client), and the compiler's llvm-tools, which it adds with
 # rustup where they are missing. The last line names the binary.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -55,6 +55,10 @@ token=$(head -n 1 "$work/tokens")
 load() { TARGET=$3 wrk -t1 -c"$1" -d"$2s" -s benches/peers/load.lua "http://127.0.0.1:$port" >>"$work/load.log"; }
 export TOKENS=$work/tokens
 load 64 8 '/api/v1/orders?page=1'
+# After a reload every token is verified anew, as those are that were not seen before.
+(for _ in $(seq 80); do kill -HUP "$gateway"; sleep 0.05; done) &
+load 64 4 /api/v1/orders
+wait $!
 BODY=1024 load 64 3 /upload
 load 32 2 /100k
 CLOSE=1 load 64 3 /api/v1/orders

@@ -42,7 +42,7 @@ impl Gateway {
         let cache = RecentlyVerified::none(Arc::clone(&snapshot.cache));
         let authenticator = self.authenticator(&snapshot, &self.shard, cache);
         let caller = match authenticator.authenticate(&headers, None)? {
-            Some(Shown::Unread(unread)) => Some(authenticator.read(unread).await?),
+            Some(Shown::Unsettled(unsettled)) => Some(authenticator.settle(unsettled).await?),
             Some(Shown::By(principal)) => Some(principal),
             None => None,
         };

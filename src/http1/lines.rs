@@ -1,5 +1,7 @@
 //! Header lines that are written before they are needed: what many requests have in common is made once, and then copied.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 
@@ -8,6 +10,21 @@ pub(crate) fn push(out: &mut Vec<u8>, name: &HeaderName, value: &HeaderValue) {
     for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
         out.extend_from_slice(part);
     }
+}
+
+/// How long the line of a value is, bytes.
+pub(crate) fn length(name: &HeaderName, value: &str) -> usize {
+    name.as_str().len() + value.len() + 4
+}
+
+/// Appends a line and says where in `out` its value stands. Unlike with [`push`], nothing keeps a line's end out of the value: it has
+/// to be made a [`HeaderValue`] before the line is sent.
+pub(crate) fn push_text(out: &mut Vec<u8>, name: &HeaderName, value: &str) -> Range<usize> {
+    for part in [name.as_str(), ": ", value, "\r\n"] {
+        out.extend_from_slice(part.as_bytes());
+    }
+    let end = out.len() - 2;
+    end - value.len()..end
 }
 
 /// All of these as lines.
@@ -41,5 +58,9 @@ pub(crate) mod tests {
         let value = HeaderValue::from_static;
         assert_eq!(lines([(name("x-a"), value("1")), (name("x-b"), value(""))]), "x-a: 1\r\nx-b: \r\n");
         assert!(lines([]).is_empty());
+        let mut out = b"before".to_vec();
+        let at = push_text(&mut out, &name("x-a"), "one");
+        assert_eq!((&out[..], &out[at]), (&b"beforex-a: one\r\n"[..], &b"one"[..]));
+        assert_eq!(length(&name("x-a"), "one"), out.len() - 6);
     }
 }

@@ -5,6 +5,7 @@
 //! revoked token never comes as far as here, with the session.
 
 use std::fmt;
+use std::sync::OnceLock;
 
 use arc_swap::ArcSwap;
 use http::HeaderValue;
@@ -17,9 +18,9 @@ use crate::token::assertion::{Asserter, LEFT};
 /// About what one takes in memory, bytes; for the bound of the cache.
 pub const WEIGHT: usize = 1024;
 
-/// By upstream; empty until a route asks.
+/// By upstream. Nothing is made before a route asks: most callers never need it, and to take it down costs a look at all threads.
 #[derive(Default)]
-pub struct Assertions(ArcSwap<Vec<Held>>);
+pub struct Assertions(OnceLock<ArcSwap<Vec<Held>>>);
 
 #[derive(Clone)]
 struct Held {
@@ -52,7 +53,9 @@ impl Assertions {
     ) -> Result<HeaderValue, Problem> {
         let now = asserter.now();
         let fits = |held: &&Held| held.upstream == upstream && held.is_fresh(now);
-        if let Some(held) = self.0.load().iter().find(fits) {
+        if let Some(list) = self.0.get()
+            && let Some(held) = list.load().iter().find(fits)
+        {
             return Ok(held.value.clone());
         }
         let made = asserter.assert(caller, name).map_err(Problem::internal)?;
@@ -60,7 +63,7 @@ impl Assertions {
         value.set_sensitive(true);
         let held = Held { upstream, value: value.clone(), from: made.issued_at, renew_at: made.expires_at.minus(LEFT) };
         // Two requests at once may both sign; either is good.
-        self.0.rcu(|list| {
+        self.0.get_or_init(ArcSwap::default).rcu(|list| {
             let others = list.iter().filter(|held| held.upstream != upstream && held.is_fresh(now));
             others.chain([&held]).cloned().collect::<Vec<_>>()
         });

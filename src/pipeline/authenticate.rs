@@ -4,6 +4,10 @@
 //! found in the cache. Expiry and revocation are checked on every request all the same. Any fault is a refusal, on a route
 //! where a token is optional too: a bad token is never anonymous. An opaque token ([`super::handle`]) that nobody has shown
 //! before is the one thing that is waited for: whose it is, the store has to say.
+//!
+//! To check a signature takes longer than all else that is done for a request. So requests whose tokens were not seen before let those
+//! that are ready go first, and when they were checked they wait for one another: what they send to their upstreams then leaves
+//! together, and wakes a processor that sleeps once instead of once for each.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -14,6 +18,7 @@ use std::task::{Context, Poll};
 
 use futures_util::future::Either;
 use http::HeaderMap;
+use tokio::task::yield_now;
 use tokio::time::Instant;
 use tower::{Layer, Service};
 
@@ -66,7 +71,16 @@ pub struct Authenticator {
 pub enum Shown {
     /// Good.
     By(Arc<Principal>),
-    /// Good, if its session lives: [`Authenticator::read`] tells.
+    /// Not known yet: [`Authenticator::settle`] tells.
+    Unsettled(Unsettled),
+}
+
+/// A token that nobody has shown before.
+#[derive(Debug)]
+pub enum Unsettled {
+    /// Good, if its signature is right.
+    Unverified(Token),
+    /// Good, if its session lives.
     Unread(Unread),
 }
 
@@ -89,11 +103,31 @@ impl Authenticator {
         Ok(credential::token(beside, self.accept_bare))
     }
 
-    /// Whose handle that was.
+    /// Who has shown it.
     ///
     /// # Errors
     /// The problem to answer when it is not good, or when nobody can tell.
-    pub async fn read(&self, unread: Unread) -> Result<Arc<Principal>, Problem> {
+    pub async fn settle(&self, unsettled: Unsettled) -> Result<Arc<Principal>, Problem> {
+        match unsettled {
+            Unsettled::Unverified(token) => self.verify(&token.0).await,
+            Unsettled::Unread(unread) => self.read(unread).await,
+        }
+    }
+
+    /// Lets others go first, and then checks the signature.
+    async fn verify(&self, token: &[u8]) -> Result<Arc<Principal>, Problem> {
+        yield_now().await;
+        // A page begins with several requests at once, and one of them is enough.
+        if let Some(known) = self.known(token)? {
+            return Ok(known);
+        }
+        self.shard.token_misses.inc();
+        let principal = self.remember(token, access::check(&self.verifier, &self.revocations, token)?)?;
+        yield_now().await;
+        Ok(principal)
+    }
+
+    async fn read(&self, unread: Unread) -> Result<Arc<Principal>, Problem> {
         let token = unread.token.clone();
         let Some(opaque) = &self.opaque else { return Err(verify::Error::Malformed.into()) };
         let read = opaque.callers.look_up(unread).await;
@@ -127,35 +161,51 @@ impl Authenticator {
     }
 
     fn check(&self, token: &[u8]) -> Result<Shown, Problem> {
-        let now = self.clock.now();
-        if let Some(known) = self.cache.get(token, now) {
-            self.shard.token_hits.inc();
-            access::check_again(&self.revocations, &known.claims)?;
-            return match self.revocations.roles().of(&known.claims.member_id) {
-                Some(roles) if *roles != *known.claims.roles => {
-                    // Another worker may have made it already: what is made once per token is better made once.
-                    let made = self.cache.get_anew(token, now).filter(|made| *roles == *made.claims.roles);
-                    if let Some(made) = made {
-                        return Ok(Shown::By(made));
-                    }
-                    let claims = Claims { roles: roles.to_vec(), ..known.claims.clone() };
-                    self.remember(token, claims).map(Shown::By)
-                }
-                _ => Ok(Shown::By(known)),
-            };
+        if let Some(known) = self.known(token)? {
+            return Ok(Shown::By(known));
+        }
+        let opaque = self.opaque.as_ref().filter(|_| is_handle(token));
+        if opaque.is_none() && self.verifier.is_slow() {
+            return Ok(Shown::Unsettled(Unsettled::Unverified(Token(token.into()))));
         }
         self.shard.token_misses.inc();
-        let claims = match self.opaque.as_ref().filter(|_| is_handle(token)) {
+        let claims = match opaque {
             None => access::check(&self.verifier, &self.revocations, token)?,
             Some(opaque) => {
                 let handle = opaque.handles.read(token)?;
                 match opaque.callers.known(token) {
                     Some(claims) => access::check_read(&self.revocations, Claims::clone(&claims))?,
-                    None => return Ok(Shown::Unread(Unread { token: Token(token.into()), handle })),
+                    None => {
+                        let unread = Unread { token: Token(token.into()), handle };
+                        return Ok(Shown::Unsettled(Unsettled::Unread(unread)));
+                    }
                 }
             }
         };
         self.remember(token, claims).map(Shown::By)
+    }
+
+    /// Who has shown this token, if somebody has.
+    ///
+    /// # Errors
+    /// The problem to answer when it is no longer good.
+    fn known(&self, token: &[u8]) -> Result<Option<Arc<Principal>>, Problem> {
+        let now = self.clock.now();
+        let Some(known) = self.cache.get(token, now) else { return Ok(None) };
+        self.shard.token_hits.inc();
+        access::check_again(&self.revocations, &known.claims)?;
+        match self.revocations.roles().of(&known.claims.member_id) {
+            Some(roles) if *roles != *known.claims.roles => {
+                // Another worker may have made it already: what is made once per token is better made once.
+                let made = self.cache.get_anew(token, now).filter(|made| *roles == *made.claims.roles);
+                if made.is_some() {
+                    return Ok(made);
+                }
+                let claims = Claims { roles: roles.to_vec(), ..known.claims.clone() };
+                self.remember(token, claims).map(Some)
+            }
+            _ => Ok(Some(known)),
+        }
     }
 
     fn remember(&self, token: &[u8], claims: Claims) -> Result<Arc<Principal>, Problem> {
@@ -198,8 +248,8 @@ pub struct Authenticate<S> {
 
 impl<S> Authenticate<S> {
     /// The caller into the exchange, if the route asks and there is one. The endpoints read their credentials themselves.
-    /// What is still to be read is returned.
-    fn decide(&self, request: &Request) -> Result<Option<Unread>, Problem> {
+    /// A token that is not known yet is returned.
+    fn decide(&self, request: &Request) -> Result<Option<Unsettled>, Problem> {
         let exchange = &request.exchange;
         let (auth, pages) = match exchange.matched()? {
             Matched::Route(route) => (route.policy.auth, route.cookie.as_ref()),
@@ -226,24 +276,24 @@ impl<S> Authenticate<S> {
                 let _ = exchange.principal.set(principal);
                 Ok(None)
             }
-            Some(Shown::Unread(unread)) => Ok(Some(unread)),
+            Some(Shown::Unsettled(unsettled)) => Ok(Some(unsettled)),
             None if auth == Auth::Optional => Ok(None),
             None => Err(Problem::token_missing()),
         }
     }
 }
 
-/// An answer that waits for a look into the store first.
-type Reading = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+/// An answer that waits until the token is known.
+type Settling = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
 
 impl<S> Authenticate<S>
 where
     S: Service<Request, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static,
 {
-    fn read(&self, unread: Unread, request: Request) -> Reading {
+    fn settle(&self, unsettled: Unsettled, request: Request) -> Settling {
         let (authenticator, mut inner) = (Arc::clone(&self.authenticator), self.inner.clone());
         Box::pin(async move {
-            match authenticator.read(unread).await {
+            match authenticator.settle(unsettled).await {
                 Ok(principal) => {
                     let _ = request.exchange.principal.set(principal);
                     let _ = request.exchange.resumed.set(Instant::now());
@@ -261,7 +311,7 @@ where
 {
     type Response = Response;
     type Error = Infallible;
-    type Future = Either<Decided<S::Future>, Reading>;
+    type Future = Either<Decided<S::Future>, Settling>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         self.inner.poll_ready(cx)
@@ -270,8 +320,11 @@ where
     fn call(&mut self, request: Request) -> Self::Future {
         match self.decide(&request) {
             Ok(None) => Either::Left(Decided::passed(self.inner.call(request))),
-            Ok(Some(unread)) => Either::Right(self.read(unread, request)),
+            Ok(Some(unsettled)) => Either::Right(self.settle(unsettled, request)),
             Err(problem) => Either::Left(refuse(&request, problem)),
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,7 @@
 
 use std::convert::Infallible;
 use std::fmt::Debug;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
@@ -18,6 +19,7 @@ use crate::credential::cookie;
 use crate::http1::lines;
 use crate::ids::{AppId, OpenId};
 use crate::problem::Problem;
+use crate::token::Claims;
 use crate::token::assertion::Asserter;
 
 use super::principal::Principal;
@@ -36,7 +38,7 @@ const ASSERTION: HeaderName = HeaderName::from_static("x-wxgate-assertion");
 const SUBSCRIBED: HeaderName = HeaderName::from_static("x-wxgate-subscribed");
 
 /// What CloudRun sends for calls of a mini program; its presence is the documented proof that the gateway carried the call.
-const WX_CLIENT: HeaderValue = HeaderValue::from_static("wx_client");
+const WX_CLIENT: &str = "wx_client";
 
 /// For a pushed message. Services that were written for CloudRun look at the presence alone.
 const WX_PUSH: HeaderValue = HeaderValue::from_static("wx_push");
@@ -50,7 +52,7 @@ fn fields(caller: &Principal) -> impl Iterator<Item = (HeaderName, HeaderValue)>
         (OPENID, Some(caller.openid.clone())),
         (APPID, Some(caller.appid.clone())),
         (UNIONID, caller.unionid.clone()),
-        (SOURCE, Some(WX_CLIENT)),
+        (SOURCE, Some(HeaderValue::from_static(WX_CLIENT))),
         (MEMBER, Some(caller.member.clone())),
         (ROLES, caller.roles.clone()),
         (USER, caller.user.clone()),
@@ -66,9 +68,28 @@ pub fn inject(headers: &mut HeaderMap, caller: &Principal) {
     }
 }
 
-/// The same as lines.
-pub(super) fn lines(caller: &Principal) -> Bytes {
-    lines::lines(fields(caller))
+/// `token`, and right behind it the same as lines; and where the values stand, in the order of [`fields`]. What the claims do not
+/// say has no line and stands nowhere.
+pub(super) fn record(token: &[u8], claims: &Claims) -> (Bytes, [Range<usize>; 8]) {
+    let roles = claims.roles.join(",");
+    let fields = [
+        (OPENID, claims.openid.as_str()),
+        (APPID, claims.appid.as_str()),
+        (UNIONID, claims.unionid.as_ref().map_or("", |unionid| unionid.as_str())),
+        (SOURCE, WX_CLIENT),
+        (MEMBER, claims.member_id.as_str()),
+        (ROLES, &roles),
+        (USER, claims.user_id.as_ref().map_or("", |user| user.as_str())),
+        (SESSION, claims.session_id.as_str()),
+    ];
+    // Kept for long, so without room that it does not need.
+    let said = fields.iter().filter(|(_, value)| !value.is_empty());
+    let room: usize = said.map(|(name, value)| lines::length(name, value)).sum();
+    let mut bytes = Vec::with_capacity(token.len() + room);
+    bytes.extend_from_slice(token);
+    let places =
+        fields.map(|(name, value)| if value.is_empty() { 0..0 } else { lines::push_text(&mut bytes, &name, value) });
+    (bytes.into(), places)
 }
 
 /// Who follows which official account.
@@ -177,7 +198,6 @@ mod tests {
     use crate::clock::Timestamp;
     use crate::ids::{AppId, MemberId, OpenId, SessionId, UnionId};
     use crate::telemetry::Pseudonyms;
-    use crate::token::Claims;
     use crate::token::recent::HasToken as _;
 
     fn claims() -> Claims {

@@ -4,8 +4,9 @@
 //! request with a known token copies and checks nothing.
 
 use std::fmt;
+use std::ops::Range;
 
-use bytes::{BufMut as _, Bytes, BytesMut};
+use bytes::Bytes;
 use http::HeaderValue;
 
 use crate::clock::Timestamp;
@@ -58,20 +59,7 @@ struct Record {
     /// Where the lines begin.
     lines: usize,
     /// Where in them the member's id stands.
-    member: (usize, usize),
-}
-
-impl Record {
-    fn new(token: &[u8], lines: &[u8]) -> Self {
-        let bytes = Bytes::from([token, lines].concat());
-        // It is not the first of them, and no value has a line's end in it.
-        let name = b"\r\nx-wxgate-member: ";
-        let member = memchr::memmem::find(lines, name).map_or((0, 0), |at| {
-            let start = token.len() + at + name.len();
-            (start, memchr::memchr(b'\r', &bytes[start..]).map_or(start, |len| start + len))
-        });
-        Self { lines: token.len(), member, bytes }
-    }
+    member: Range<usize>,
 }
 
 /// Without the token.
@@ -91,42 +79,26 @@ impl Principal {
     /// # Errors
     /// When a claim cannot stand in a header.
     pub fn new(token: &[u8], claims: Claims, pseudonyms: &Pseudonyms) -> Result<Self, Unprintable> {
-        let roles = claims.roles.join(",");
-        let texts = [
-            claims.openid.as_str(),
-            claims.appid.as_str(),
-            claims.unionid.as_ref().map_or("", |u| u.as_str()),
-            claims.member_id.as_str(),
-            claims.session_id.as_str(),
-            &roles,
-            claims.user_id.as_ref().map_or("", |u| u.as_str()),
-        ];
-        let mut buffer = BytesMut::with_capacity(texts.iter().map(|t| t.len()).sum());
-        for text in texts {
-            buffer.put_slice(text.as_bytes());
-        }
-        let mut rest = buffer.freeze();
-        let mut values = texts.map(|text| HeaderValue::from_maybe_shared(rest.split_to(text.len())).ok());
-        let mut next = |n: usize| values[n].take().ok_or(Unprintable);
-        let (openid, appid, unionid) = (next(0)?, next(1)?, next(2)?);
-        let (member, session, role_list, user) = (next(3)?, next(4)?, next(5)?, next(6)?);
-        let mut principal = Self {
-            record: Record::new(b"", b""),
+        let (bytes, places) = identity::record(token, &claims);
+        let [openid, appid, unionid, _, member, roles, user, session] = places;
+        let value =
+            |at: &Range<usize>| HeaderValue::from_maybe_shared(bytes.slice(at.clone())).map_err(|_| Unprintable);
+        let known = |at: &Range<usize>| if at.is_empty() { Ok(None) } else { value(at).map(Some) };
+        Ok(Self {
             expires_at: claims.expires_at,
             pseudonym: pseudonyms.of(claims.appid.as_str(), claims.openid.as_str()),
-            openid,
-            appid,
-            unionid: claims.unionid.is_some().then_some(unionid),
-            member,
-            session,
-            user: claims.user_id.is_some().then_some(user),
-            roles: (!claims.roles.is_empty()).then_some(role_list),
+            openid: value(&openid)?,
+            appid: value(&appid)?,
+            unionid: known(&unionid)?,
+            member: value(&member)?,
+            session: value(&session)?,
+            user: known(&user)?,
+            roles: known(&roles)?,
             assertions: Assertions::default(),
             renewal: Renewal::default(),
             claims,
-        };
-        principal.record = Record::new(token, &identity::lines(&principal));
-        Ok(principal)
+            record: Record { lines: token.len(), member, bytes },
+        })
     }
 
     /// Its headers, and `X-WX-SOURCE`, as lines.
@@ -136,8 +108,7 @@ impl Principal {
 
     /// The member's id, from where its lines are.
     pub fn member_id(&self) -> &str {
-        let (start, end) = self.record.member;
-        std::str::from_utf8(&self.record.bytes[start..end]).unwrap_or_default()
+        std::str::from_utf8(&self.record.bytes[self.record.member.clone()]).unwrap_or_default()
     }
 
     /// When its token ends.

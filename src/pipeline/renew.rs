@@ -9,12 +9,12 @@ use std::convert::Infallible;
 use std::fmt::{self, Debug};
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
+use arc_swap::ArcSwap;
 use http::header::{CACHE_CONTROL, HeaderName, SET_COOKIE};
 use http::{HeaderMap, HeaderValue};
 use pin_project_lite::pin_project;
@@ -61,7 +61,8 @@ pub trait Renewals: Debug + Send + Sync {
 /// The fresh token of a caller, once there is one.
 #[derive(Debug, Default)]
 pub struct Renewal {
-    fresh: ArcSwapOption<Fresh>,
+    /// Made when there is one, as what a caller has that few need.
+    fresh: OnceLock<ArcSwap<Fresh>>,
     /// Milliseconds: before that, nobody tries again.
     next_try: AtomicI64,
 }
@@ -69,7 +70,8 @@ pub struct Renewal {
 impl Renewal {
     /// Keeps it.
     pub fn set(&self, fresh: Fresh) {
-        self.fresh.store(Some(Arc::new(fresh)));
+        let fresh = Arc::new(fresh);
+        self.fresh.get_or_init(|| ArcSwap::new(Arc::clone(&fresh))).store(fresh);
     }
 
     /// Whether the one who asks is to have it made: one at a time, and not at once again.
@@ -141,7 +143,7 @@ impl Renewing {
         if caller.expires_at().since(now) > self.within {
             return None;
         }
-        let coming: Coming = match caller.renewal.fresh.load_full() {
+        let coming: Coming = match caller.renewal.fresh.get().map(ArcSwap::load_full) {
             Some(fresh) => Box::pin(std::future::ready(Some(Fresh::clone(&fresh)))),
             None if caller.renewal.is_mine(now) => {
                 let coming = tokio::time::timeout(PATIENCE, self.by.renew(caller));

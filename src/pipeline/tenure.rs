@@ -6,7 +6,6 @@
 //! socket and no stream watches for itself. It may stay until the newest access token of its session ends that this
 //! instance has minted or seen: a refresh prolongs it.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,9 +15,8 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use crate::clock::{Clock, Timestamp};
 use crate::config;
-use crate::ids::SessionId;
 use crate::token::Claims;
-use crate::token::renewal::Renewals;
+use crate::token::renewal::{Notes, Renewals};
 use crate::token::revocation::Revocations;
 use crate::token::roles::Roles;
 use crate::tunnel::Ending;
@@ -118,7 +116,7 @@ impl Tenant {
 pub(super) struct Look<'a> {
     now: Timestamp,
     revocations: &'a Revocations,
-    renewed: &'a HashMap<SessionId, Timestamp>,
+    renewed: &'a Notes,
 }
 
 /// Looks after sockets and streams for as long as both are there. Must be called on the runtime that shall do so.

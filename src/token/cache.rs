@@ -7,11 +7,13 @@
 //! configuration that verified it: each generation of those has its own cache.
 
 use std::fmt;
+use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use foldhash::quality::RandomState;
-use moka::sync::Cache;
+use foldhash::quality::{FoldHasher, RandomState};
+use quick_cache::Weighter;
+use quick_cache::sync::{Cache, DefaultLifecycle};
 
 use super::{Claims, MAX_TOKEN};
 use crate::clock::Timestamp;
@@ -19,9 +21,15 @@ use crate::clock::Timestamp;
 /// Memory that a cache takes at most unless said otherwise, bytes: about 60,000 tokens.
 pub const DEFAULT_CAPACITY: u64 = 64 * 1024 * 1024;
 
-/// What an entry takes beside token and value, bytes: its place in the table, the queues and the frequency sketch.
-/// Estimated; it keeps the bound honest for small values.
-const OVERHEAD: usize = 300;
+/// What an entry takes beside token and value, bytes: its place in the table and in the list, and that of the one that was
+/// there before, whose hash is remembered. Estimated; it keeps the bound honest for small values.
+const OVERHEAD: usize = 200;
+
+/// What an entry weighs, more or less, bytes: of how many the table is laid out for.
+const USUAL: u64 = 1800;
+
+/// As much of a token's end tells it from others, bytes.
+pub(super) const END: usize = 32;
 
 /// Something that is good until a point in time.
 pub trait Expires {
@@ -35,21 +43,57 @@ impl Expires for Claims {
     }
 }
 
-/// A bounded map from token to what it verified to; safe to share between threads.
+/// A bounded map from token to what it verified to; safe to share between threads. Who is asked for again stays, so that tokens that
+/// are shown once, however many, put nobody out but one another (S3-FIFO, Yang et al., SOSP 2023).
 pub struct VerifiedCache<V> {
-    entries: Cache<Bytes, Arc<V>, RandomState>,
+    entries: Cache<Bytes, Arc<V>, Weight, ByEnd>,
+}
+
+/// What entries weigh.
+#[derive(Clone)]
+struct Weight {
+    /// Bytes beside the token and what is as long as it.
+    value: usize,
+}
+
+impl<V> Weighter<Bytes, Arc<V>> for Weight {
+    fn weight(&self, token: &Bytes, _: &Arc<V>) -> u64 {
+        // The value's own heap is about the size of the token that it came from.
+        (2 * token.len() + self.value) as u64
+    }
+}
+
+/// Hashes the end of a token alone: its signature, which nobody chooses, and which tells tokens apart as well as all of it. The
+/// whole token is compared all the same. Seeded at random: nobody can choose tokens that collide.
+#[derive(Clone, Default)]
+struct ByEnd(RandomState);
+
+impl BuildHasher for ByEnd {
+    type Hasher = EndHasher;
+
+    fn build_hasher(&self) -> EndHasher {
+        EndHasher(self.0.build_hasher())
+    }
+}
+
+struct EndHasher(FoldHasher<'static>);
+
+impl Hasher for EndHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0.write(bytes.last_chunk::<END>().map_or(bytes, |end| end));
+    }
+
+    fn finish(&self) -> u64 {
+        self.0.finish()
+    }
 }
 
 impl<V: Expires + Send + Sync + 'static> VerifiedCache<V> {
     /// An empty cache of at most `capacity` bytes, in which each value may come to hold `later` bytes after it was put in.
     pub fn new(capacity: u64, later: usize) -> Self {
-        let weigh = move |token: &Bytes, _: &Arc<V>| {
-            // The value's own heap is about the size of the token that it came from.
-            u32::try_from(2 * token.len() + size_of::<V>() + OVERHEAD + later).unwrap_or(u32::MAX)
-        };
-        // The hash is seeded at random: nobody can choose tokens that collide.
-        let entries = Cache::builder().max_capacity(capacity).weigher(weigh).build_with_hasher(RandomState::default());
-        Self { entries }
+        let usual = usize::try_from(capacity / (USUAL + later as u64)).unwrap_or(usize::MAX);
+        let weight = Weight { value: size_of::<V>() + OVERHEAD + later };
+        Self { entries: Cache::with(usual, capacity, weight, ByEnd::default(), DefaultLifecycle::default()) }
     }
 
     /// What `token` verified to, unless it has expired at `now`.
@@ -58,7 +102,7 @@ impl<V: Expires + Send + Sync + 'static> VerifiedCache<V> {
         if now < found.expires_at() {
             return Some(found);
         }
-        self.entries.invalidate(token);
+        self.entries.remove(token);
         None
     }
 
@@ -71,15 +115,15 @@ impl<V: Expires + Send + Sync + 'static> VerifiedCache<V> {
 
     #[cfg(test)]
     pub(super) fn invalidate(&self, token: &[u8]) {
-        self.entries.invalidate(token);
+        self.entries.remove(token);
     }
 
-    /// Roughly how many tokens are held; for metrics.
+    /// How many tokens are held; for metrics.
     pub fn len(&self) -> u64 {
-        self.entries.entry_count()
+        self.entries.len() as u64
     }
 
-    /// Roughly whether none is held.
+    /// Whether none is held.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -140,13 +184,52 @@ mod tests {
     }
 
     #[test]
+    fn tokens_that_end_alike_are_told_apart() {
+        let cache = VerifiedCache::default();
+        let token = |n: u8| [&[n][..], &[b'x'; 2 * END]].concat();
+        for (n, who) in (0..).zip(["alice", "bob", "carol"]) {
+            cache.insert(Bytes::from(token(n)), Arc::new(Good(who, 100)));
+        }
+        for (n, who) in (0..).zip(["alice", "bob", "carol"]) {
+            assert_eq!(cache.get(&token(n), at(99)).unwrap().0, who);
+        }
+        assert!(cache.get(&token(3), at(99)).is_none());
+        assert!(cache.get(&[b'x'; 2 * END], at(99)).is_none());
+    }
+
+    #[test]
     fn memory_is_bounded_however_many_tokens_come() {
         let cache = VerifiedCache::new(64 * 1024, 0);
         for n in 0..10_000_u32 {
-            cache.insert(format!("{n:0500}").into(), Arc::new(Good("x", 100)));
+            cache.insert(token(n), Arc::new(Good("x", 100)));
+            assert!(cache.entries.weight() <= 64 * 1024);
         }
-        cache.entries.run_pending_tasks();
-        assert!(cache.entries.weighted_size() <= 64 * 1024);
-        assert!(!cache.is_empty());
+        assert!(cache.len() > 30, "{}", cache.len());
+    }
+
+    /// Somebody who can have tokens minted, by logging in again and again, must not make the gateway check everybody else's anew.
+    #[test]
+    fn a_flood_of_tokens_that_are_shown_once_leaves_those_who_come_again() {
+        let cache = VerifiedCache::new(4 * 1024 * 1024, 0);
+        let room = cache.entries.capacity() / (2 * 500 + 300);
+        let (regulars, strangers) = (0..u32::try_from(room / 2).unwrap(), 1_000_000..1_100_000_u32);
+        for n in regulars.clone() {
+            cache.insert(token(n), Arc::new(Good("regular", 100)));
+            assert!(cache.get(&token(n), at(1)).is_some());
+        }
+        for (shown, n) in strangers.enumerate() {
+            cache.insert(token(n), Arc::new(Good("stranger", 100)));
+            // Each of them comes again, but rarely.
+            if shown.is_multiple_of(50) {
+                let regular = u32::try_from(shown / 50).unwrap() % regulars.end;
+                cache.get(&token(regular), at(1));
+            }
+        }
+        let left = regulars.clone().filter(|n| cache.get(&token(*n), at(1)).is_some()).count();
+        assert!(left * 100 >= regulars.len() * 95, "{left} of {}", regulars.len());
+    }
+
+    fn token(n: u32) -> Bytes {
+        format!("{n:0500}").into()
     }
 }

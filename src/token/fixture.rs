@@ -31,7 +31,7 @@ pub(super) fn file(algorithm: Algorithm) -> &'static [u8] {
     &FILES.iter().find(|(a, _)| *a == algorithm).unwrap().1
 }
 
-pub(super) fn ring() -> Arc<KeyRing> {
+pub(crate) fn ring() -> Arc<KeyRing> {
     let dir = tempfile::tempdir().unwrap();
     for algorithm in Algorithm::ALL {
         match algorithm {
@@ -42,7 +42,7 @@ pub(super) fn ring() -> Arc<KeyRing> {
     Arc::new(KeyRing::open(dir.path(), Algorithm::Es256, &Clock::system()).unwrap())
 }
 
-pub(super) fn section(algorithm: Algorithm) -> Token {
+pub(crate) fn section(algorithm: Algorithm) -> Token {
     Token {
         issuer: ISSUER.into(),
         audience: vec!["wxgate".into()],
@@ -60,7 +60,7 @@ pub(super) fn section(algorithm: Algorithm) -> Token {
     }
 }
 
-pub(super) fn grant(now: Timestamp) -> Grant {
+pub(crate) fn grant(now: Timestamp) -> Grant {
     Grant {
         member_id: MemberId::parse("member-1").unwrap(),
         session_id: SessionId::parse("session-1").unwrap(),

@@ -13,7 +13,7 @@ pub mod assertion;
 pub mod cache;
 mod directory;
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;
 pub mod freshness;
 pub mod handle;
 mod header;

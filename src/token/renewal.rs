@@ -7,6 +7,8 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
+use foldhash::quality::RandomState;
+
 use crate::clock::Timestamp;
 use crate::ids::SessionId;
 
@@ -14,9 +16,12 @@ use crate::ids::SessionId;
 /// not noted loses its open sockets when the older token ends, as if it had not been renewed.
 const MOST: usize = 1 << 16;
 
+/// Until when the newest access token of a session lives.
+pub type Notes = HashMap<SessionId, Timestamp, RandomState>;
+
 /// The notes since somebody last took them. Locked when a token is minted or verified, never for one that is known.
 #[derive(Debug, Default)]
-pub struct Renewals(Mutex<HashMap<SessionId, Timestamp>>);
+pub struct Renewals(Mutex<Notes>);
 
 impl Renewals {
     /// An access token of this session lives until then.
@@ -30,8 +35,11 @@ impl Renewals {
     }
 
     /// The notes; there are none afterwards.
-    pub fn take(&self) -> HashMap<SessionId, Timestamp> {
-        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    pub fn take(&self) -> Notes {
+        let mut notes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // About as many will come until the next time.
+        let room = Notes::with_capacity_and_hasher(notes.len(), RandomState::default());
+        std::mem::replace(&mut *notes, room)
     }
 }
 
@@ -45,7 +53,7 @@ mod tests {
         for until in [5, 9, 7] {
             renewals.note(&session, Timestamp::from_secs(until));
         }
-        assert_eq!(renewals.take(), HashMap::from([(session, Timestamp::from_secs(9))]));
+        assert_eq!(renewals.take(), Notes::from_iter([(session, Timestamp::from_secs(9))]));
         assert!(renewals.take().is_empty());
     }
 

@@ -22,7 +22,7 @@ use super::object::Text;
 use super::payload::{NumericDate, Payload};
 use super::{ACCESS_TYP, ASSERTION_TYP, Claims, LEEWAY_SECS, MAX_TOKEN, is_name};
 use crate::clock::{Clock, Timestamp};
-use crate::config;
+use crate::config::{self, Algorithm};
 use crate::ids::{AppId, MemberId, OpenId, SessionId, UnionId, UserId};
 
 /// Longest signature: RSA with 8192 bits.
@@ -60,13 +60,20 @@ pub struct Verifier {
     ring: Arc<KeyRing>,
     issuer: Box<str>,
     audience: Vec<String>,
+    slow: bool,
     clock: Clock,
 }
 
 impl Verifier {
     /// Accepts what any key of `ring` signed for the issuer and one of the audiences of `section`.
     pub fn new(ring: Arc<KeyRing>, section: &config::Token, clock: Clock) -> Self {
-        Self { ring, issuer: section.issuer.as_str().into(), audience: section.audience.clone(), clock }
+        let slow = section.algorithm != Algorithm::Hs256;
+        Self { ring, issuer: section.issuer.as_str().into(), audience: section.audience.clone(), slow, clock }
+    }
+
+    /// Whether a token takes long to verify, compared with all else that is done for a request: its signature is asymmetric.
+    pub fn is_slow(&self) -> bool {
+        self.slow
     }
 
     /// What `token` says, if it is to be believed now.
