@@ -54,10 +54,10 @@ token=$(head -n 1 "$work/tokens")
 # load CONNECTIONS SECONDS TARGET: requests with these tokens.
 load() { TARGET=$3 wrk -t1 -c"$1" -d"$2s" -s benches/peers/load.lua "http://127.0.0.1:$port" >>"$work/load.log"; }
 export TOKENS=$work/tokens
-load 64 8 '/api/v1/orders?page=1'
+load 64 12 '/api/v1/orders?page=1'
 # After a reload every token is verified anew, as those are that were not seen before.
-(for _ in $(seq 80); do kill -HUP "$gateway"; sleep 0.05; done) &
-load 64 4 /api/v1/orders
+(for _ in $(seq 40); do kill -HUP "$gateway"; sleep 0.05; done) &
+load 64 2 /api/v1/orders
 wait $!
 BODY=1024 load 64 3 /upload
 load 32 2 /100k

@@ -22,7 +22,7 @@ use crate::token::{Claims, Grant, access, is_name};
 use super::single_flight::SingleFlight;
 use super::{Auth, answer};
 
-/// Memory for what was read, bytes: about 130,000 handles.
+/// Memory for what was read, bytes: about 170,000 handles.
 const CAPACITY: u64 = 128 * 1024 * 1024;
 
 /// How long a request waits for the stores, queue included.

@@ -2,8 +2,8 @@
 //!
 //! Stateless: signature and claims are checked locally, revocations are in memory, and a token that was verified before is
 //! found in the cache. Expiry and revocation are checked on every request all the same. Any fault is a refusal, on a route
-//! where a token is optional too: a bad token is never anonymous. An opaque token ([`super::handle`]) that nobody has shown
-//! before is the one thing that is waited for: whose it is, the store has to say.
+//! where a token is optional too: a bad token is never anonymous. For an opaque token ([`super::handle`]) that nobody has shown
+//! before the store is waited for, which has to say whose it is.
 //!
 //! To check a signature takes longer than all else that is done for a request. So requests whose tokens were not seen before let those
 //! that are ready go first, and when they were checked they wait for one another: what they send to their upstreams then leaves
@@ -22,7 +22,7 @@ use tokio::task::yield_now;
 use tokio::time::Instant;
 use tower::{Layer, Service};
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::config::Auth;
 use crate::credential;
 use crate::credential::cookie::{self, Origins};
@@ -124,7 +124,12 @@ impl Authenticator {
         self.shard.token_misses.inc();
         let principal = self.remember(token, access::check(&self.verifier, &self.revocations, token)?)?;
         yield_now().await;
-        Ok(principal)
+        // Something may have ended while the others were checked.
+        let now = self.clock.now();
+        if now >= principal.expires_at() {
+            return Err(verify::Error::Expired.into());
+        }
+        self.today(token, principal, now)
     }
 
     async fn read(&self, unread: Unread) -> Result<Arc<Principal>, Problem> {
@@ -165,7 +170,7 @@ impl Authenticator {
             return Ok(Shown::By(known));
         }
         let opaque = self.opaque.as_ref().filter(|_| is_handle(token));
-        if opaque.is_none() && self.verifier.is_slow() {
+        if opaque.is_none() && self.verifier.takes_long(token) {
             return Ok(Shown::Unsettled(Unsettled::Unverified(Token(token.into()))));
         }
         self.shard.token_misses.inc();
@@ -193,18 +198,25 @@ impl Authenticator {
         let now = self.clock.now();
         let Some(known) = self.cache.get(token, now) else { return Ok(None) };
         self.shard.token_hits.inc();
+        self.today(token, known, now).map(Some)
+    }
+
+    /// Who was known a moment ago, with the roles of now.
+    ///
+    /// # Errors
+    /// The problem to answer when the session has ended.
+    fn today(&self, token: &[u8], known: Arc<Principal>, now: Timestamp) -> Result<Arc<Principal>, Problem> {
         access::check_again(&self.revocations, &known.claims)?;
         match self.revocations.roles().of(&known.claims.member_id) {
             Some(roles) if *roles != *known.claims.roles => {
                 // Another worker may have made it already: what is made once per token is better made once.
                 let made = self.cache.get_anew(token, now).filter(|made| *roles == *made.claims.roles);
-                if made.is_some() {
+                if let Some(made) = made {
                     return Ok(made);
                 }
-                let claims = Claims { roles: roles.to_vec(), ..known.claims.clone() };
-                self.remember(token, claims).map(Some)
+                self.remember(token, Claims { roles: roles.to_vec(), ..known.claims.clone() })
             }
-            _ => Ok(Some(known)),
+            _ => Ok(known),
         }
     }
 

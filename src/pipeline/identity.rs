@@ -232,7 +232,9 @@ mod tests {
             let caller = Principal::new(b"a.token.s", claims.clone(), &Pseudonyms::new(&[0; 32])).unwrap();
             assert_eq!(caller.member_id(), claims.member_id.as_str());
             assert_eq!((caller.token(), &caller.kept_token()[..]), (&b"a.token.s"[..], &b"a.token.s"[..]));
-            assert!(!format!("{caller:?}").contains("a.token.s"));
+            for secret in ["a.token.s", "oPerson", "uPerson", "u-17"] {
+                assert!(!format!("{caller:?}").contains(secret), "{secret}");
+            }
             assert_eq!(lines::tests::read(caller.lines()), injected(claims));
         }
     }

@@ -23,7 +23,6 @@ use super::renew::Renewal;
 ///
 /// In the order that it says: what every request looks at comes first. A thousand callers are more than what is next to a
 /// processor holds, and then it is the lines of memory that are looked at which cost, not what is done with them.
-#[derive(Debug)]
 #[repr(C)]
 pub struct Principal {
     record: Record,
@@ -62,10 +61,14 @@ struct Record {
     member: Range<usize>,
 }
 
-/// Without the token.
-impl fmt::Debug for Record {
+/// Without the token, and without what says who it is: the pseudonym does.
+impl fmt::Debug for Principal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Record(…)")
+        let Self { pseudonym, expires_at, .. } = self;
+        f.debug_struct("Principal")
+            .field("pseudonym", pseudonym)
+            .field("expires_at", expires_at)
+            .finish_non_exhaustive()
     }
 }
 

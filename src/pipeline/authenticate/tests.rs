@@ -1,6 +1,9 @@
 //! Who waits for whom.
 
 use std::future::Future;
+use std::pin::pin;
+use std::task::Waker;
+use std::time::Duration;
 
 use http::header::AUTHORIZATION;
 use tokio::task::{LocalSet, spawn_local};
@@ -102,16 +105,70 @@ fn a_token_that_is_checked_quickly_is_checked_at_once() {
     assert_eq!(misses(&authenticator), 1);
 }
 
+/// The token of nobody yet, and what it is asked with.
+fn unsettled(authenticator: &Authenticator, headers: &HeaderMap) -> Unsettled {
+    match authenticator.authenticate(headers, None) {
+        Ok(Some(Shown::Unsettled(unsettled))) => unsettled,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Who it is after all, if `happens` while it waits for so many turns.
+fn settled_after(authenticator: &Authenticator, turns: usize, happens: impl Fn()) -> Result<Arc<Principal>, Problem> {
+    let unsettled = unsettled(authenticator, &minted(Algorithm::Es256));
+    assert_eq!(format!("{unsettled:?}"), "Unverified(Token(…))");
+    let mut settling = pin!(authenticator.settle(unsettled));
+    let mut poll = || settling.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    for _ in 0..turns {
+        assert!(poll().is_pending());
+    }
+    happens();
+    loop {
+        if let Poll::Ready(settled) = poll() {
+            return settled;
+        }
+    }
+}
+
 #[test]
 fn a_session_that_ends_while_others_go_first_is_over() {
+    for turns in [1, 2] {
+        let authenticator = authenticator(Algorithm::Es256);
+        let (session, until) = (grant(NOW).session_id, NOW.plus(Duration::from_secs(9)));
+        let refused =
+            settled_after(&authenticator, turns, || authenticator.revocations.revoke_session(&session, until));
+        assert_eq!(refused.unwrap_err().code(), Code::TokenRevoked, "after {turns} turns");
+    }
+}
+
+#[test]
+fn a_token_that_ends_while_others_go_first_is_over() {
+    for turns in [1, 2] {
+        let authenticator = authenticator(Algorithm::Es256);
+        let life = section(Algorithm::Es256).access_ttl;
+        let refused = settled_after(&authenticator, turns, || authenticator.clock.advance(life));
+        assert_eq!(refused.unwrap_err().code(), Code::TokenExpired, "after {turns} turns");
+    }
+}
+
+#[test]
+fn roles_that_change_while_others_go_first_are_the_new_ones() {
+    for turns in [1, 2] {
+        let authenticator = authenticator(Algorithm::Es256);
+        let (member, roles, until) = (grant(NOW).member_id, ["guest".to_owned()], NOW.plus(Duration::from_secs(9)));
+        let change = || authenticator.revocations.set_roles(&member, &roles, NOW, until);
+        assert_eq!(settled_after(&authenticator, turns, change).unwrap().claims.roles, roles, "after {turns} turns");
+    }
+}
+
+#[test]
+fn what_has_not_the_shape_of_a_token_waits_for_nobody() {
+    let authenticator = authenticator(Algorithm::Es256);
+    for bad in ["a", "a.b", "a.b.c.d"] {
+        let headers = HeaderMap::from_iter([(AUTHORIZATION, format!("Bearer {bad}").parse().unwrap())]);
+        assert_eq!(authenticator.authenticate(&headers, None).unwrap_err().code(), Code::TokenInvalid);
+    }
     on_one_thread(async {
-        let (authenticator, headers) = (authenticator(Algorithm::Es256), minted(Algorithm::Es256));
-        let Ok(Some(Shown::Unsettled(unsettled))) = authenticator.authenticate(&headers, None) else {
-            panic!("it was known")
-        };
-        assert!(!format!("{unsettled:?}").contains('.'));
-        authenticator.revocations.revoke_session(&grant(NOW).session_id, NOW.plus(std::time::Duration::from_secs(9)));
-        assert_eq!(authenticator.settle(unsettled).await.unwrap_err().code(), Code::TokenRevoked);
         let forged = HeaderMap::from_iter([(AUTHORIZATION, "Bearer a.b.c".parse().unwrap())]);
         assert_eq!(ask(&authenticator, &forged).await.unwrap_err().code(), Code::TokenInvalid);
     });
