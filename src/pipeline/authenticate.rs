@@ -129,7 +129,7 @@ impl Authenticator {
         if now >= principal.expires_at() {
             return Err(verify::Error::Expired.into());
         }
-        self.today(token, principal, now)
+        self.recheck(token, principal, now)
     }
 
     async fn read(&self, unread: Unread) -> Result<Arc<Principal>, Problem> {
@@ -198,14 +198,14 @@ impl Authenticator {
         let now = self.clock.now();
         let Some(known) = self.cache.get(token, now) else { return Ok(None) };
         self.shard.token_hits.inc();
-        self.today(token, known, now).map(Some)
+        self.recheck(token, known, now).map(Some)
     }
 
-    /// Who was known a moment ago, with the roles of now.
+    /// Who was known a moment ago, if that still stands, and with the roles of now.
     ///
     /// # Errors
     /// The problem to answer when the session has ended.
-    fn today(&self, token: &[u8], known: Arc<Principal>, now: Timestamp) -> Result<Arc<Principal>, Problem> {
+    fn recheck(&self, token: &[u8], known: Arc<Principal>, now: Timestamp) -> Result<Arc<Principal>, Problem> {
         access::check_again(&self.revocations, &known.claims)?;
         match self.revocations.roles().of(&known.claims.member_id) {
             Some(roles) if *roles != *known.claims.roles => {

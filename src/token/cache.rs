@@ -29,7 +29,13 @@ const OVERHEAD: usize = 400;
 const USUAL: u64 = 2250;
 
 /// As much of a token's end tells it from others, bytes.
-pub(super) const END: usize = 32;
+const END: usize = 32;
+
+/// What tokens are hashed by: the end is of the signature, which nobody chooses, and tells them apart as well as all of it. The whole
+/// token is compared all the same.
+pub(super) fn end(token: &[u8]) -> &[u8] {
+    token.last_chunk::<END>().map_or(token, |end| end)
+}
 
 /// Something that is good until a point in time.
 pub trait Expires {
@@ -64,8 +70,7 @@ impl<V> Weighter<Bytes, Arc<V>> for Weight {
     }
 }
 
-/// Hashes the end of a token and its length: what stands there is of its signature, which nobody chooses, and tells tokens apart as
-/// well as all of it. The whole token is compared all the same. Seeded at random: nobody can choose tokens that collide.
+/// Hashes a token by its length and its [`end`]. Seeded at random: nobody can choose tokens that collide.
 #[derive(Clone, Default)]
 struct ByEnd(RandomState);
 
@@ -81,7 +86,7 @@ struct EndHasher(FoldHasher<'static>);
 
 impl Hasher for EndHasher {
     fn write(&mut self, bytes: &[u8]) {
-        self.0.write(bytes.last_chunk::<END>().map_or(bytes, |end| end));
+        self.0.write(end(bytes));
     }
 
     fn finish(&self) -> u64 {

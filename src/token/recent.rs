@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use bytes::Bytes;
 use foldhash::quality::RandomState;
 
-use super::cache::{END, Expires, VerifiedCache};
+use super::cache::{Expires, VerifiedCache, end};
 use crate::clock::Timestamp;
 
 /// Seats of a full table: 128 KiB, beside what sits there, which the shared cache has as a rule, too.
@@ -124,12 +124,8 @@ impl<V: Expires + HasToken + Send + Sync + 'static> RecentlyVerified<V> {
         }
     }
 
-    /// The end of a token is its signature, which nobody chooses; the whole token is compared all the same.
     fn hash(&self, token: &[u8]) -> u64 {
-        match token.last_chunk::<END>() {
-            Some(end) => self.hasher.hash_one(end),
-            None => self.hasher.hash_one(token),
-        }
+        self.hasher.hash_one(end(token))
     }
 
     /// Keeps it for all workers. This one will find it when its token is shown again.
